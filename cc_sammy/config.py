@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the `sammy:` key and the SAMMY_* overrides to values that are known to be right, or all errors at once.
+
+The schema (contract/schema.json) is the one definition of keys, types and defaults. A variable's name follows from
+the key's path: firewall.ssh is SAMMY_FIREWALL_SSH; lists are separated by spaces or commas. The environment wins
+over /etc/default/sammy, which wins over the user-data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cc_sammy.errors import ConfigError
+
+Schema = dict[str, Any]
+
+
+class Section:
+    """One mapping of the configuration, read by attribute: config.docker.source. Absent keys are None."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        # daemon.json's content stays the mapping it is
+        self._values = {
+            key: Section(value) if isinstance(value, dict) and key != "daemon" else value
+            for key, value in values.items()
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._values.get(name)
+
+    def __repr__(self) -> str:
+        return f"<Section {', '.join(self._values)}>"
+
+
+@dataclass(frozen=True)
+class FirewallConfig:
+    """What the firewall needs of the configuration."""
+
+    enabled: bool
+    backend: str
+    allow: str | tuple[str, ...]
+    ssh: str | tuple[str, ...]
+    published_ports: str = "untouched"
+    input_policy: str = "keep"
+    ranges_url: str | None = None
+
+
+class Config(Section):
+    """The whole configuration with defaults filled in; sections are Section objects."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.plain = dict(values)
+
+    @property
+    def firewall(self) -> FirewallConfig:
+        """The firewall's section as the value its package takes."""
+
+        def frozen(value: str | list[str]) -> str | tuple[str, ...]:
+            return value if isinstance(value, str) else tuple(value)
+
+        section = self.plain["firewall"]
+        return FirewallConfig(
+            section["enabled"],
+            section["backend"],
+            frozen(section["allow"]),
+            frozen(section["ssh"]),
+            section["published_ports"],
+            section["input_policy"],
+            section.get("ranges_url"),
+        )
+
+
+def schema() -> Schema:
+    """Return the schema of the `sammy:` key."""
+    path = os.path.join(os.path.dirname(__file__), "contract", "schema.json")
+    with open(path, encoding="utf-8") as file:
+        loaded: Schema = json.load(file)
+    return loaded
+
+
+def leaves(node: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
+    """Yield every option that is not a mapping of options, with its path."""
+    for name, child in node["properties"].items():
+        if child.get("type") == "object" and "properties" in child:
+            yield from leaves(child, (*path, name))
+        else:
+            yield (*path, name), child
+
+
+def variable(path: tuple[str, ...]) -> str:
+    """Return the variable that overrides an option."""
+    return "SAMMY_" + "_".join(path).upper()
+
+
+def load(user: Any, overrides_file: str | None = None, environment: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration.
+
+    :param user: the value of `sammy:`; None means an empty mapping.
+    :param overrides_file: text of /etc/default/sammy.
+    :param environment: SAMMY_* of it win over the file.
+    :raises ConfigError: with every problem found, before anything is done.
+    """
+    whole = schema()
+    if user is not None and not isinstance(user, dict):
+        raise ConfigError([f"sammy: is {_shown(user)}; allowed is a mapping of options"])
+    values = json.loads(json.dumps(user or {}, default=str))
+    variables = _variables(overrides_file or "", environment or {})
+    problems = list(_apply_variables(whole, values, variables))
+    problems += [_explain(error) for error in _errors(whole, values)]
+    _fill_defaults(whole, values)
+    with contextlib.suppress(TypeError, KeyError):  # what has the wrong shape is named already
+        problems += _cross_checks(values)
+    if problems:
+        raise ConfigError(problems)
+    return Config(values)
+
+
+def _variables(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        name, sign, value = line.strip().removeprefix("export ").partition("=")
+        if sign and name.startswith("SAMMY_"):
+            found[name] = " ".join(shlex.split(value, comments=True))
+    return {**found, **{name: value for name, value in environment.items() if name.startswith("SAMMY_")}}
+
+
+def _apply_variables(whole: Schema, values: dict[str, Any], variables: dict[str, str]) -> Iterator[str]:
+    options = {variable(path): (path, child) for path, child in leaves(whole)}
+    for name, text in sorted(variables.items()):
+        if name not in options:
+            yield f"{name} is no variable of sammy; the variables are in sammy(1)"
+            continue
+        path, child = options[name]
+        section = values
+        for key in path[:-1]:
+            section = section.setdefault(key, {})
+            if not isinstance(section, dict):
+                break  # the schema's own check names it
+        else:
+            section[path[-1]] = _from_text(child, text)
+
+
+def _from_text(child: Schema, text: str) -> Any:
+    kinds = {child.get("type")} | {option.get("type") for option in child.get("anyOf", ())}
+    words = {word for option in child.get("anyOf", ()) for word in option.get("enum", ())}
+    if "boolean" in kinds and text.lower() in ("true", "yes", "1", "on", "false", "no", "0", "off"):
+        return text.lower() in ("true", "yes", "1", "on")
+    if "integer" in kinds and text.lstrip("-").isdigit():
+        return int(text)
+    if "array" in kinds and text not in words:
+        return text.replace(",", " ").split()
+    return text
+
+
+def _errors(whole: Schema, values: Any) -> list[Any]:
+    import jsonschema
+
+    found = jsonschema.Draft7Validator(whole).iter_errors(values)
+    return sorted(found, key=lambda error: [str(part) for part in error.absolute_path])
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _explain(error: Any) -> str:
+    """Say one schema error with key, value and what is allowed."""
+    path = ".".join(["sammy", *(str(part) for part in error.absolute_path)])
+    rule, wanted = error.validator, error.validator_value
+    if rule == "additionalProperties":
+        known = sorted(error.schema["properties"])
+        unknown = sorted(set(error.instance) - set(known))
+        return f"{path} has no option {', '.join(unknown)}; allowed are {', '.join(known)}"
+    if rule == "required":
+        missing = [key for key in wanted if key not in error.instance]
+        return f"{path} lacks {', '.join(missing)}"
+    if rule == "anyOf":
+        wanted = error.schema.get("description", "")
+    allowed = {
+        "type": f"a value of type {wanted}",
+        "enum": f"one of {', '.join(map(str, wanted)) if isinstance(wanted, list) else wanted}",
+        "minimum": f"{wanted} or more",
+        "maximum": f"{wanted} or less",
+        "pattern": f"what matches {wanted} ({error.schema.get('description', '').rstrip('.')})",
+        "anyOf": str(wanted),
+        "minLength": "a text that is not empty",
+        "minItems": "a list that is not empty",
+    }.get(rule, f"{rule} {wanted}")
+    return f"{path} is {_shown(error.instance)}; allowed is {allowed}"
+
+
+def _fill_defaults(node: Schema, values: Any) -> None:
+    if not isinstance(values, dict):
+        return
+    for name, child in node["properties"].items():
+        if child.get("type") == "object" and "properties" in child:
+            if "required" in child and name not in values:
+                continue  # a repository is whole or absent
+            _fill_defaults(child, values.setdefault(name, {}))
+        elif "default" in child:
+            values.setdefault(name, json.loads(json.dumps(child["default"])))
+
+
+def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
+    """What one option demands of another, and networks that a pattern cannot judge."""
+    demands = {
+        ("agent", "deb"): ("deb",),
+        ("agent", "url"): ("url", "sha256"),
+        ("nodejs", "archive"): ("version", "sha256"),
+        ("nodejs", "nodesource"): ("apt",),
+        ("docker", "docker-ce"): ("apt",),
+    }
+    for (section, source), keys in demands.items():
+        missing = [key for key in keys if key not in values[section]]
+        if values[section]["source"] == source and missing:
+            names = ", ".join(f"sammy.{section}.{key}" for key in missing)
+            yield f'sammy.{section}.source is "{source}", which needs {names}'
+    yield from _key_problems(values)
+    for name in ("allow", "ssh"):
+        yield from _network_problems(f"sammy.firewall.{name}", values["firewall"][name])
+
+
+def _key_problems(values: dict[str, Any]) -> Iterator[str]:
+    """One repository has one key: apt refuses to read any list at all otherwise."""
+    first: dict[tuple[str, str], tuple[str, str]] = {}
+    for name in ("packages", "docker", "nodejs", "agent"):
+        section = values[name].get("apt")
+        if section:
+            place = (section["uri"], section["suite"])
+            other, key = first.setdefault(place, (name, section["key"].strip()))
+            if key != section["key"].strip():
+                yield f"sammy.{name}.apt.key is another than sammy.{other}.apt.key; allowed is one key a repository"
+
+
+def _network_problems(key: str, networks: Any) -> Iterator[str]:
+    import ipaddress
+
+    for text in networks if isinstance(networks, list) else ():
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            yield f"{key} has {_shown(text)}; allowed is a network such as 192.0.2.0/24 ({error})"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the journal's fields and ids of its messages.
+
+Identity is run id and sequence, never a journal cursor: cursors change when journald flushes from /run to /var.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+IDENTIFIER = "sammy"
+_FAMILY = "5b0e6f6c3b6b4b0f8f4d2c0a9d1e7a"
+
+RUN_STARTED = _FAMILY + "05"
+RUN_ENDED = _FAMILY + "06"
+CONFIG_INVALID = _FAMILY + "07"
+
+
+class Status(str, Enum):
+    """Where a step is. `pending` and `running` never reach the journal."""
+
+    PENDING = "pending"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Outcome(str, Enum):
+    """What the run made of the node."""
+
+    RUNNING = "running"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+MESSAGE_ID = {
+    Status.STARTED: _FAMILY + "01",
+    Status.COMPLETED: _FAMILY + "02",
+    Status.FAILED: _FAMILY + "03",
+    Status.SKIPPED: _FAMILY + "04",
+}
+
+# Every field that one step event carries, SAMMY_DURATION_MS and SAMMY_REASON only where they apply.
+STEP_FIELDS = (
+    "MESSAGE_ID",
+    "SAMMY_EVENT",
+    "SAMMY_STEP",
+    "SAMMY_STATUS",
+    "SAMMY_ATTEMPT",
+    "SAMMY_BOOTTIME_US",
+    "SAMMY_RUN_ID",
+    "SAMMY_SEQ",
+)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run record: what a provisioning run did, step by step, as the state file and the history hold it.
+
+/run/sammy/state.json is the level (this boot, now); /var/lib/sammy/runs/<run>.json the history. Both are the same
+document, so that a reader needs one parser.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cc_sammy.contract import paths
+from cc_sammy.contract.fields import Outcome, Status
+
+VERSION = 1
+
+
+@dataclass
+class StepRecord:
+    """One step of one run; times in seconds of CLOCK_BOOTTIME, durations in milliseconds."""
+
+    name: str
+    status: Status = Status.PENDING
+    required: bool = True
+    started: float | None = None
+    duration_ms: float | None = None
+    reason: str = ""
+    attempt: int = 1
+    after: list[str] = field(default_factory=list)  # steps it waited for, and what it used alone: for the analysis
+    uses: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> StepRecord:
+        """Read one stored step; unknown keys are passed over."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        known["status"] = Status(known["status"])
+        return cls(**known)
+
+
+@dataclass
+class RunRecord:
+    """One run of the boot steps."""
+
+    run_id: str
+    boot_id: str
+    instance_id: str
+    started: float
+    wall_clock: str
+    outcome: Outcome = Outcome.RUNNING
+    reason: str = ""
+    duration_ms: float | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    own_cpu_ms: float | None = None
+    children_cpu_ms: dict[str, float] = field(default_factory=dict)
+    journal_lost: int = 0
+
+    def step(self, name: str) -> StepRecord:
+        """Return the step of that name; KeyError when the run has none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """Return the document as it is stored."""
+        return json.dumps({"version": VERSION, **asdict(self)}, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRecord:
+        """Read a stored document; unknown keys of a later version are passed over. ValueError when it is none."""
+        document: Any = json.loads(text)
+        if not isinstance(document, dict) or "run_id" not in document:
+            raise ValueError("not a sammy run record")
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        known["outcome"] = Outcome(known["outcome"])
+        known["steps"] = [StepRecord.from_document(step) for step in known["steps"]]
+        return cls(**known)
+
+
+def load(path: str = paths.STATE) -> RunRecord | None:
+    """Return the record in a file, None when there is no file. ValueError when it is damaged."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return RunRecord.from_json(file.read())
+    except FileNotFoundError:
+        return None
+
+
+def stored_runs(folder: str = paths.RUNS) -> list[str]:
+    """Return the paths of stored runs, oldest first (run ids begin with the time)."""
+    return sorted(glob.glob(os.path.join(folder, "*.json")))
