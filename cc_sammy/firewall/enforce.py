@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Apply, check, remove, status: what is done with a policy, whichever backend carries it.
+
+The order of an apply is its safety: the rules are tried where they can hurt nobody, loaded in one transaction, read
+back from the kernel, kept for the next boot, and only then is the other backend's copy taken away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from cc_sammy.firewall import kept, trial
+from cc_sammy.firewall.lock import exclusive
+from cc_sammy.firewall.ruleset import Policy
+from cc_sammy.host import Host
+
+if TYPE_CHECKING:
+    from cc_sammy.firewall import others
+
+NAMES = ("nftables", "iptables")
+
+
+def backend(name: str) -> ModuleType:
+    """Return the module of a backend; imported late, because a run mostly needs one."""
+    return importlib.import_module(f"cc_sammy.firewall.{name}")
+
+
+def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
+    """Enforce the policy and keep it for the next boot; return what the operator should know.
+
+    :param input_policy: `accept` opens the host's INPUT policy, `keep` leaves it, but for the peer's old trap.
+    :raises SammyError: it is not in force, then what was in force before still is; or it is and could not be kept.
+    """
+    with exclusive(host):
+        chosen = backend(policy.backend)
+        notes = trial.once(host, policy, chosen)
+        # nft has committed long before it ends: the kernel lets it wait some 15 ms for its old rules to be freed
+        looking = _Looking(host)
+        chosen.load(host, policy)
+        host.remove(kept.REMOVED)
+        seen = looking.seen()
+
+        from cc_sammy.firewall import others  # imported while the kernel worked
+
+        for name in NAMES:
+            if name != policy.backend and seen.may_hold(host, name):
+                backend(name).unload(host)
+                notes.append(f"the rules of backend {name} were taken away")
+        return notes + others.open_input(host, input_policy, seen) + others.still_closed(policy.agent_port, seen)
+
+
+class _Looking(threading.Thread):
+    """A look at what others hold, beside the loading."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(name="firewall-look", daemon=True)
+        self._host = host
+        self._seen: others.Seen | None = None
+        self.start()
+
+    def run(self) -> None:
+        from cc_sammy.firewall import others
+
+        self._seen = others.look(self._host)
+
+    def seen(self) -> others.Seen:
+        """Wait for the look and return it; it is taken again where it failed, so that the error is told."""
+        from cc_sammy.firewall import others
+
+        self.join()
+        return self._seen or others.look(self._host)
+
+
+def check(host: Host, policy: Policy) -> list[str]:
+    """Return each difference between the policy and the kernel in plain words; empty when it is in force.
+
+    :raises SammyError: the kernel could not be read.
+    """
+    with exclusive(host):
+        from cc_sammy.firewall import others
+
+        problems: list[str] = backend(policy.backend).drift(host, policy)
+        seen = others.look(host)
+        for name in NAMES:
+            if name != policy.backend and seen.may_hold(host, name):
+                problems.append(f"backend {name} still holds rules of ours, though {policy.backend} is configured")
+        return problems
+
+
+def remove(host: Host) -> None:
+    """Lift the firewall until the next `apply`, over reboots too.
+
+    :raises SammyError: the kernel refused.
+    """
+    with exclusive(host):
+        kept.mark_removed(host)
+        for name in loaded(host):
+            backend(name).unload(host)
+
+
+def loaded(host: Host) -> list[str]:
+    """Return the backends that hold anything of ours."""
+    return [name for name in NAMES if backend(name).present(host)]
+
+
+def status(host: Host, name: str) -> dict[str, Any]:
+    """Return what is loaded now, and what others close.
+
+    :raises SammyError: the kernel could not be read.
+    """
+    from cc_sammy.firewall import others
+
+    return {
+        "backend": name,
+        "removed": kept.is_removed(host),
+        **backend(name).facts(host),
+        **others.facts(host),
+    }

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps agents away from the cloud's metadata address, where user-data and cloud credentials lie.
+
+Only tcp 80 and 443 are closed: on some clouds the same address answers DNS or NTP. Forwarded packets are those of
+bridged containers, whatever their bridge is called. Packets of the host's own processes are refused unless root's;
+a root process in a host-network container passes here and is held by its systemd slice instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cc_sammy.firewall import kept, nftables, ranges
+from cc_sammy.firewall.lock import exclusive
+from cc_sammy.firewall.table import (
+    DROP,
+    RESET,
+    AddressSet,
+    Chain,
+    Rule,
+    Table,
+    address_in,
+    not_from_root,
+    to_web_ports,
+)
+from cc_sammy.host import Host
+
+TABLE = "sammy_metadata"
+KEPT = kept.FOLDER + "/metadata.nft"
+ADDRESSES = ("169.254.169.254", "fd00:ec2::254")
+
+
+def build(addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> Table:
+    """Return the table that closes the addresses.
+
+    :raises SammyError: naming each text that is not an address.
+    """
+    found4, found6 = ranges.parse(addresses, "metadata_block.addresses")
+    groups = (AddressSet("metadata4", 4, found4), AddressSet("metadata6", 6, found6))
+    forward = tuple(
+        Rule(
+            f"containers may not reach metadata by IPv{group.version}",
+            (address_in(group, "daddr"), to_web_ports(), DROP),
+        )
+        for group in groups
+    )
+    output = tuple(
+        Rule(
+            f"only root may reach metadata by IPv{group.version}",
+            (not_from_root(), address_in(group, "daddr"), to_web_ports(), RESET),
+        )
+        for group in groups
+    )
+    chains = (Chain("forward", "forward", forward), Chain("output", "output", output if host_processes else ()))
+    return Table(TABLE, groups, chains)
+
+
+def apply_metadata(host: Host, addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> None:
+    """Close the addresses in one transaction, keep the text for the next boot, and read it back.
+
+    :raises SammyError: it is not in force.
+    """
+    with exclusive(host):
+        nftables.load_table(host, build(addresses, host_processes), KEPT)
+
+
+def metadata_in_force(host: Host, addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> bool:
+    """Tell whether the kernel holds exactly these rules.
+
+    :raises SammyError: the kernel could not be read.
+    """
+    with exclusive(host):
+        return not nftables.table_drift(host, build(addresses, host_processes))
+
+
+def remove_metadata(host: Host) -> None:
+    """Open the addresses again and forget the text kept for boot."""
+    with exclusive(host):
+        host.remove(KEPT)
+        nftables.unload_table(host, TABLE)
