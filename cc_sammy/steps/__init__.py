@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The boot steps, one small module each, in the declared order of the timings table.
+
+The firewall runs first of all: every other step comes after it, however it ended, and the agent needs it.
+"""
+
+from __future__ import annotations
+
+from cc_sammy.plan import Step
+
+
+def declared(*, docker_is_there: bool = False) -> tuple[Step, ...]:
+    """Return the steps in declared order.
+
+    :param docker_is_there: dockerd is in the image: the step need not wait for the packages it would come with.
+    """
+    from cc_sammy.steps import (
+        agent_install,
+        devcontainer_cli,
+        docker,
+        docker_restart,
+        firewall,
+        image_prepull,
+        journald_config,
+        metadata_block,
+        nodejs_install,
+        packages,
+        tls_permissions,
+    )
+
+    return (
+        packages.STEP,
+        docker.STEP_IN_IMAGE if docker_is_there else docker.STEP,
+        firewall.STEP,
+        agent_install.STEP,
+        tls_permissions.STEP,
+        nodejs_install.STEP,
+        devcontainer_cli.STEP,
+        journald_config.STEP,
+        image_prepull.STEP,
+        docker_restart.STEP,
+        metadata_block.STEP,
+    )

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sammy-agent: its package from where the configuration says, its configuration, its unit running."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from cc_sammy import apt, units
+from cc_sammy.config import Config
+from cc_sammy.contract import paths
+from cc_sammy.errors import StepFailed
+from cc_sammy.host import Host
+from cc_sammy.plan import Step
+
+PACKAGE = "sammy-agent"
+UNIT = "sammy-agent.service"
+FETCHED = "/var/cache/apt/archives/sammy-agent-fetched.deb"
+
+
+def packages(config: Config) -> list[str]:
+    """Return what can ride in the one apt transaction; the package itself neither enables nor starts anything."""
+    return [PACKAGE] if config.agent.source == "apt" else []
+
+
+def agent_config(config: Config) -> str:
+    """Return what the agent reads at its start; the token stays in its own file."""
+    return json.dumps(
+        {
+            "node_id": config.node_id,
+            "control_plane_url": config.control_plane.url,
+            "token_file": config.control_plane.token_file,
+            "ca_file": config.control_plane.ca_file,
+            "port": config.agent.port,
+        },
+        indent=2,
+    ) + "\n"  # fmt: skip
+
+
+def satisfied(host: Host, config: Config) -> str | None:
+    """The agent is installed, configured so, and runs."""
+    if config.agent.source == "none":
+        return "agent.source is none"
+    if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
+        return None
+    return "sammy-agent runs and is configured so" if units.is_enabled_and_active(host, UNIT) else None
+
+
+def require_token(config: Config) -> None:
+    """Fail, with the key's name, when the token's file is missing or readable by others."""
+    path = config.control_plane.token_file
+    if path is None:
+        return
+    try:
+        mode = os.stat(path).st_mode & 0o777
+    except OSError as error:
+        raise StepFailed(
+            f"sammy.control_plane.token_file is {path}: {error.strerror}",
+            "Write the node's token there with mode 0600 (write_files in the user-data)",
+        ) from error
+    if mode & 0o077:
+        os.chmod(path, 0o600)
+
+
+def run(host: Host, config: Config) -> None:
+    """Install the package if need be, write the configuration, enable and start the unit."""
+    require_token(config)
+    if apt.missing(host, [PACKAGE]):
+        _install(host, config)
+    changed = host.write_text(paths.AGENT_CONFIG, agent_config(config))
+    if changed and units.show(host, UNIT).get("ActiveState") == "active":
+        host.run(["systemctl", "restart", "--no-block", UNIT])
+    units.enable_and_start(host, UNIT, seconds=60)
+
+
+def _install(host: Host, config: Config) -> None:
+    source = config.agent.source
+    if source == "installed":
+        raise StepFailed(
+            'sammy-agent is not installed and agent.source is "installed"',
+            "Use an image that has it, or agent.source deb, url or apt",
+        )
+    if source == "url":
+        apt.download(host, [config.agent.url], FETCHED, f"SHA256:{config.agent.sha256}")
+        try:
+            apt.install(host, [FETCHED])
+        finally:
+            host.remove(FETCHED)
+    elif source == "deb":
+        if not host.exists(config.agent.deb):
+            raise StepFailed(f"sammy.agent.deb is {config.agent.deb}: no such file", "Put the package there")
+        apt.install(host, [config.agent.deb])
+    else:
+        stale = config.agent.apt is not None and apt.Repository.from_config(config.agent.apt).write(host)
+        apt.install(host, [PACKAGE], lists_stale=stale)
+
+
+def achieved(host: Host, config: Config) -> bool:
+    """Installed, configured, and its unit, which `run` has seen active, is in systemd's hands."""
+    if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
+        return False
+    state = units.show(host, UNIT)
+    return state.get("ActiveState") in ("active", "activating") and state.get("UnitFileState") in ("enabled", "static")
+
+
+STEP = Step(
+    "agent-install",
+    "agent",
+    satisfied,
+    run,
+    needs=("firewall",),
+    after=("packages", "tls-permissions"),
+    uses=frozenset({"apt"}),
+    achieved=achieved,
+    retries=2,
+)

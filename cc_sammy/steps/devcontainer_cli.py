@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The devcontainer CLI: it has no npm dependencies, so its npm archive is unpacked as it is, without npm."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+from cc_sammy import apt, sources
+from cc_sammy.config import Config
+from cc_sammy.errors import StepFailed
+from cc_sammy.host import Host
+from cc_sammy.plan import Step
+from cc_sammy.steps import nodejs_install
+
+PREFIX = "/opt/sammy/devcontainer-cli"
+PROGRAM = "devcontainer.js"
+
+
+def satisfied(host: Host, config: Config) -> str | None:
+    """The wanted version is there, or nothing says which."""
+    options = config.devcontainer_cli
+    if options.source == "none":
+        return "devcontainer_cli.source is none"
+    if options.version is None or options.integrity is None:
+        if host.which("devcontainer"):
+            return "a devcontainer CLI is there"
+        return "devcontainer_cli.version and devcontainer_cli.integrity do not say which one"
+    current = host.read_text(f"{PREFIX}/sammy-version")
+    return f"devcontainer CLI {options.version} is there" if current == _mark(config) else None
+
+
+def run(host: Host, config: Config) -> None:
+    """Fetch, check, unpack and link it; have it say its version."""
+    options = config.devcontainer_cli
+    digest = base64.b64decode(options.integrity.removeprefix("sha512-")).hex()
+    archive = f"{PREFIX}.archive"
+    os.makedirs(os.path.dirname(PREFIX), exist_ok=True)
+    try:
+        apt.download(host, _urls(host, config), archive, f"SHA512:{digest}")
+        nodejs_install.unpack(host, archive, PREFIX, _mark(config), programs=PROGRAM)
+    finally:
+        host.remove(archive)
+    os.chmod(f"{PREFIX}/{PROGRAM}", 0o755)
+    nodejs_install.link(f"{PREFIX}/{PROGRAM}", "devcontainer")
+
+
+def _mark(config: Config) -> str:
+    return f"{config.devcontainer_cli.version} {config.devcontainer_cli.integrity}\n"
+
+
+def _urls(host: Host, config: Config) -> list[str]:
+    """Return the addresses: the configuration's, else below the registry of the machine's npm client."""
+    version = config.devcontainer_cli.version
+    if config.devcontainer_cli.urls:
+        return [url.replace("{version}", version) for url in config.devcontainer_cli.urls]
+    if host.which("npm") is None:
+        raise StepFailed(
+            "nothing says where the devcontainer CLI is: there is no npm client to ask for its registry",
+            "Give devcontainer_cli.urls",
+        )
+    registry = host.run(["npm", "config", "get", "registry"]).stdout.strip().rstrip("/")
+    return [sources.DEVCONTAINER_ARCHIVE.format(registry=registry, version=version)]
+
+
+STEP = Step("devcontainer-cli", "devcontainer_cli", satisfied, run, needs=("nodejs-install",), retries=2)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's port closed to strangers, before anything listens on it; applied at later boots without Python."""
+
+from __future__ import annotations
+
+from cc_sammy.config import Config
+from cc_sammy.firewall import enforce, kept, policy
+from cc_sammy.host import Host
+from cc_sammy.plan import Step
+
+UNIT = "sammy-firewall.service"
+TIMER = "sammy-firewall-refresh.timer"
+WANTED_BY = "/etc/systemd/system/sysinit.target.wants/" + UNIT
+
+
+def satisfied(host: Host, config: Config) -> str | None:
+    """The rules in the kernel are the wanted ones, or an operator has removed them."""
+    if not config.firewall.enabled:
+        return "firewall.enabled is false"
+    if kept.is_removed(host):
+        return "an operator removed the rules (`sammy firewall apply` brings them back)"
+    wanted = policy.from_config(config.firewall, config.agent.port, host)
+    if host.exists(WANTED_BY) and not enforce.check(host, wanted):
+        return "the rules in the kernel are the wanted ones"
+    return None
+
+
+def run(host: Host, config: Config) -> None:
+    """Apply the rules in one transaction, read them back, and have them applied at every later boot."""
+    wanted = policy.from_config(config.firewall, config.agent.port, host)
+    enforce.apply(host, wanted, config.firewall.input_policy)
+    host.run(["systemctl", "enable", "--quiet", UNIT, TIMER])
+    host.run(["systemctl", "start", "--no-block", TIMER], check=False)
+
+
+STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)

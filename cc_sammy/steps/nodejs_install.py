@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node.js: the distribution's package, or a checked archive unpacked beside and switched in by rename."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from cc_sammy import apt, sources
+from cc_sammy.config import Config
+from cc_sammy.errors import StepFailed
+from cc_sammy.host import Host
+from cc_sammy.plan import Step
+
+PREFIX = "/opt/sammy/nodejs"
+PROGRAMS = ("node", "npm", "npx", "corepack")
+
+
+def packages(config: Config) -> list[str]:
+    """Return the packages that the configured source is made of."""
+    return ["nodejs"] if config.nodejs.source in ("distro", "nodesource") else []
+
+
+def satisfied(host: Host, config: Config) -> str | None:
+    """The wanted Node.js is there."""
+    source = config.nodejs.source
+    if source == "none":
+        return "nodejs.source is none"
+    if source == "archive":
+        current = host.read_text(f"{PREFIX}/sammy-version")
+        wanted = _mark(config)
+        return f"Node.js {config.nodejs.version} is there" if current == wanted and host.which("node") else None
+    return "Node.js is there" if host.which("node") else None
+
+
+def run(host: Host, config: Config) -> None:
+    """Install Node.js and have it say its version."""
+    if config.nodejs.source == "archive":
+        _from_archive(host, config)
+    else:
+        apt.install(host, packages(config))
+    host.run(["node", "--version"])
+
+
+def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = "bin") -> None:
+    """Unpack an archive of one top folder beside the target and switch it in by rename.
+
+    The mark file is written last: a target that has it is whole.
+    """
+    beside, old = f"{target}.new", f"{target}.old"
+    for folder in (beside, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(beside)
+    host.run(
+        [
+            "tar",
+            "--extract",
+            "--file",
+            archive,
+            "--directory",
+            beside,
+            "--strip-components=1",
+            "--no-same-owner",
+        ],
+        timeout=300,
+    )
+    if not os.path.exists(f"{beside}/{programs}"):
+        raise StepFailed(f"{archive} holds no {programs} in its one top folder", "Name the right archive")
+    host.write_text(f"{beside}/sammy-version", mark)
+    if os.path.exists(target):
+        os.rename(target, old)
+    os.rename(beside, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def link(target: str, name: str) -> None:
+    """Put a program into /usr/local/bin by a link, atomically."""
+    beside = f"/usr/local/bin/.{name}.sammy"
+    if os.path.lexists(beside):
+        os.unlink(beside)
+    os.symlink(target, beside)
+    os.replace(beside, f"/usr/local/bin/{name}")
+
+
+def _mark(config: Config) -> str:
+    return f"{config.nodejs.version} {config.nodejs.sha256}\n"
+
+
+def _from_archive(host: Host, config: Config) -> None:
+    urls = [url.replace("{version}", config.nodejs.version) for url in config.nodejs.urls or sources.NODEJS_ARCHIVES]
+    os.makedirs(os.path.dirname(PREFIX), exist_ok=True)
+    archive = f"{PREFIX}.archive"
+    try:
+        apt.download(host, urls, archive, f"SHA256:{config.nodejs.sha256}")
+        unpack(host, archive, PREFIX, _mark(config), programs="bin/node")
+    finally:
+        host.remove(archive)
+    for program in PROGRAMS:
+        if os.path.lexists(f"{PREFIX}/bin/{program}"):
+            link(f"{PREFIX}/bin/{program}", program)
+
+
+STEP = Step("nodejs-install", "nodejs", satisfied, run, after=("firewall",), retries=2)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One apt transaction for everything that all steps need: each further one would cost its own seconds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from cc_sammy import apt, units
+from cc_sammy.config import Config
+from cc_sammy.errors import StepFailed
+from cc_sammy.host import Host
+from cc_sammy.plan import Step
+from cc_sammy.steps import agent_install, docker, nodejs_install
+
+# They would take dpkg's lock in the middle; --runtime, so that a power cut restores them.
+TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+
+
+def wanted(config: Config) -> list[str]:
+    """Return the packages of this step and of the steps that stand on it."""
+    others = (docker.packages(config), nodejs_install.packages(config), agent_install.packages(config))
+    return [*config.packages.install, *(name for names in others for name in names)]
+
+
+def repositories(config: Config) -> list[apt.Repository]:
+    """Return every repository that the configuration names."""
+    sections = (
+        config.packages.apt,
+        config.docker.apt if config.docker.source == "docker-ce" else None,
+        config.nodejs.apt if config.nodejs.source == "nodesource" else None,
+        config.agent.apt if config.agent.source == "apt" else None,
+    )
+    return [apt.Repository.from_config(section) for section in sections if section]
+
+
+def satisfied(host: Host, config: Config) -> str | None:
+    """Everything is installed already."""
+    names = wanted(config)
+    return None if apt.missing(host, names) else f"{len(names)} packages are installed already"
+
+
+def run(host: Host, config: Config) -> None:
+    """Install what is missing; Docker finds its daemon.json when its package starts it."""
+    docker.write_daemon_json(host, config)
+    changed = [repository.write(host) for repository in repositories(config)]
+    with _quiet(host):
+        stale = any(changed) or not host.glob("/var/lib/apt/lists/*Packages*")
+        _install(host, config, lists_stale=stale)
+
+
+@contextlib.contextmanager
+def _quiet(host: Host) -> Iterator[None]:
+    """Keep apt's timers from taking dpkg's lock meanwhile.
+
+    Stopped before they are masked: masking a running timer leaves it failed (seen with systemd 252).
+    """
+    running = [timer for timer in TIMERS if units.show(host, timer).get("ActiveState") == "active"]
+    host.run(["systemctl", "stop", *TIMERS], check=False)
+    host.run(["systemctl", "mask", "--runtime", "--quiet", *TIMERS], check=False)
+    try:
+        yield
+    finally:
+        host.run(["systemctl", "unmask", "--runtime", "--quiet", *TIMERS], check=False, tidying=True)
+        if running:
+            host.run(["systemctl", "start", "--no-block", *running], check=False, tidying=True)
+
+
+def _install(host: Host, config: Config, *, lists_stale: bool) -> None:
+    whole = apt.missing(host, wanted(config))
+    try:
+        apt.install(host, whole, lists_stale=lists_stale)
+    except StepFailed:
+        own = apt.missing(host, config.packages.install)
+        if own == whole:
+            raise
+        # What another step needs and cannot be had is that step's to say: it asks for it itself.
+        if own:
+            apt.install(host, own)
+
+
+def achieved(host: Host, config: Config) -> bool:
+    """What people asked for is there; what other steps need, they look for themselves."""
+    return not apt.missing(host, config.packages.install)
+
+
+STEP = Step(
+    "packages",
+    "packages",
+    satisfied,
+    run,
+    after=("firewall",),
+    uses=frozenset({"apt"}),
+    achieved=achieved,
+    retries=2,
+)
