@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sammy token set`: the agent's own verb, where an operator looks for it first."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from cc_sammy.errors import SammyError
+
+AGENT = "sammy-agent"
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("token", help="give this node another token")
+    parser.add_argument("action", choices=["set"], help="set: take a new one from standard input")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Become `sammy-agent token set`; the token comes by standard input, never by the command line."""
+    try:
+        os.execvp(AGENT, [AGENT, "token", arguments.action])
+    except FileNotFoundError as error:
+        raise SammyError(f"there is no {AGENT} on this machine", "Install the package sammy-agent") from error
