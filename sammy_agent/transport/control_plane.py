@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one transport of the agent: it outlives any change of the network, told of it or not.
+
+Every component has a Session of its own and all Sessions share this transport, mounted once (mounting is not
+thread-safe, psf/requests #6366). Connections belong to a *generation*; `remount` puts a fresh one in its place in
+one assignment. What was idle is closed at once, requests in flight end on the old one, and it is gone with the last
+of them.
+
+Untold: a request whose data nobody acknowledges fails within seconds (settings.SocketProfile), takes its
+generation out of use, and is replayed once on the next if that is safe: GET, HEAD, OPTIONS, PUT, DELETE, or any
+request with the header `X-Sammy-Idempotency-Key` (or `Idempotency-Key`). Give beats and messages one.
+
+Decisions, with their reasons:
+
+- HTTP/1.1 only. With HTTP/2 all components share one connection, a timed-out stream does not close it, and a flush
+  0.7 s late lost 549 of 600 heartbeats and never recovered; the same over HTTP/1.1 lost 62 to 124, and ours none.
+- `trust_env` is off: a ~/.netrc would replace the node's token, and REQUESTS_CA_BUNDLE the configured authority.
+  Proxies of the environment (HTTPS_PROXY, NO_PROXY, ...) are honoured, read anew for each request.
+- Certificates are always verified; a refused one is neither replayed nor a reason to remount.
+- A non-streamed body is read here, so that deadline and replay cover it too.
+- There is no thread and no timer: deadlines live in the sockets, idle connections are closed at the next request.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import time
+import weakref
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import BaseAdapter
+from requests.utils import get_environ_proxies
+
+from sammy_agent import __version__
+from sammy_agent.transport import dial, errands, sockets
+from sammy_agent.transport.errands import Errand
+from sammy_agent.transport.errors import TotalTimeout, TransportClosed, TransportError, describe
+from sammy_agent.transport.pool import Ledger, PooledAdapter
+from sammy_agent.transport.settings import TransportSettings
+
+LOG = logging.getLogger(__name__)
+# The same reason for a remount is told once in this time; the figures of the untold ones are added to the next.
+LOG_SECONDS = 60.0
+
+
+class ControlPlaneSession(requests.Session):
+    """A component's Session. Closing it leaves the transport, which is not its own, open."""
+
+    def __init__(self, component: str) -> None:
+        super().__init__()
+        self.component = component
+        self.trust_env = False
+        self.headers["User-Agent"] = f"sammy-agent/{__version__} {component}"
+
+    def __repr__(self) -> str:
+        return f"<ControlPlaneSession {self.component}>"
+
+    def close(self) -> None:
+        """Do nothing: other components' requests are on the same transport."""
+
+
+class Generation:
+    """The pools in use between two remounts."""
+
+    def __init__(self, number: int, settings: TransportSettings, resolver: dial.Resolver, tls: ssl.SSLContext) -> None:
+        self.number = number
+        self.ledgers = tuple(Ledger(name, settings, resolver) for name in ("prompt", "bulk"))
+        self.prompt, self.bulk = (PooledAdapter(ledger, tls) for ledger in self.ledgers)
+
+    def __repr__(self) -> str:
+        return f"generation {self.number}: {', '.join(map(repr, self.ledgers))}"
+
+    @property
+    def idle(self) -> int:
+        """Open connections no request is on."""
+        return sum(ledger.idle for ledger in self.ledgers)
+
+    @property
+    def leased(self) -> int:
+        """Connections with a request on them."""
+        return sum(ledger.leased for ledger in self.ledgers)
+
+    def retire(self) -> int:
+        """Close the idle connections and keep none from now on; return how many were closed."""
+        return sum(ledger.close_idle(retire=True) for ledger in self.ledgers)
+
+    def abort_silent(self) -> int:
+        """Wake the requests whose peer is proven silent, probe the others; return how many were woken."""
+        aborted = 0
+        for sock in (sock for ledger in self.ledgers for sock in ledger.in_flight()):
+            info = sockets.tcp_info(sock)
+            if info is not None and info.silent:
+                sockets.abort(sock)
+                aborted += 1
+            else:
+                sockets.prod(sock)
+        return aborted
+
+    def abort_all(self) -> None:
+        """Wake every request in flight."""
+        for sock in (sock for ledger in self.ledgers for sock in ledger.in_flight()):
+            sockets.abort(sock)
+
+
+class ControlPlaneTransport(BaseAdapter):
+    """What all Sessions of the process send by. The mutable state is `_current`, `_retired` and `_closed`."""
+
+    def __init__(self, settings: TransportSettings = TransportSettings()) -> None:  # noqa: B008  (frozen)
+        super().__init__()
+        self.settings = settings
+        self._tls = _tls_context(settings.ca_file)
+        self._told: dict[str, tuple[float, int]] = {}
+        self._reset(1)
+        _transports.add(self)
+
+    def _reset(self, number: int) -> None:
+        self._lock = threading.Lock()
+        self._resolver = dial.Resolver()
+        self._closed = False
+        self._retired: weakref.WeakSet[Generation] = weakref.WeakSet()
+        self._current = self._generation(number)
+
+    def _generation(self, number: int) -> Generation:
+        return Generation(number, self.settings, self._resolver, self._tls)
+
+    def __repr__(self) -> str:
+        retired = sum(generation.leased for generation in list(self._retired))
+        old = f", {retired} leased of old" if retired else ""
+        return f"<ControlPlaneTransport {self._current!r}{old}{', closed' if self._closed else ''}>"
+
+    @property
+    def generation(self) -> Generation:
+        """The pools new requests go to."""
+        return self._current
+
+    def session(self, component: str) -> requests.Session:
+        """Return a new Session for a component; the only way to one."""
+        session = ControlPlaneSession(component)
+        session.adapters.clear()
+        for prefix in ("https://", "http://"):
+            session.mount(prefix, self)
+        return session
+
+    def send(  # noqa: PLR0917  (requests' signature)
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        """Send a request, if need be twice; raises what requests raises, TotalTimeout or TransportClosed.
+
+        `timeout` may shorten or lengthen the settings' figures, in requests' forms; urllib3's Timeout(total=...)
+        sets the total.
+        """
+        if verify is not True or cert is not None:
+            raise TransportError(
+                "a request may not bring its own certificates or go without checking them",
+                "Set TransportSettings.ca_file",
+            )
+        errand = errands.plan(request, stream, timeout, self.settings)
+        generation = self._current
+        options = {"stream": stream, "proxies": proxies or get_environ_proxies(request.url or "", no_proxy=None)}
+        try:
+            return self._attempt(generation, request, errand, options)
+        except requests.exceptions.RequestException as error:
+            verdict = errands.judge(error, errand)
+            if verdict.remount:
+                self._swap(f"a connection to {_host(request)} died ({describe(error)})", only=generation)
+            if not verdict.replay or self._closed:
+                raise self._named(error, errand) from error
+        try:
+            return self._attempt(self._current, request, errand, options)
+        except requests.exceptions.RequestException as error:
+            raise self._named(error, errand) from error
+
+    def _attempt(
+        self, generation: Generation, request: requests.PreparedRequest, errand: Errand, options: dict[str, Any]
+    ) -> requests.Response:
+        """Send once on one generation; a non-streamed body is read as well."""
+        if self._closed:
+            raise TransportClosed("the transport is closed", request=request)
+        errand.start()
+        adapter = generation.bulk if errand.bulk else generation.prompt
+        with errands.under_way(errand):
+            timeout = (max(0.001, errand.connect_until - time.monotonic()), errand.header_seconds)
+            response = adapter.send(request, timeout=timeout, **options)
+            if not options["stream"]:
+                _ = response.content
+        response.connection = self  # type: ignore[assignment]  # auth hooks send again by it
+        return response
+
+    def _named(
+        self, error: requests.exceptions.RequestException, errand: Errand
+    ) -> requests.exceptions.RequestException:
+        """Return the error as its kind: a deadline of ours surfaces in several guises."""
+        if errand.overdue:
+            return TotalTimeout("the request took too long as a whole", request=error.request)
+        if errand.phase < errands.Phase.SENT and isinstance(error, requests.exceptions.ReadTimeout):
+            return requests.exceptions.ConnectTimeout("the TLS handshake took too long", request=error.request)
+        return error
+
+    def remount(self, reason: str) -> None:
+        """Put fresh pools in the place of the old, because of `reason`; safe from any thread, at any time.
+
+        Idle connections are closed, requests in flight go on unless their peer is proven silent: then they fail at
+        once, and are replayed if they may be. Say it again a second later: silence takes time to prove.
+        """
+        self._swap(reason)
+
+    def _swap(self, reason: str, only: Generation | None = None) -> None:
+        """Remount; with `only`, nothing where that generation has been replaced: N failing threads remount once."""
+        with self._lock:
+            old = self._current
+            if self._closed or (only is not None and only is not old):
+                return
+            self._current = self._generation(old.number + 1)
+            self._retired.add(old)
+        closed = old.retire()
+        # One connection's death is no verdict on the others in flight: they have their own watch.
+        aborted = sum(generation.abort_silent() for generation in list(self._retired)) if only is None else 0
+        self._tell(reason, closed, aborted)
+
+    def _tell(self, reason: str, closed: int, aborted: int) -> None:
+        now = time.monotonic()
+        last, untold = self._told.get(reason, (-LOG_SECONDS, 0))
+        if now - last < LOG_SECONDS:
+            self._told[reason] = (last, untold + 1)
+            return
+        if len(self._told) > 100:
+            self._told.clear()
+        self._told[reason] = (now, 0)
+        more = f" (and {untold} times before, untold)" if untold else ""
+        LOG.info(
+            "connections renewed: %s%s; %d idle closed, %d silent aborted, %r", reason, more, closed, aborted, self
+        )
+
+    def close(self) -> None:
+        """End everything: requests in flight fail, later ones raise TransportClosed."""
+        with self._lock:
+            self._closed = True
+        for generation in (self._current, *list(self._retired)):
+            generation.retire()
+            generation.abort_all()
+
+    def _after_fork(self) -> None:
+        """Begin anew in a child: two processes on one TLS connection corrupt it. The locks may be held for ever."""
+        self._reset(self._current.number + 1)
+
+
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise TransportError(
+            f"the authority file {ca_file} cannot be used: {error}", "It must be a readable PEM file"
+        ) from error
+    # urllib3 1.26 names no host to OpenSSL for an IP address and compares the certificate itself, if told so.
+    context.check_hostname = not urllib3.__version__.startswith("1.")  # type: ignore[attr-defined]
+    context.sslsocket_class = sockets.BoundedTLSSocket
+    return context
+
+
+def _host(request: requests.PreparedRequest) -> str:
+    return (request.url or "").split("/")[2] if "://" in (request.url or "") else "?"
+
+
+_transports: weakref.WeakSet[ControlPlaneTransport] = weakref.WeakSet()
+
+
+def _renew_in_child() -> None:
+    for transport in list(_transports):
+        transport._after_fork()
+
+
+os.register_at_fork(after_in_child=_renew_in_child)

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the transport itself raises, and every failure of a request in words for an operator.
+
+Requests fail with the exceptions of `requests`, as its users expect; TotalTimeout is one of them.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+
+import requests
+
+
+class TransportError(Exception):
+    """The transport is used or set wrongly: a plain sentence, and the next step where there is one."""
+
+    code = "transport"
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        self.message = message
+        self.next_step = next_step
+        super().__init__(f"{message}. {next_step}" if next_step else message)
+
+
+class TotalTimeout(requests.exceptions.ReadTimeout):
+    """The whole request, body and replay included, took longer than it may."""
+
+
+class TransportClosed(requests.exceptions.ConnectionError):
+    """The transport was closed; nothing is sent any more."""
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and all it was made from: causes, contexts, `reason` and nested arguments, each once."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        this = waiting.pop(0)
+        if this is None or id(this) in seen:
+            continue
+        seen.add(id(this))
+        yield this
+        nested = [part for part in (getattr(this, "reason", None), *this.args) if isinstance(part, BaseException)]
+        waiting += [*nested, this.__cause__, this.__context__]
+
+
+def certificate_problem(error: BaseException) -> str | None:
+    """Return why the server's certificate was refused, or None when that is not what failed.
+
+    A wrong clock is named: first boots and resumed machines have one, and the remedy is not a new certificate.
+    """
+    for part in chain(error):
+        if isinstance(part, ssl.SSLCertVerificationError):
+            text = getattr(part, "verify_message", "") or str(part)  # urllib3's own comparison sets neither
+            if getattr(part, "verify_code", 0) in (9, 10):  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+                return f"{text}: either the certificate or this machine's clock is wrong (see `timedatectl`)"
+            return text
+        if type(part).__name__ == "CertificateError":  # urllib3's, for a name that does not match
+            return str(part)
+    return None
+
+
+def describe(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
+    """Return one plain sentence on why a request failed; for journals and status lines."""
+    certificate = certificate_problem(error)
+    if certificate:
+        return f"the control plane's certificate was refused: {certificate}"
+    if isinstance(error, TotalTimeout):
+        return str(error)
+    for part in chain(error):
+        if isinstance(part, socket.gaierror):
+            return f"the name could not be looked up: {part.strerror}"
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return "no connection in time: nothing answered at the address"
+    if isinstance(error, requests.exceptions.ReadTimeout):
+        return "connected, but no answer in time"
+    for part in chain(error):
+        if (
+            isinstance(part, OSError)
+            and part.errno
+            and part.strerror
+            and not isinstance(part, requests.RequestException)
+        ):
+            return part.strerror[0].lower() + part.strerror[1:]
+    return str(error) or type(error).__name__
