@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's life: one state directory, one address, TLS always, ready to systemd when it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import ipaddress
+import logging
+import os
+import secrets
+import signal
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from tornado import httpserver, netutil
+
+from sammy_agent import files
+from sammy_agent.control_plane import app
+from sammy_agent.control_plane.authority import Authority
+from sammy_agent.control_plane.store import Store
+from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.errors import ControlPlaneError
+from sammy_agent.notify import notify
+
+LOG = logging.getLogger(__name__)
+MAX_BODY = 1024 * 1024
+# A certificate of 825 days is renewed 60 days before its end; a server that is never restarted looks once a day.
+RENEW_EVERY = 86400.0
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT ([HOST]:PORT for IPv6). ControlPlaneError when it is neither."""
+    host, _, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ControlPlaneError(f"--listen is {listen}", "Write HOST:PORT, for example 127.0.0.1:8787")
+    return host, int(port)
+
+
+def check_url(url: str) -> str:
+    """Return a control plane's address without a trailing slash. ControlPlaneError when it is no https address."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise ControlPlaneError(f"--url is {url}", "Write https://HOST:PORT as the nodes reach it")
+    return url.rstrip("/")
+
+
+def open_folder(folder: str) -> str:
+    """Make the state directory, private; return its path."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.chmod(folder, 0o700)
+    except OSError as error:
+        raise ControlPlaneError(f"{folder}: {error.strerror}", "Choose another --state directory") from error
+    return folder
+
+
+def serve(listen: str, folder: str, url: str | None, names: Sequence[str]) -> int:
+    """Serve until told to stop; return the exit status.
+
+    :param url: the address as the nodes reach it; default is the one listened on.
+    :param names: more host names and addresses for the certificate.
+    """
+    host, port = split_listen(listen)
+    if url is None and _is_wildcard(host):
+        raise ControlPlaneError(f"--listen {listen} is no address to call", "Say with --url how the nodes reach it")
+    url = check_url(url) if url else None
+    with _only_one(open_folder(folder)):
+        try:
+            sockets = netutil.bind_sockets(port, host)
+        except OSError as error:
+            raise ControlPlaneError(f"cannot listen on {listen}: {error.strerror or error}", "Is it taken?") from error
+        port = sockets[0].getsockname()[1]
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            asyncio.run(_serve(sockets, folder, url or f"https://{shown}:{port}", [host, *names]))
+        finally:
+            for one in sockets:
+                one.close()
+    return 0
+
+
+@contextmanager
+def _only_one(folder: str) -> Iterator[None]:
+    with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ControlPlaneError(f"another control plane runs on {folder}", "Stop it, or use its --state") from error
+        yield
+
+
+async def _serve(sockets: list[socket.socket], folder: str, url: str, names: Sequence[str]) -> None:
+    authority = Authority(folder)
+    store = Store(folder, create=True)
+    parts = app.Parts(store, Signer.open(folder), authority, url, _operator_token(folder))
+    own_names = _certificate_names(url, names)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(*authority.server_files(own_names))
+    server = httpserver.HTTPServer(
+        app.application(parts), ssl_options=context, max_body_size=MAX_BODY, idle_connection_timeout=300
+    )
+    store.remember("url", url)
+    store.remember("names", " ".join(own_names))
+    server.add_sockets(sockets)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    print(f"control plane  {url}\nstate          {folder}\nCA SHA-256     {authority.fingerprint()}", flush=True)
+    notify(f"READY=1\nSTATUS=serving {url}")
+    while not stop.is_set():
+        try:
+            await asyncio.wait_for(stop.wait(), RENEW_EVERY)
+        except asyncio.TimeoutError:
+            context.load_cert_chain(*authority.server_files(own_names))
+    notify("STOPPING=1")
+    server.stop()
+    await server.close_all_connections()
+    store.close()
+
+
+def _operator_token(folder: str) -> str:
+    path = os.path.join(folder, "operator-token")
+    token = (files.read(path) or "").strip()
+    if not token:
+        token = secrets.token_urlsafe(32)
+        files.write(path, token + "\n", mode=files.PRIVATE)
+    return token
+
+
+def _certificate_names(url: str, names: Sequence[str]) -> list[str]:
+    """Return every name the server may be called by: all that was given, loopback and the machine's own name."""
+    given = {urlsplit(url).hostname or "", *names, "localhost", "127.0.0.1", "::1", socket.gethostname()}
+    return sorted(name for name in given if name and not _is_wildcard(name))
+
+
+def _is_wildcard(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_unspecified
+    except ValueError:
+        return False

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Callback tokens: RS256 JWTs with SAM's claims, and the key set that verifies them.
+
+A node's first token travels in its user-data and may lie there for long before the machine is booted: it is good
+until its first use (the first heartbeat, which answers with a token of 24 h), and after that for 24 h more, so that
+a node which lost that answer or its disk in the same minute still gets in.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from sammy_agent import files
+from sammy_agent.errors import ControlPlaneError
+
+AUDIENCE = "workspace-callback"
+LIFE = 24 * 3600.0  # CALLBACK_TOKEN_EXPIRY_MS of the wire
+REFRESH_AT = 0.5  # share of a token's life after which a heartbeat renews it
+UNUSED_LIFE = 10 * 365 * 86400.0
+
+
+class TokenRefused(ControlPlaneError):
+    """A token does not open this door; `status` is the HTTP status that says so."""
+
+    code = "token-refused"
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a verified callback token says; times in seconds since the epoch."""
+
+    subject: str
+    scope: str | None
+    issued: float
+    expires: float
+    token_id: str | None
+    is_boot: bool
+
+    def wants_refresh(self, now: float) -> bool:
+        """Tell whether half of its life is over."""
+        return self.is_boot or (now - self.issued) / max(1.0, self.expires - self.issued) >= REFRESH_AT
+
+
+class Signer:
+    """Signs and verifies with the one RSA key of a control plane's state directory."""
+
+    def __init__(self, key: rsa.RSAPrivateKey, kid: str) -> None:
+        self._key = key
+        self._kid = kid
+
+    def __repr__(self) -> str:
+        return f"<Signer {self._kid}>"
+
+    @classmethod
+    def open(cls, folder: str) -> Signer:
+        """Return the signer of a state directory, making its key (0600) the first time."""
+        path = os.path.join(folder, "signing.key")
+        text = files.read(path)
+        if text is None:
+            made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            text = made.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            ).decode()
+            files.write(path, text, mode=files.PRIVATE)
+        key = serialization.load_pem_private_key(text.encode(), password=None)
+        if not isinstance(key, rsa.RSAPrivateKey):
+            raise ControlPlaneError(f"{path} is no RSA key", "Remove it: a new one is made, and nodes need new tokens")
+        # The wire's kid names a month; here it is the month the key was made in, so that it changes with the key.
+        made_at = datetime.fromtimestamp(os.stat(path).st_mtime, timezone.utc)
+        return cls(key, f"key-{made_at:%Y-%m}")
+
+    def callback_token(
+        self, issuer: str, node: str, *, scope: str = "node", life: float = LIFE, now: float | None = None
+    ) -> str:
+        """Return a callback token; `life` in seconds, `now` in seconds since the epoch."""
+        return self._sign(issuer, node, life, now, {"scope": scope})
+
+    def boot_token(self, issuer: str, node: str, token_id: str, *, life: float = UNUSED_LIFE) -> str:
+        """Return a token for a node's user-data; `life` in seconds is how long it may lie unused."""
+        return self._sign(issuer, node, life, None, {"scope": "node", "jti": token_id, "boot": True})
+
+    def _sign(self, issuer: str, subject: str, life: float, now: float | None, more: dict[str, Any]) -> str:
+        issued = int(time.time() if now is None else now)
+        claims = {
+            "iss": issuer,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "workspace": subject,
+            "type": "callback",
+            "iat": issued,
+            "exp": issued + int(life),
+            **more,
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._kid})
+
+    def verify(self, token: str) -> Claims:
+        """Return a token's claims.
+
+        The issuer is not compared: only this key signs for this control plane, and its address may change.
+
+        :raises TokenRefused: 401; it is garbage, expired, for another audience or signed by somebody else.
+        """
+        try:
+            claims = jwt.decode(
+                token,
+                self._key.public_key(),
+                algorithms=["RS256"],
+                audience=AUDIENCE,
+                options={"require": ["exp", "iat", "sub"], "verify_iat": False},
+            )
+        except (jwt.InvalidTokenError, ValueError) as error:
+            raise TokenRefused(401, f"Invalid callback token: {error}") from error
+        if claims.get("type") != "callback":
+            raise TokenRefused(401, "Invalid callback token: its type is not callback")
+        return Claims(
+            subject=str(claims["sub"]),
+            scope=claims.get("scope"),
+            issued=float(claims["iat"]),
+            expires=float(claims["exp"]),
+            token_id=claims.get("jti"),
+            is_boot=claims.get("boot") is True,
+        )
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the key set that /.well-known/jwks.json serves."""
+        numbers = self._key.public_key().public_numbers()
+        return {
+            "keys": [
+                {
+                    "kty": "RSA",
+                    "n": _base64url(numbers.n),
+                    "e": _base64url(numbers.e),
+                    "kid": self._kid,
+                    "use": "sig",
+                    "alg": "RS256",
+                }
+            ]
+        }
+
+
+def new_token_id() -> str:
+    """Return an id for a boot token."""
+    return secrets.token_hex(8)
+
+
+def _base64url(number: int) -> str:
+    raw = number.to_bytes((number.bit_length() + 7) // 8, "big")
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
