@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `sammy-agent` command: the unit's process, its token, and the embedded control plane.
+
+Exit statuses: 0 done, 1 could not be done, 2 the command line is wrong. Imports are late: an idle agent must not
+carry a web server in its memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from sammy_agent import __version__
+from sammy_agent.control_plane import cli as control_plane
+from sammy_agent.errors import AgentError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sammy-agent", description="The agent of a VM for AI coding agents.")
+    parser.add_argument("--version", action="version", version=f"sammy-agent {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    running = verbs.add_parser("run", help="run in the foreground, as the unit does")
+    token = verbs.add_parser("token", help="the node's token")
+    token.add_argument("action", choices=["set"], help="set: take a new one from standard input")
+    for one in (running, token):
+        one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
+    control_plane.add_parsers(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.verb == "run":
+            from sammy_agent import agent
+
+            return agent.run(arguments.root)
+        if arguments.verb == "token":
+            from sammy_agent import token_verb
+
+            return token_verb.set_token(sys.stdin, arguments.root)
+        return control_plane.run(arguments)
+    except AgentError as error:
+        print(f"sammy-agent: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"sammy-agent: {error.filename}: {error.strerror}. Run it as root (sudo sammy-agent …)", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

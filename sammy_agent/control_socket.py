@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Root's socket for news and questions: one line a connection, one JSON object as the answer.
+
+`network-changed REASON`: the transport is remounted and a heartbeat goes out.
+`token-changed`: the token's files are read again (`sammy-agent token set` says so).
+`status`: what is known, below. Absent or null means not known.
+
+    {"ok": true,
+     "version": "0.1.0", "pid": 812,
+     "node_id": "node-7", "control_plane_url": "https://…",        null without a control plane
+     "config_problem": {code, text, next_step},                    null when the configuration is good
+     "instance_id": "i-…",
+     "contact": {"state": "never|ok|failing", "since": ISO, "last_beat": ISO, "last_beat_age_s": 12.1,
+                 "failures": 0, "cause": {code, text, next_step},   cause: null unless failing
+                 "clock_offset_s": 0.3,                             control plane's clock minus ours
+                 "components": {"ready": {"last_success": ISO, "cause": …}, …}},
+     "token": {"state": "ok|expired|missing", "issued": ISO, "expires": ISO, "seconds_left": 43200.0,
+               "problem": {code, text, next_step}},                 problem: of its files
+     "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
+     "errors": {"unsent": 0},
+     "provisioning": {"phase": "waiting|provisioning|ended", "outcome": "ready", "reason": "", "runId": "…"},
+     "store": {"problem": ""},
+     "network_changes": ["docker-restart", …]}                      the last 100
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+LOG = logging.getLogger(__name__)
+PATIENCE = 1.0
+
+
+class ControlSocket:
+    """Listens; `verbs` answer. The caller says when a connection waits."""
+
+    def __init__(self, path: str, verbs: dict[str, Callable[[str], dict[str, Any]]]) -> None:
+        self._path, self._verbs = path, verbs
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # On the socket, before it has a name: Linux gives the name its mode, and nobody can connect in between.
+        os.fchmod(self.listener.fileno(), 0o600)
+        self.listener.bind(path)
+        self.listener.listen(16)
+
+    def __repr__(self) -> str:
+        return f"<ControlSocket {self._path}>"
+
+    def serve_one(self) -> None:
+        """Take one connection, read its line, answer; a peer that says nothing is given up after 1 s."""
+        connection, _ = self.listener.accept()
+        with connection, contextlib.suppress(OSError, UnicodeDecodeError):
+            connection.settimeout(PATIENCE)
+            line = connection.recv(4096).decode().strip()
+            connection.sendall((self.answer(line) + "\n").encode())
+
+    def answer(self, line: str) -> str:
+        """Return the answer to one line, JSON."""
+        verb, _, rest = line.partition(" ")
+        if verb not in self._verbs:
+            known = ", ".join(sorted(self._verbs))
+            return json.dumps({"ok": False, "error": f"unknown verb {verb!r}; known are {known}"})
+        try:
+            return json.dumps({"ok": True, **self._verbs[verb](rest)})
+        except Exception as error:
+            LOG.exception("%s: a bug", verb)  # a question must not end the agent
+            return json.dumps({"ok": False, "error": f"{verb} failed: {error}; see journalctl -u sammy-agent"})
+
+    def close(self) -> None:
+        """Stop listening and remove the socket."""
+        self.listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+
+def ask(path: str, line: str, seconds: float = 5.0) -> dict[str, Any] | None:
+    """Ask a running agent; None when none answers."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(seconds)
+            channel.connect(path)
+            channel.sendall((line + "\n").encode())
+            with channel.makefile(encoding="utf-8") as file:
+                answer: Any = json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that talks to one control plane, wired: one transport, a session a duty, and who wakes whom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from sammy_agent.calls import ControlPlane
+from sammy_agent.certificate import Certificate
+from sammy_agent.config import AgentConfig
+from sammy_agent.contact import Contact, iso
+from sammy_agent.events.store import EventStore
+from sammy_agent.guard import Guard
+from sammy_agent.identity import Identity
+from sammy_agent.notify import notify
+from sammy_agent.places import Places
+from sammy_agent.provisioning import Provisioning, Watcher
+from sammy_agent.reporters.errors import Errors
+from sammy_agent.reporters.heartbeat import Heartbeat
+from sammy_agent.reporters.ready import Ready
+from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
+from sammy_agent.worker import Worker
+
+
+class Reporting:
+    """Everything that talks to one control plane."""
+
+    def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, store: EventStore) -> None:
+        self.config = loaded
+        self.contact = Contact(lambda words: notify(f"STATUS={words}"))
+        self.identity = Identity(places, loaded)
+        self.identity.reload()
+        self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
+        self.guard = Guard()
+        # before the first connection: of older ones the kernel says nothing
+        self.monitor = NetworkMonitor(self._network_heard)
+        self.monitor.start()
+        plane = ControlPlane(loaded.url, self.identity, self.transport, self.contact)
+
+        def level() -> Provisioning:
+            return watcher.level
+
+        self.ready = Ready(plane, level, places)
+        self.errors = Errors(plane, level, store)
+        self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
+        self.certificate = Certificate(plane, places)
+        self.workers: tuple[Worker, ...] = (
+            self.heartbeat,
+            self.ready,
+            self.errors,
+            self.certificate,
+            self.guard,
+        )
+        self.heartbeat.on_status = self.ready.heard_status
+        self.heartbeat.on_contact = self._contact_made
+        self._check_instance = watcher.on_change
+        watcher.on_change = self._level_changed
+        watcher.on_stored = self.errors.wake
+
+    def _contact_made(self) -> None:
+        """Let the others not sit out their pauses after an outage."""
+        for worker in (self.ready, self.errors, self.certificate):
+            worker.wake()
+
+    def _level_changed(self, before: Provisioning, now: Provisioning) -> None:
+        self._check_instance(before, now)
+        self.ready.wake()
+        self.errors.wake()
+        if (before.phase, before.summary().get("outcome")) != (now.phase, now.summary().get("outcome")):
+            self.heartbeat.wake()
+
+    def network_changed(self, reason: str) -> None:
+        """Drop connections that the change may have killed, and prove the contact anew."""
+        self.transport.remount(reason)
+        self.heartbeat.wake()
+
+    def _network_heard(self, reason: str) -> None:
+        """Take the kernel's word; Docker's start alone makes dozens of them, so a good contact is not asked again."""
+        self.transport.remount(reason)
+        if "firewall" in reason:
+            self.guard.heard()
+        if not self.contact.is_ok():
+            self.heartbeat.wake()
+
+    def stop(self) -> None:
+        """End the duties; the threads are left behind, they hold nothing that a kill could harm."""
+        for worker in self.workers:
+            worker.stop()
+        self.monitor.stop()
+        self.transport.close()
+
+    def token_changed(self) -> None:
+        """Read the token's files again and use what is there."""
+        self.identity.reload()
+        for worker in self.workers:
+            worker.wake()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the parts of the status that need a control plane."""
+        return {
+            "node_id": self.config.node_id,
+            "control_plane_url": self.config.url,
+            "contact": self.contact.snapshot(),
+            "token": self._token(),
+            "ready": self.ready.snapshot(),
+            "errors": self.errors.snapshot(),
+        }
+
+    def _token(self) -> dict[str, Any]:
+        token, problem = self.identity.token(), self.identity.problem()
+        now = time.time() + (self.contact.clock_offset or 0.0)
+        state = "missing" if token is None else "expired" if token.is_expired(now) else "ok"
+        return {
+            "state": state,
+            "issued": iso(token.issued) if token else None,
+            "expires": iso(token.expires) if token else None,
+            "seconds_left": round(token.expires - now, 1) if token and token.expires is not None else None,
+            "problem": asdict(problem) if problem else None,
+        }
