@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.state import RunRecord, StepRecord
+
+
+def test_a_record_survives_its_file_and_a_later_versions_keys() -> None:
+    record = RunRecord("r", "b", "i", 1.5, "w", Outcome.DEGRADED, "why", 12.5)
+    record.steps = [StepRecord("docker", Status.FAILED, False, 2.0, 10.25, "no dockerd")]
+    document = json.loads(record.to_json())
+    document["new_in_a_later_version"] = document["steps"][0]["also_new"] = 1
+    assert RunRecord.from_json(json.dumps(document)) == record
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"run_id": 1'], ids=repr)
+def test_a_damaged_file_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        RunRecord.from_json(text)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The firewall in a real kernel: who gets through, and that re-applying never shows a gap."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.config import FirewallConfig
+from cc_sammy.firewall import chain, enforce, kept, lock, metadata, nftables, ranges, ruleset, verbs
+from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost
+
+pytestmark = pytest.mark.needs("root")
+
+ALLOW4, ALLOW6 = ranges.parse(["10.91.1.0/24", "fd91:1::/64"], "test")
+POLICY = ruleset.Policy(AGENT, ALLOW4, ALLOW6, ssh="drop")
+BOOT = str(Path(enforce.__file__).with_name("boot.sh"))
+REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
+
+
+@pytest.fixture
+def vm(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MachineHost]:
+    monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
+    yield MachineHost(lab.names["vm"], str(tmp_path))
+    lab.clear()
+
+
+@pytest.fixture(params=BACKENDS)
+def each(vm: MachineHost, request: pytest.FixtureRequest) -> str:
+    """The test runs on every backend; gives Policy's word for it."""
+    vm.variant = request.param.removeprefix("iptables-")
+    return str(request.param).partition("-")[0]
+
+
+def test_without_rules_everyone_reaches_everything(lab: Lab, vm: MachineHost) -> None:
+    for role in ("edge", "stranger", "vm"):
+        assert (lab.reach(role, AGENT), lab.reach(role, SSH)) == (REACHED, REACHED)
+
+
+@pytest.mark.parametrize(("ssh", "reached_by"), [("open", ("edge", "stranger")), ("drop", ()), ("networks", ("edge",))])
+def test_allowed_reach_strangers_do_not(
+    lab: Lab, vm: MachineHost, each: str, ssh: str, reached_by: tuple[str, ...]
+) -> None:
+    lists = {"ssh4": ALLOW4, "ssh6": ALLOW6} if ssh == "networks" else {}
+    enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, ssh=ssh, backend=each, **lists))  # type: ignore[arg-type]
+    assert lab.reach("edge", AGENT) == REACHED
+    assert lab.reach("stranger", AGENT) == DROPPED
+    assert (lab.reach("vm", AGENT), lab.reach("vm", SSH)) == (REACHED, REACHED)
+    for role in ("edge", "stranger"):
+        assert lab.reach(role, SSH) == (REACHED if role in reached_by else DROPPED)
+
+
+def test_anyone_may_be_allowed(lab: Lab, vm: MachineHost, each: str) -> None:
+    enforce.apply(vm, ruleset.Policy(AGENT, allow_any=True, backend=each))
+    assert lab.reach("stranger", AGENT) == REACHED
+
+
+def test_a_docker_bridge_is_let_in_unless_it_is_the_uplink(lab: Lab, vm: MachineHost, each: str) -> None:
+    lab.sh("vm", "ip link set wan0 down; ip link set wan0 name br-lan; ip link set br-lan up")
+    lab.sh("vm", "ip -6 addr replace fd91:2::1/64 dev br-lan nodad")
+    try:
+        enforce.apply(vm, replace(POLICY, backend=each))
+        assert (lab.reach("stranger", AGENT), lab.reach("stranger", SSH)) == (REACHED, DROPPED)
+        enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, uplinks=("br-lan",), backend=each))
+        assert (lab.reach("edge", AGENT), lab.reach("stranger", AGENT)) == (REACHED, DROPPED)
+    finally:
+        lab.sh("vm", "ip link set br-lan down; ip link set br-lan name wan0; ip link set wan0 up")
+        lab.sh("vm", "ip -6 addr replace fd91:2::1/64 dev wan0 nodad")
+
+
+def test_check_notices_a_rule_deleted_by_hand(lab: Lab, vm: MachineHost) -> None:
+    enforce.apply(vm, POLICY)
+    assert enforce.check(vm, POLICY) == []
+    for rule in ruleset.build(POLICY).chains[0].rules:
+        objects = json.loads(lab.sh("vm", "nft --json list table inet sammy"))["nftables"]
+        held = {entry["rule"]["comment"]: entry["rule"]["handle"] for entry in objects if "rule" in entry}
+        vm.run(["nft", "delete", "rule", "inet", "sammy", "input", "handle", str(held[rule.name])])
+        assert enforce.check(vm, POLICY) == [f"chain input of table inet sammy: rule missing: {rule.name}"]
+        enforce.apply(vm, POLICY)
+    vm.run(["nft", "flush", "ruleset"])
+    assert "is not loaded" in enforce.check(vm, POLICY)[0]
+    enforce.apply(vm, POLICY)
+    assert enforce.check(vm, POLICY) == []
+
+
+def test_check_notices_insertions_elements_and_a_dormant_table(vm: MachineHost) -> None:
+    enforce.apply(vm, POLICY)
+    vm.run(["nft", "insert rule inet sammy input ip saddr 192.0.2.1 accept"])
+    vm.run(["nft", "add element inet sammy allow4 { 198.51.100.0/24 }"])
+    assert enforce.check(vm, POLICY) == [
+        "set allow4 of table inet sammy holds 198.51.100.0/24, which is not allowed",
+        "chain input of table inet sammy: extra rule at place 1: ip saddr 192.0.2.1 accept",
+    ]
+    enforce.apply(vm, POLICY)
+    vm.run(["nft", "add table inet sammy { flags dormant; }"])
+    assert "switched off by hand" in enforce.check(vm, POLICY)[0]
+    enforce.apply(vm, POLICY)
+    assert enforce.check(vm, POLICY) == []
+
+
+def test_a_table_of_foreign_shape_is_rebuilt(lab: Lab, vm: MachineHost) -> None:
+    chain = "{ type filter hook input priority 10; policy drop; }"
+    vm.run(["nft", "-f", "-"], input=f"add table inet sammy\nadd chain inet sammy input {chain}\n")
+    enforce.apply(vm, POLICY)
+    assert enforce.check(vm, POLICY) == []
+    assert "delete table" not in (vm.read_text(nftables.APPLIED) or "")
+
+
+def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) -> None:
+    policy = ruleset.Policy(AGENT, *ranges.parse(["cloudflare"], "test"), backend=each)
+    enforce.apply(vm, policy)
+    assert enforce.check(vm, policy) == []
+
+
+def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, each: str) -> None:
+    policy = replace(POLICY, backend=each)
+    enforce.apply(vm, policy)
+    files = [path for path in os.listdir(vm.folder + kept.FOLDER) if path != "tried"]
+    assert len(files) == (1 if each == "nftables" else 2)
+    assert {os.stat(f"{vm.folder}{kept.FOLDER}/{name}").st_mode & 0o777 for name in files} == {0o600}
+    lab.clear()
+    assert lab.reach("stranger", AGENT) == REACHED
+    for _ in range(2):  # a restart of the unit is no boot, and must not add a second jump
+        vm.run(["sh", BOOT, kept.FOLDER])
+        assert enforce.check(vm, policy) == []
+    assert (lab.reach("edge", AGENT), lab.reach("stranger", AGENT)) == (REACHED, DROPPED)
+
+
+def test_a_file_that_fails_at_boot_keeps_no_other_from_being_loaded(lab: Lab, vm: MachineHost) -> None:
+    enforce.apply(vm, replace(POLICY, backend="iptables"))
+    lab.clear()
+    vm.write_text(kept.FOLDER + "/metadata.nft", "nonsense\n")
+    assert vm.run(["sh", BOOT, kept.FOLDER], check=False).returncode == 1
+    assert lab.reach("stranger", AGENT) == DROPPED
+
+
+def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
+    policy = replace(POLICY, backend=each)
+    enforce.apply(vm, policy)
+    enforce.remove(vm)
+    enforce.remove(vm)
+    assert lab.reach("stranger", AGENT) == REACHED
+    assert kept.is_removed(vm)
+    assert set(os.listdir(vm.folder + kept.FOLDER)) <= {"removed", "tried"}
+    assert enforce.loaded(vm) == []
+    enforce.apply(vm, policy)
+    assert not kept.is_removed(vm)
+    assert lab.reach("stranger", AGENT) == DROPPED
+
+
+def test_another_backend_takes_over_without_a_gap_or_a_rest(lab: Lab, vm: MachineHost) -> None:
+    for name, variant in (("nftables", "nft"), ("iptables", "nft"), ("iptables", "legacy"), ("nftables", "legacy")):
+        vm.variant = variant
+        policy = replace(POLICY, backend=name)
+        enforce.apply(vm, policy)
+        assert enforce.loaded(vm) == [name]
+        assert enforce.check(vm, policy) == []
+        assert lab.reach("stranger", AGENT) == DROPPED
+        held = [lab.sh("vm", f"iptables-{one} -S").count("-N SAMMY") for one in ("nft", "legacy")]
+        assert held == [int((name, one) == ("iptables", variant)) for one in ("nft", "legacy")]
+
+
+def test_iptables_keeps_the_rules_of_others_and_stands_before_them(lab: Lab, vm: MachineHost) -> None:
+    policy = replace(POLICY, backend="iptables")
+    for variant in ("nft", "legacy"):
+        vm.variant = variant
+        lab.sh("vm", f"iptables-{variant} -N MINE; iptables-{variant} -A INPUT -p icmp -j MINE")
+        enforce.apply(vm, policy)
+        program = f"iptables-{variant}"
+        lab.sh("vm", f"{program} -I INPUT 1 -p tcp --dport {AGENT} -j ACCEPT; {program} -A INPUT -j SAMMY")
+        assert enforce.check(vm, policy) == ["IPv4 INPUT jumps to SAMMY 2 times"]
+        assert lab.connect("stranger", "10.91.2.1", AGENT) == "reached"
+        enforce.apply(vm, policy)
+        assert enforce.check(vm, policy) == []
+        assert lab.reach("stranger", AGENT) == DROPPED
+        listed = lab.sh("vm", f"{program} -S INPUT").splitlines()
+        assert listed[1] == "-A INPUT -j SAMMY"
+        assert "-A INPUT -p icmp -j MINE" in listed
+        lab.clear()
+
+
+def test_check_notices_what_was_done_to_the_chain(lab: Lab, vm: MachineHost) -> None:
+    policy = replace(POLICY, backend="iptables")
+    for variant in ("nft", "legacy"):
+        vm.variant = variant
+        enforce.apply(vm, policy)
+        for number, line in enumerate(chain.lines(policy, 6), 1):
+            lab.sh("vm", f"ip6tables-{variant} -D SAMMY {number}")
+            assert enforce.check(vm, policy) == [f"IPv6 chain SAMMY: rule missing: {line.name}"]
+            enforce.apply(vm, policy)
+        lab.sh("vm", f"iptables-{variant} -F INPUT")
+        assert enforce.check(vm, policy) == ["IPv4 INPUT does not jump to SAMMY: nothing it should guard is guarded"]
+        enforce.apply(vm, policy)
+        assert enforce.check(vm, policy) == []
+
+
+def test_the_old_trap_is_opened_and_other_closed_inputs_are_left(lab: Lab, vm: MachineHost, each: str) -> None:
+    policy = replace(POLICY, backend=each)
+    program = f"iptables-{'legacy' if vm.variant == 'legacy' else 'nft'}"
+    established = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    trap = f"{program} -P INPUT DROP; {program} -A INPUT {established}; {program} -A INPUT -i lo -j ACCEPT"
+    lab.sh("vm", trap)
+    assert any("it was the trap" in note for note in enforce.apply(vm, policy))
+    assert lab.connect("edge", "10.91.1.1", AGENT) == "reached"
+    lab.sh("vm", f"{program} -P INPUT DROP; {program} -A INPUT -p tcp --dport 25 -j ACCEPT")
+    assert any("has policy DROP" in note for note in enforce.apply(vm, policy))
+    assert f"IPv4 INPUT ({program})" in enforce.status(vm, each)["input_policy_drop"]
+    assert lab.sh("vm", f"{program} -S INPUT").startswith("-P INPUT DROP")
+    enforce.apply(vm, policy, "accept")
+    assert lab.sh("vm", f"{program} -S INPUT").startswith("-P INPUT ACCEPT")
+
+
+def test_published_ports_are_closed_to_strangers_and_outbound_is_not(lab: Lab, vm: MachineHost) -> None:
+    """The stranger stands for a container here: behind the vm, reached by a turned packet, reaching out itself."""
+    lab.start("stranger", SERVE, "8080")
+    lab.sh("vm", "nft add table ip docker; nft 'add chain ip docker pre { type nat hook prerouting priority -100; }'")
+    lab.sh("vm", "nft add rule ip docker pre ip daddr 10.91.1.1 tcp dport 80 dnat to 10.91.2.2:8080")
+    assert lab.connect("edge", "10.91.1.1", 80) == "reached"
+    elsewhere = ranges.parse(["192.0.2.0/24"], "test")
+    enforce.apply(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True))
+    assert enforce.check(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True)) == []
+    assert lab.connect("edge", "10.91.1.1", 80) == "dropped"
+    assert lab.connect("stranger", METADATA4, 80) == "reached"
+    enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, guard_published=True))
+    assert lab.connect("edge", "10.91.1.1", 80) == "reached"
+    enforce.apply(vm, ruleset.Policy(AGENT, *elsewhere))
+    assert lab.connect("edge", "10.91.1.1", 80) == "reached"
+
+
+def test_the_verbs_tell_what_is_and_was(lab: Lab, vm: MachineHost, capsys: pytest.CaptureFixture[str]) -> None:
+    config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop")
+    parser = argparse.ArgumentParser()
+    verbs.add_parser(parser.add_subparsers())
+
+    def run(*words: str) -> tuple[int, dict[str, object]]:
+        status = verbs.run(parser.parse_args(["firewall", *words, "--json"]), vm, config, AGENT)
+        return status, json.loads(capsys.readouterr().out)
+
+    assert run("check")[0] == 1
+    applied = {"agent_port": AGENT, "ssh": "open", "backend": "nftables", "notes": []}
+    assert run("apply") == (0, {"verb": "apply", "ok": True, **applied})
+    assert run("check") == (0, {"verb": "check", "ok": True, "problems": []})
+    assert lab.connect("stranger", "10.91.2.1", AGENT) == "dropped"
+    status, facts = run("status")
+    dropped = facts["dropped"]
+    assert status == 0
+    assert isinstance(dropped, dict)
+    assert dropped[f"nobody else may reach agent port {AGENT} by tcp"]["packets"] >= 1
+    lab.sh("vm", "nft 'add table ip other; add chain ip other in { type filter hook input priority 0; policy drop; }'")
+    assert run("status")[1]["closed_elsewhere"] == ["ip other in"]
+    assert run("remove") == (0, {"verb": "remove", "ok": True, "removed": True})
+    assert verbs.run(parser.parse_args(["firewall", "status"]), vm, config, AGENT) == 1
+    assert "removed by hand" in capsys.readouterr().out
+
+
+def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, vm: MachineHost) -> None:
+    nobody = 65534
+    addresses = (METADATA4, METADATA6)
+    for address in addresses:
+        assert lab.connect("stranger", address, 80) == "reached"
+        assert lab.connect("vm", address, 80, uid=nobody) == "reached"
+    metadata.apply_metadata(vm)
+    assert metadata.metadata_in_force(vm)
+    for address in addresses:
+        for port in (80, 443):
+            assert lab.connect("stranger", address, port) == "dropped"
+            assert lab.connect("vm", address, port, uid=nobody) == "refused"
+            assert lab.connect("vm", address, port) == "reached"
+        assert lab.connect("stranger", address, 53) == "reached"
+        assert lab.connect("vm", address, 53, uid=nobody) == "reached"
+    metadata.apply_metadata(vm, host_processes=False)
+    assert not metadata.metadata_in_force(vm)
+    assert lab.connect("vm", METADATA4, 80, uid=nobody) == "reached"
+    vm.run(["nft", "flush", "chain", "inet", "sammy_metadata", "forward"])
+    assert not metadata.metadata_in_force(vm, host_processes=False)
+    metadata.remove_metadata(vm)
+    assert lab.connect("stranger", METADATA4, 80) == "reached"

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.incident import incident_id
+from cc_sammy.contract.state import RunRecord, StepRecord
+from sammy_agent import metrics
+from sammy_agent.control_plane import nodes
+from sammy_agent.events.store import EventStore
+from sammy_agent.provisioning import Provisioning
+from sammy_agent.reporters.errors import incident
+from sammy_agent.reporters.ready import Memory
+from sammy_agent.worker import Backoff
+
+
+def record(outcome: Outcome = Outcome.RUNNING, **more: object) -> RunRecord:
+    made = RunRecord("20261124T000000-aa", "b", "i", 10.0, "2026-11-24T00:00:00.000+00:00", outcome)
+    made.steps = [
+        StepRecord("packages", Status.COMPLETED, False, 10.0, 1500.0),
+        StepRecord("docker", Status.FAILED, True, 11.5, 250.0, "no dockerd"),
+        StepRecord("tls-permissions", Status.SKIPPED, True, reason="no key"),
+        StepRecord("firewall", Status.STARTED, True, 12.0),
+        StepRecord("image-prepull"),
+    ]
+    for name, value in more.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("outcome", "phase", "ready"),
+    [
+        (Outcome.RUNNING, "provisioning", False),
+        (Outcome.FAILED, "ended", False),
+        (Outcome.READY, "ended", True),
+        (Outcome.DEGRADED, "ended", True),
+    ],
+)
+def test_ready_may_be_said_for_ready_and_degraded_only(outcome: Outcome, phase: str, ready: bool) -> None:
+    level = Provisioning(record(outcome))
+    assert (level.phase, level.may_say_ready) == (phase, ready)
+
+
+def test_without_a_record_nothing_is_ready() -> None:
+    assert not Provisioning().may_say_ready and Provisioning().summary() == {"phase": "waiting"}
+    assert not Provisioning(problem="damaged").may_say_ready
+
+
+def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
+    level = Provisioning(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
+    body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": metrics.collect()}))
+    values = nodes.heartbeat_values(body)
+    assert len(values["provisioning"]["reason"]) == 500
+    assert values["provisioning"]["steps"][1] == {
+        "name": "docker",
+        "status": "failed",
+        "durationMs": 250.0,
+        "reason": "no dockerd",
+    }
+    assert set(values["metrics"]) == set(nodes.METRICS)
+    assert all(0 <= values["metrics"][name] <= 100 for name in ("memoryPercent", "diskPercent"))
+
+
+def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules() -> None:
+    failed = record(Outcome.FAILED, reason="docker: " + "x" * 50_000)
+    assert incident(failed) == incident(failed)
+    (kept,) = nodes.error_entries(json.dumps({"errors": [incident(failed)]}).encode())
+    assert kept["incidentId"] == incident(failed)["incidentId"]
+    assert kept["incidentId"] == incident_id(failed.run_id, "failed"), "cc_sammy's own report of it is the same one"
+
+
+def test_ready_is_remembered_by_node_and_control_plane() -> None:
+    memory = Memory("n1", "https://x", "2026-11-24T00:00:00+00:00", True)
+    assert Memory.from_text(memory.to_text()) == memory
+    for damaged in (None, "", "{}", "[]", memory.to_text()[:-10]):
+        assert Memory.from_text(damaged) is None
+
+
+def test_pauses_double_to_their_limit_and_never_agree() -> None:
+    backoff = Backoff(1.0, 8.0)
+    pauses = [backoff.pause() for _ in range(6)]
+    for pause, middle in zip(pauses, [1, 2, 4, 8, 8, 8], strict=True):
+        assert 0.75 * middle <= pause <= 1.25 * middle
+    assert len(set(pauses)) == 6
+    backoff.reset()
+    assert backoff.pause() <= 1.25
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EventStore:
+    return EventStore(str(tmp_path / "own" / "events.db"))
+
+
+def test_the_store_takes_the_same_record_many_times(store: EventStore) -> None:
+    for _ in range(3):
+        assert store.add_run(record(Outcome.FAILED))
+    events = store.events()[::-1]
+    assert [(event["step"], event["status"], event["level"]) for event in events] == [
+        ("packages", "started", "info"),
+        ("packages", "completed", "info"),
+        ("docker", "started", "info"),
+        ("docker", "failed", "error"),
+        ("tls-permissions", "skipped", "info"),
+        ("firewall", "started", "info"),
+    ]
+    assert [event["seq"] for event in events] == sorted({event["seq"] for event in events})
+    assert events[3]["created_at"] == "2026-11-24T00:00:01.750+00:00", "the step's own end, by the run's clock"
+    assert events[3]["duration_ms"] == 250.0 and events[3]["message"] == "docker failed: no dockerd"
+
+
+def test_a_second_attempt_is_another_event(store: EventStore) -> None:
+    store.add_run(record())
+    again = record()
+    again.steps[1].attempt, again.steps[1].status = 2, Status.COMPLETED
+    store.add_run(again)
+    assert ("docker", 2, "completed") in [
+        (event["step"], event["attempt"], event["status"]) for event in store.events()
+    ]
+
+
+def test_an_ended_run_is_not_overwritten_by_an_older_record_of_it(store: EventStore) -> None:
+    store.add_run(record(Outcome.FAILED))
+    assert not store.add_run(record(Outcome.RUNNING))
+    (failed,) = store.unreported_failures()
+    assert failed == record(Outcome.FAILED)
+    store.mark_reported(failed.run_id)
+    store.add_run(record(Outcome.FAILED))
+    assert store.unreported_failures() == [], "feeding it again does not report it again"
+    assert Path(store._path).stat().st_mode & 0o777 == 0o600

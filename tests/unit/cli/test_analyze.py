@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The analysis of a run whose critical chain is known by hand."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.cli import analysis, main, plot
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.state import RunRecord, StepRecord
+
+
+def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "") -> StepRecord:
+    """A step that began so many seconds after the run."""
+    return StepRecord(
+        name, Status.COMPLETED, started=100 + begin, duration_ms=seconds * 1000, after=after.split(), uses=uses.split()
+    )
+
+
+# firewall 1 s; then packages 10 s (apt) beside nodejs 4 s; docker 2 s waits for packages, agent 3 s for apt
+STEPS = [
+    step("firewall", 0, 1),
+    step("packages", 1, 10, "firewall", "apt"),
+    step("nodejs", 1, 4, "firewall"),
+    step("docker", 11, 2, "packages", "apt"),
+    step("agent", 13, 3, "firewall", "apt"),
+]
+RECORD = RunRecord("20261124T104646-1", "b", "i", 100.0, "", Outcome.READY, "", 16000.0, STEPS)
+
+
+@pytest.fixture(autouse=True)
+def stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": RECORD)
+
+
+def test_the_critical_chain_goes_through_what_was_used_alone() -> None:
+    chain = [span.name for span in analysis.critical_chain(analysis.spans(RECORD))]
+    assert chain == ["firewall", "packages", "docker", "agent"]
+
+
+def test_slack_and_gain_are_what_they_would_be() -> None:
+    found = {cost.span.name: (cost.slack, cost.gain) for cost in analysis.costs(analysis.spans(RECORD))}
+    assert found["nodejs"] == pytest.approx((11000, 0))
+    assert found["agent"] == pytest.approx((0, 3000))
+    # Without packages the other way, by nodejs, is still shorter than what follows on apt.
+    assert found["packages"] == pytest.approx((0, 10000))
+
+
+def test_blame_and_chain_are_printed_and_have_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "blame"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split() == ["packages", "10000", "0", "10000"]
+    assert main(["analyze", "critical-chain"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("agent @13.000s +3.000s\n└─docker @11.000s")
+    assert "Most to gain: packages; without it the run is 10.0 s shorter." in said
+    assert main(["analyze", "critical-chain", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "firewall"
+
+
+def test_the_plot_is_svg_with_one_bar_a_step_in_its_place(tmp_path: Path) -> None:
+    assert main(["analyze", "plot", "--output", f"{tmp_path}/run.svg"]) == 0
+    root = ET.fromstring((tmp_path / "run.svg").read_text())
+    space = "{http://www.w3.org/2000/svg}"
+    bars = [rect for rect in root.iter(f"{space}rect") if rect.find(f"{space}title") is not None]
+    assert len(bars) == len(STEPS)
+    by_name = {bar.find(f"{space}title").text.partition(":")[0]: bar for bar in bars}  # type: ignore[union-attr]
+    begin, width = (float(by_name["docker"].get(key) or 0) for key in ("x", "width"))
+    assert begin + width == pytest.approx(float(by_name["agent"].get("x") or 0), abs=0.2)
+    assert "prefers-color-scheme: dark" in (tmp_path / "run.svg").read_text()
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.4, 0.05), (8, 1), (17, 5), (57.6, 10), (400, 50)])
+def test_the_axis_has_round_ticks_and_not_too_many(seconds: float, expected: float) -> None:
+    assert plot.tick(seconds) == pytest.approx(expected)
+    assert 3 <= seconds / plot.tick(seconds) <= 12
+
+
+def test_no_such_run_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": None)
+    assert main(["analyze", "blame"]) == 3
+    assert "no such run" in capsys.readouterr().err

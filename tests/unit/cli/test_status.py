@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sammy status` over a state file and an agent's socket, both made here; the real ones are in tests/vm."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cc_sammy.cli import main
+from cc_sammy.contract import paths
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.state import RunRecord, StepRecord
+
+ANSWER: dict[str, Any] = {
+    "ok": True,
+    "node_id": "node-7",
+    "control_plane_url": "https://192.0.2.1:8787",
+    "contact": {"state": "ok", "last_beat_age_s": 12.0, "clock_offset_s": 0.3, "cause": None},
+    "token": {"state": "ok", "seconds_left": 43200.0, "problem": None},
+    "ready": {"state": "acknowledged", "acknowledged_at": "2026-11-24T11:00:00+00:00", "cause": None},
+}
+CAUSE = {"code": "x", "text": "the control plane answers 500", "next_step": "Look at its log"}
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def write(outcome: Outcome, reason: str = "", status: Status = Status.COMPLETED) -> None:
+        step = StepRecord("docker", status, reason=reason, duration_ms=1.0)
+        record = RunRecord("20261124T104646-1", "b", "i", 1.0, "", outcome, reason, 9100.0, [step])
+        (tmp_path / "state.json").write_text(record.to_json())
+
+    def load(path: str = "") -> RunRecord:
+        return RunRecord.from_json((tmp_path / "state.json").read_text())
+
+    monkeypatch.setattr("cc_sammy.contract.state.load", load)
+    monkeypatch.setattr(paths, "AGENT_CONFIG", str(tmp_path / "agent.json"))
+    monkeypatch.setattr(paths, "AGENT_SOCKET", str(tmp_path / "agent.sock"))
+    return write
+
+
+@pytest.fixture
+def agent(state: Callable[..., None], tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    (tmp_path / "agent.json").write_text("{}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(tmp_path / "agent.sock"))
+    listener.listen()
+    threads = []
+
+    def answers(answer: dict[str, Any]) -> None:
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(100) == b"status\n"
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+
+    yield answers
+    for thread in threads:
+        thread.join()
+    listener.close()
+
+
+def test_a_node_in_contact_is_well(state: Any, agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    state(Outcome.READY)
+    agent(ANSWER)
+    assert main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "node is ready after 9.1 s" in said
+    assert "contact        yes, last beat 12 s ago" in said
+    assert "token          good for 12 h" in said
+    assert "clock          agrees with the control plane's" in said
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        (
+            "contact",
+            {"state": "failing", "since": "x", "cause": CAUSE},
+            "the control plane answers 500. Look at its log",
+        ),
+        ("contact", {"state": "failing", "cause": CAUSE, "clock_offset_s": 31536000.0}, "is 365 d behind"),
+        ("token", {"state": "expired"}, "expired; a new one: sammy-agent token set"),
+        ("store", {"problem": "No space left on device"}, "No space left on device"),
+        ("ready", {"state": "waiting", "cause": CAUSE}, "not acknowledged yet: the control plane answers 500"),
+    ],
+)
+def test_the_cause_is_named(
+    fault: tuple[str, Any, str], state: Any, agent: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part, value, words = fault
+    state(Outcome.READY)
+    agent({**ANSWER, part: value})
+    assert main(["status"]) == (1 if part == "contact" else 0)
+    assert words in capsys.readouterr().out
+
+
+def test_no_agent_where_one_should_be_is_said(state: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state(Outcome.READY)
+    assert main(["status"]) == 0
+    (tmp_path / "agent.json").write_text("{}")
+    assert main(["status"]) == 1
+    assert "does not answer. Look at: journalctl -b -u sammy-agent" in capsys.readouterr().out
+
+
+def test_a_failed_node_says_the_next_step(state: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    state(Outcome.FAILED, "no space left on device", Status.FAILED)
+    assert main(["status"]) == 1
+    said = capsys.readouterr().out
+    assert "no space left on device" in said
+    assert "cloud-init single --name sammy" in said
+
+
+def test_json_has_both(state: Any, agent: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    state(Outcome.READY)
+    agent(ANSWER)
+    main(["status", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (document["outcome"], document["agent"]["node_id"]) == ("ready", "node-7")

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From configuration to policy, the files kept, and the command's answers, on a host in memory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.config import FirewallConfig
+from cc_sammy.errors import SammyError
+from cc_sammy.firewall import enforce, kept, lock, nftables, policy, ranges, ruleset, settings, trial, verbs
+from cc_sammy.host import FakeHost
+
+ROUTES4 = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+br-lan\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0
+docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
+"""
+ZERO = "0" * 32
+ROUTES6 = f"""\
+{ZERO} 00 {ZERO} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth1
+{ZERO} 00 {ZERO} 00 {ZERO} ffffffff 00000001 00000000 00200200       lo
+"""
+
+
+def config(allow: str | tuple[str, ...] = "cloudflare", ssh: str | tuple[str, ...] = "drop") -> FirewallConfig:
+    return FirewallConfig(enabled=True, backend="nftables", allow=allow, ssh=ssh)
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    files = {policy.PORT_RANGE: "32768\t60999\n", policy.ROUTES4: ROUTES4, policy.ROUTES6: ROUTES6}
+    return FakeHost(files)
+
+
+@pytest.fixture(autouse=True)
+def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
+    monkeypatch.setattr(trial, "once", lambda *_: [])  # it is held in the real kernel: tests/network
+
+
+def absent(host: FakeHost) -> None:
+    host.script(["nft", "--json"], 1, stderr="Error: No such file or directory\n")
+
+
+def test_uplinks_are_the_default_routes_interfaces(host: FakeHost) -> None:
+    assert policy.uplinks(host) == ("br-lan", "eth1")
+
+
+def test_ssh_closes_once_the_node_is_acknowledged(host: FakeHost) -> None:
+    assert policy.from_config(config(), 8443, host).ssh == "open"
+    host.files[policy.READY] = ""
+    assert policy.from_config(config(), 8443, host).ssh == "drop"
+    assert policy.from_config(config(ssh="open"), 8443, host).ssh == "open"
+
+
+def test_drop_always_does_not_wait(host: FakeHost) -> None:
+    assert policy.from_config(config(ssh="drop-always"), 8443, host).ssh == "drop"
+
+
+def test_ssh_for_networks(host: FakeHost) -> None:
+    found = policy.from_config(config(ssh=("192.0.2.0/24",)), 8443, host)
+    assert (found.ssh, [str(network) for network in found.ssh4]) == ("networks", ["192.0.2.0/24"])
+
+
+def test_any_and_networks_are_told_apart(host: FakeHost) -> None:
+    assert policy.from_config(config(allow="any"), 8443, host).allow_any
+    found = policy.from_config(config(allow=("cloudflare", "192.0.2.0/24")), 8443, host)
+    assert (found.allow_any, len(found.allow4), len(found.allow6)) == (False, 16, 7)
+
+
+@pytest.mark.parametrize("port", [32768, 50000, 60999])
+def test_a_port_of_the_local_range_is_refused(host: FakeHost, port: int) -> None:
+    with pytest.raises(SammyError) as caught:
+        policy.from_config(config(), port, host)
+    assert f"agent.port {port}" in str(caught.value)
+    assert "32768-60999" in str(caught.value)
+
+
+def test_a_refused_load_keeps_the_file_of_before(host: FakeHost) -> None:
+    host.files[nftables.APPLIED] = "before"
+    host.script(["nft", "-f"], 1, stderr="Error: Could not process rule\n")
+    with pytest.raises(SammyError, match="what was in force before still is"):
+        enforce.apply(host, ruleset.Policy(8443, allow_any=True))
+    assert host.files[nftables.APPLIED] == "before"
+
+
+def test_a_kernel_without_the_rules_after_loading_is_an_error(host: FakeHost) -> None:
+    absent(host)
+    with pytest.raises(SammyError, match="kernel holds something else: table inet sammy is not loaded"):
+        enforce.apply(host, ruleset.Policy(8443, allow_any=True))
+    assert host.modes[nftables.APPLIED] == 0o600
+    assert "delete table" not in host.files[nftables.APPLIED]
+
+
+def test_nft_missing_is_an_error_and_not_an_absent_table(host: FakeHost) -> None:
+    host.script(["nft"], 127, stderr="[Errno 2] No such file or directory: 'nft'")
+    with pytest.raises(SammyError):
+        enforce.check(host, ruleset.Policy(8443, allow_any=True))
+
+
+def test_remove_persists(host: FakeHost) -> None:
+    host.files[nftables.APPLIED] = "rules"
+    enforce.remove(host)
+    assert kept.is_removed(host)
+    assert nftables.APPLIED not in host.files
+
+
+def run(words: list[str], host: FakeHost, chosen: FirewallConfig | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    verbs.add_parser(parser.add_subparsers())
+    return verbs.run(parser.parse_args(["firewall", *words]), host, chosen or config(), 8443)
+
+
+def test_check_says_drift_with_the_next_step(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    absent(host)
+    assert run(["check", "--json"], host) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["problems"] == ["table inet sammy is not loaded: nothing it should guard is guarded"]
+    assert answer["next_step"] == "sammy firewall apply"
+
+
+def test_check_after_remove_says_so(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["remove"], host) == 0
+    assert run(["check"], host) == 1
+    assert "removed by hand" in capsys.readouterr().out
+
+
+def test_errors_go_to_stderr_with_status_1(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["apply"], host, FirewallConfig(False, "nftables", "any", "open")) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "firewall.enabled is false" in captured.err
+
+
+def test_wrong_usage_is_status_2(host: FakeHost) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(["nonsense"], host)
+    assert caught.value.code == 2
+
+
+def test_the_backend_and_published_ports_reach_the_policy(host: FakeHost) -> None:
+    chosen = FirewallConfig(True, "nftables", "cloudflare", "drop", "allowed-only")
+    assert policy.from_config(chosen, 8443, host).guard_published
+    wrong = FirewallConfig(True, "iptables", "cloudflare", "drop", "allowed-only")
+    with pytest.raises(SammyError, match=r"needs firewall\.backend nftables"):
+        policy.from_config(wrong, 8443, host)
+
+
+def test_the_fetched_list_is_used_when_it_is_good(host: FakeHost) -> None:
+    host.files[ranges.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "2400:cb00::/32"]})
+    found = policy.from_config(config(), 8443, host)
+    assert [str(network) for network in (*found.allow4, *found.allow6)] == ["198.41.128.0/17", "2400:cb00::/32"]
+    host.files[ranges.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "<html>"]})
+    assert len(policy.from_config(config(), 8443, host).allow4) == 15
+
+
+def test_settings_are_read_once_and_again_when_a_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overrides = tmp_path / "sammy"
+    overrides.write_text("SAMMY_FIREWALL_SSH=open\n")
+    monkeypatch.setattr(settings.paths, "OVERRIDES", str(overrides))
+    monkeypatch.setattr(settings, "USER_DATA", str(tmp_path / "none"))
+    host = FakeHost({str(overrides): overrides.read_text()})
+    assert settings.load(host, {})[0].ssh == "open"
+    assert settings.KEPT in host.files
+    host.files[str(overrides)] = "SAMMY_FIREWALL_SSH=drop\n"
+    assert settings.load(host, {})[0].ssh == "open"  # the file on disk is the one of before
+    overrides.write_text("SAMMY_FIREWALL_SSH=drop-always\n")
+    assert settings.load(host, {})[0].ssh == "drop"
+    assert settings.load(host, {"SAMMY_FIREWALL_SSH": "drop-always"})[0].ssh == "drop-always"
+    assert settings.load(host, {})[0].ssh == "drop"

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the steps decide, over a host in memory; what they do is shown by the booted machines in tests/vm."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cc_sammy import apt, config
+from cc_sammy.errors import ConfigError, StepFailed
+from cc_sammy.host import FakeHost
+from cc_sammy.steps import agent_install, devcontainer_cli, docker, docker_restart, nodejs_install, packages
+
+KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\nx\n-----END PGP PUBLIC KEY BLOCK-----"
+SHOW = ["systemctl", "show", "docker.service"]
+
+
+def make(**sections: Any) -> config.Config:
+    return config.load(sections)
+
+
+def installed(host: FakeHost, *names: str) -> None:
+    host.script(["dpkg-query"], 0 if names else 1, "".join(f"installed {name}\n" for name in names))
+
+
+def test_one_transaction_holds_what_all_steps_need_of_apt() -> None:
+    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+    installed(host, "git")
+    packages.run(host, make(packages={"install": ["git", "jq"]}))
+    installs = [call for call in host.calls if call[0] == "apt-get" and "install" in call]
+    assert [call[call.index("--no-install-recommends") + 1 :] for call in installs] == [
+        ("jq", "docker.io", "nodejs", "sammy-agent")
+    ]
+    assert not any("update" in call for call in host.calls)
+
+
+def test_apts_timers_are_silenced_for_this_boot_only_and_given_back_also_after_a_failure() -> None:
+    host = FakeHost()
+    host.script(["systemctl", "show", "apt-daily.timer"], stdout="ActiveState=active\n")
+    host.script(["apt-get"], 100, stderr="E: Unable to locate package jq\n")
+    with pytest.raises(StepFailed, match="Unable to locate package jq"):
+        packages.run(host, make())
+    verbs = [call[1:] for call in host.calls if call[0] == "systemctl" and call[1] != "show"]
+    assert [verb[0] for verb in verbs] == ["stop", "mask", "unmask", "start"]
+    assert [verb[1] for verb in verbs[1:3]] == ["--runtime", "--runtime"]
+    assert verbs[-1] == ("start", "--no-block", "apt-daily.timer")
+
+
+def test_a_package_of_another_step_that_cannot_be_had_does_not_take_ours_with_it() -> None:
+    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+    installed(host, "docker.io", "nodejs")
+    wanted = make(packages={"install": ["jq"]})
+    host.script([*install_call(), "jq", "sammy-agent"], 100, stderr="E: Unable to locate package sammy-agent\n")
+    packages.run(host, wanted)
+    assert host.calls[-2] == (*install_call(), "jq")
+
+
+def install_call() -> tuple[str, ...]:
+    return ("apt-get", *apt.OPTIONS, "install", "-y", "--no-install-recommends")
+
+
+def test_lists_that_name_vanished_versions_are_read_anew_once() -> None:
+    host = FakeHost()
+    host.script(["apt-get", *apt.OPTIONS, "install"], 100, stderr="E: Failed to fetch jq 404\n")
+    with pytest.raises(StepFailed, match="404"):
+        apt.install(host, ["jq"])
+    verbs = [call[len(apt.OPTIONS) + 1] for call in host.calls if call[0] == "apt-get"]
+    assert verbs == ["install", "update", "install"]
+
+
+def test_what_dpkg_was_doing_is_finished_first() -> None:
+    host = FakeHost({"/var/lib/dpkg/updates/0003": ""})
+    apt.install(host, ["jq"])
+    assert host.calls[0][:3] == ("dpkg", "--configure", "-a")
+
+
+def test_a_repository_counts_for_its_own_key_alone() -> None:
+    host = FakeHost()
+    section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
+    repository = apt.Repository.from_config(make(packages={"apt": section}).packages.apt)
+    assert (repository.write(host), repository.write(host)) == (True, False)
+    key, entry = repository.paths()
+    assert host.files[entry] == f"deb [signed-by={key}] http://192.0.2.1/debian stable main\n"
+
+
+def test_one_repository_named_twice_is_one_to_apt() -> None:
+    section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
+    both = packages.repositories(make(packages={"apt": section}, agent={"apt": section}))
+    assert len({repository.paths() for repository in both}) == 1
+
+
+def test_one_repository_with_two_keys_is_named_before_anything_is_done() -> None:
+    section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
+    with pytest.raises(ConfigError, match=r"sammy\.agent\.apt\.key is another than sammy\.packages\.apt\.key"):
+        make(packages={"apt": section}, agent={"apt": {**section, "key": KEY.replace("x", "y")}})
+
+
+def test_a_download_goes_on_to_the_next_source_and_hides_what_an_address_carries() -> None:
+    host = FakeHost()
+    host.script(["/usr/lib/apt/apt-helper"], 100, stderr="E: Failed to fetch  Hash Sum mismatch\n")
+    urls = ["http://name:secret@192.0.2.1/a", "http://192.0.2.2/a"]
+    with pytest.raises(StepFailed) as failure:
+        apt.download(host, urls, "/opt/a", "SHA256:" + "0" * 64)
+    assert "secret" not in str(failure.value)
+    assert "192.0.2.1/a" in str(failure.value) and "192.0.2.2/a" in str(failure.value)
+    assert "Hash Sum mismatch" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "passing"),
+    [
+        ("E: Failed to fetch http://192.0.2.1/x  Could not connect to 192.0.2.1:80, connection timed out", True),
+        ("E: Failed to fetch http://192.0.2.1/x  503  Service Unavailable [IP: 192.0.2.1 80]", True),
+        ("E: Failed to fetch http://192.0.2.1/x  404  Not Found [IP: 192.0.2.1 80]", False),
+        ("E: Unable to locate package jqq", False),
+        ("E: Failed to fetch http://192.0.2.1/x  Hash Sum mismatch", False),
+    ],
+)
+def test_what_may_pass_is_told_from_what_will_not(words: str, passing: bool) -> None:
+    host = FakeHost()
+    host.script(["apt-get"], 100, stderr=words + "\n")
+    with pytest.raises(StepFailed) as failure:
+        apt.install(host, ["jq"])
+    assert failure.value.passing is passing
+
+
+def test_daemon_json_keeps_what_stood_there_and_the_configuration_has_the_last_word() -> None:
+    wanted = make(docker={"daemon": {"live-restore": False, "dns": ["192.0.2.53"]}})
+    text = docker.daemon_json('{"bip": "192.168.9.1/24"}', wanted)
+    assert json.loads(text) == {
+        "bip": "192.168.9.1/24",
+        "cgroup-parent": "sammy-containers.slice",
+        "dns": ["192.0.2.53"],
+        "live-restore": False,
+        "log-driver": "journald",
+    }
+    assert docker.daemon_json(text, wanted) == text
+
+
+def test_a_broken_daemon_json_is_named_and_left_alone() -> None:
+    with pytest.raises(StepFailed, match=r"daemon\.json is not JSON"):
+        docker.daemon_json("{", make())
+
+
+def test_docker_is_restarted_only_when_it_has_not_read_its_configuration() -> None:
+    host = FakeHost()
+    host.script(SHOW, stdout="ActiveState=active\nInvocationID=one\n")
+    docker.write_daemon_json(host, make())
+    assert host.files[docker.RESTART_NEEDED] == "one\n"
+    host.script(SHOW, stdout="ActiveState=active\nInvocationID=two\n")
+    assert docker_restart.satisfied(host, make()) == "Docker started with the present configuration"
+
+
+def test_a_first_start_of_docker_needs_no_restart() -> None:
+    host = FakeHost()
+    host.script(SHOW, stdout="ActiveState=inactive\nInvocationID=\n")
+    docker.write_daemon_json(host, make())
+    assert docker.RESTART_NEEDED not in host.files
+    assert docker_restart.satisfied(host, make()) is not None
+
+
+@pytest.mark.parametrize("source", ["none"])
+def test_what_is_not_wanted_is_skipped_with_the_key_that_says_so(source: str) -> None:
+    host = FakeHost()
+    assert docker.satisfied(host, make(docker={"source": source})) == "docker.source is none"
+    assert nodejs_install.satisfied(host, make(nodejs={"source": source})) == "nodejs.source is none"
+    assert agent_install.satisfied(host, make(agent={"source": source})) == "agent.source is none"
+    reason = devcontainer_cli.satisfied(host, make(devcontainer_cli={"source": source}))
+    assert reason == "devcontainer_cli.source is none"
+
+
+def test_an_unpinned_devcontainer_cli_is_not_fetched_and_says_what_is_missing() -> None:
+    reason = devcontainer_cli.satisfied(FakeHost(), make())
+    assert reason == "devcontainer_cli.version and devcontainer_cli.integrity do not say which one"
+
+
+def test_the_agents_configuration_holds_no_secret_and_points_to_the_file() -> None:
+    plane = {"url": "https://192.0.2.1:8787", "token_file": "/etc/sammy/token", "ca_file": "/etc/sammy/ca.crt"}
+    document = json.loads(agent_install.agent_config(make(node_id="node-7", control_plane=plane)))
+    assert document == {
+        "node_id": "node-7",
+        "control_plane_url": plane["url"],
+        "token_file": plane["token_file"],
+        "ca_file": plane["ca_file"],
+        "port": 8443,
+    }
+
+
+def test_an_agent_that_must_be_there_and_is_not_says_the_ways_out() -> None:
+    host = FakeHost()
+    installed(host)
+    with pytest.raises(StepFailed, match=r"agent\.source is \"installed\".*agent\.source deb, url or apt"):
+        agent_install.run(host, make(agent={"source": "installed"}))

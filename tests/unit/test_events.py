@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from cc_sammy.events import NOTICE, Journal, Lane, encode
+
+
+def test_a_value_with_a_newline_goes_with_its_length() -> None:
+    assert encode({"A": "x", "B": "y\nz"}) == b"A=x\nB\n\x03\0\0\0\0\0\0\0y\nz\n"
+
+
+def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(path)
+        writer = Journal(path)
+        begun = time.monotonic()
+        for number in range(400):  # more than the socket's queue holds
+            writer.send("event", NOTICE, {"SAMMY_SEQ": str(number)})
+        # one wait of 0.2 s, not one an event: 400 of them would be 80 s
+        assert time.monotonic() - begun < 20
+        journald.setblocking(False)
+        seen = []
+        while len(seen) < 400:
+            try:
+                seen.append(journald.recv(4096))
+            except BlockingIOError:
+                writer.send("more", NOTICE, {})
+        assert [b"SAMMY_SEQ=%d\n" % number in seen[number] for number in range(400)] == [True] * 400
+
+
+def test_a_restarted_journald_is_found_again_and_an_absent_one_is_counted(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    writer = Journal(path)
+    writer.send("kept", NOTICE, {})
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+            journald.bind(path)
+            writer.send("now", NOTICE, {})
+            assert b"MESSAGE=" in journald.recv(4096)
+        os.unlink(path)
+    writer.send("nobody", NOTICE, {})
+    writer.flush()
+    assert writer.lost == 1
+
+
+class Stage:
+    def __init__(self, name: str, told: list[str]) -> None:
+        self.name, self.told, self.description, self.result = name, told, "", "SUCCESS"
+
+    def __enter__(self) -> Stage:
+        self.told.append(f"+{self.name}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.told.append(f"-{self.name} {self.description} {self.result}")
+
+
+def test_overlapping_steps_are_told_as_stages_that_never_overlap() -> None:
+    told: list[str] = []
+    lane = Lane(lambda name: Stage(name, told))
+    lane.started("a")
+    lane.started("b")
+    lane.started("c")
+    lane.ended("b", "b done", False)
+    lane.ended("a", "a done", True)
+    lane.ended("c", "c done", False)
+    assert told == [
+        "+a", "-a a done FAIL", "+b", "-b b done SUCCESS", "+c", "-c c done SUCCESS",
+    ]  # fmt: skip

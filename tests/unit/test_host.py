@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.errors import CommandFailed, CommandTimeout
+from cc_sammy.host import FakeHost, Host
+
+
+@pytest.mark.parametrize("make", [Host, FakeHost], ids=["real", "fake"])
+def test_the_fake_keeps_files_as_the_real_one(make: type[Host], tmp_path: Path) -> None:
+    host, path = make(), f"{tmp_path}/deep/file"
+    assert host.read_text(path) is None
+    assert not host.exists(path)
+    assert host.write_text(path, "x", mode=0o600) is True
+    assert host.write_text(path, "x", mode=0o600) is False
+    assert (host.read_text(path), host.exists(path), host.exists(f"{tmp_path}/deep")) == ("x", True, True)
+    assert (host.remove(path), host.remove(path)) == (True, False)
+
+
+def test_a_file_has_its_mode_whatever_the_umask_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Host().write_text(f"{tmp_path}/secret", "x", mode=0o600)
+    finally:
+        os.umask(before)
+    assert [(path.name, path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [("secret", 0o600)]
+
+
+def test_a_command_past_its_deadline_is_killed_with_its_children(tmp_path: Path) -> None:
+    script = f"echo said before; sleep 1000 & echo $! > {tmp_path}/pid; wait"
+    with pytest.raises(CommandTimeout, match="killed after") as killed:
+        Host().run(["sh", "-c", script], timeout=2)
+    assert "said before" in str(killed.value)
+    pid = int((tmp_path / "pid").read_text())
+    end = time.monotonic() + 30
+    while _lives(pid) and time.monotonic() < end:  # SIGKILL is sent, the kernel takes its moment
+        time.sleep(0.01)
+    assert not _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_a_failed_command_says_its_telling_lines() -> None:
+    with pytest.raises(CommandFailed, match="status 3: E: no space left"):
+        Host().run(["sh", "-c", "echo 'E: no space left' >&2; echo bye; exit 3"])
+
+
+def test_the_ledger_books_each_childs_cpu_by_name() -> None:
+    host = Host()
+    host.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
+    host.run(["true"])
+    assert host.ledger.cpu_ms["sh"] > host.ledger.cpu_ms["true"] >= 0
+
+
+def test_what_puts_something_back_has_its_time_when_the_steps_is_over() -> None:
+    host = Host().for_step(lambda line: None, 0.0)
+    with pytest.raises(CommandTimeout):
+        host.run(["sleep", "5"])
+    assert host.run(["sh", "-c", "sleep 0.3; echo back"], tidying=True).stdout == "back\n"

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cc_sammy import config, runner
+from cc_sammy.contract import paths
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.errors import StepFailed
+from cc_sammy.host import FakeHost, Host
+from cc_sammy.plan import Step, startable
+from cc_sammy.runner import Runner, judge
+from cc_sammy.steps import declared
+
+CONFIG = config.load({})
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def started(self, step: StepRecord) -> None:
+        self.told.append((step.name, "started"))
+
+    def ended(self, step: StepRecord) -> None:
+        self.told.append((step.name, step.status.value))
+
+    def again(self, step: StepRecord, reason: str, pause: float) -> None:
+        self.told.append((step.name, f"attempt {step.attempt}"))
+
+    def output(self, step: str, line: str) -> None:
+        self.told.append((step, line))
+
+
+def nothing(host: Host, loaded: config.Config) -> None:
+    return None
+
+
+def fails(host: Host, loaded: config.Config) -> None:
+    raise StepFailed("the disk is full", "Make room")
+
+
+def breaks(host: Host, loaded: config.Config) -> None:
+    raise KeyError("a fault of ours")
+
+
+def reached(host: Host, loaded: config.Config) -> bool:
+    return True
+
+
+def step(name: str, run: object = nothing, **more: object) -> Step:
+    return Step(name, "docker", nothing, run, **{"achieved": reached, **more})  # type: ignore[arg-type]
+
+
+def run(*steps: Step, user: dict[str, object] | None = None) -> tuple[RunRecord, Listener]:
+    loaded = config.load(user or {})
+    record = RunRecord("r", "b", "i", 0.0, "")
+    record.steps = [StepRecord(one.name, required=one.is_required(loaded)) for one in steps]
+    listener = Listener()
+    Runner(steps, FakeHost(), loaded, record, listener).run()
+    return record, listener
+
+
+def test_one_at_a_time_is_the_declared_order() -> None:
+    _, listener = run(step("a"), step("b"), step("c"), user={"max_parallel": 1})
+    assert listener.told == [(name, what) for name in "abc" for what in ("started", "completed")]
+
+
+def test_independent_steps_overlap() -> None:
+    meeting = threading.Barrier(2)
+
+    def meet(host: Host, loaded: config.Config) -> None:
+        meeting.wait(timeout=30)  # broken, and so failed, unless both are inside at once
+
+    record, _ = run(step("a", meet), step("b", meet))
+    assert [one.status for one in record.steps] == [Status.COMPLETED] * 2
+
+
+def test_what_is_used_alone_is_never_shared() -> None:
+    a, b = step("a", uses=frozenset({"apt"})), step("b", uses=frozenset({"apt"}))
+    pending = {"a": Status.PENDING, "b": Status.PENDING}
+    assert startable([a, b], pending, (), 4) == [a]
+    assert startable([a, b], pending, {"apt"}, 4) == []
+
+
+def test_a_failure_stops_only_what_needs_it_and_is_told_in_words() -> None:
+    record, _ = run(step("a", fails), step("b", needs=("a",)), step("c", after=("a",)), step("d", breaks))
+    assert [one.status.value for one in record.steps] == ["failed", "failed", "completed", "failed"]
+    assert record.step("a").reason == "the disk is full. Make room"
+    assert record.step("b").reason == "not begun: it needs a, which failed"
+    assert "internal error" in record.step("d").reason
+    assert judge(record)[0] is Outcome.FAILED
+
+
+def test_a_step_that_ran_and_left_its_goal_unmet_has_failed() -> None:
+    record, _ = run(step("a", achieved=None))
+    assert record.step("a").reason.startswith("it ran to its end and its goal is not met")
+    reasons = iter([None, "there now"])
+
+    def satisfied_by_the_work(host: Host, loaded: config.Config) -> str | None:
+        return next(reasons)
+
+    record, _ = run(Step("b", "docker", satisfied_by_the_work, nothing))
+    assert record.step("b").status is Status.COMPLETED
+
+
+def after_failing(times: int, *, passing: bool) -> Callable[[Host, config.Config], None]:
+    left = iter(range(times))
+
+    def work(host: Host, loaded: config.Config) -> None:
+        if next(left, None) is not None:
+            raise StepFailed("the mirror is away", passing=passing)
+
+    return work
+
+
+def test_a_cause_that_may_pass_is_tried_again_and_each_attempt_is_told() -> None:
+    record, listener = run(step("a", after_failing(2, passing=True), retries=2))
+    assert (record.step("a").status, record.step("a").attempt) == (Status.COMPLETED, 3)
+    assert [what for _, what in listener.told] == ["started", "attempt 2", "attempt 3", "completed"]
+
+
+def test_attempts_end_and_what_cannot_pass_is_not_tried_again() -> None:
+    record, _ = run(
+        step("a", after_failing(9, passing=True), retries=2), step("b", after_failing(1, passing=False), retries=2)
+    )
+    assert [(one.status, one.attempt) for one in record.steps] == [(Status.FAILED, 3), (Status.FAILED, 1)]
+
+
+def test_a_last_attempt_that_says_little_does_not_hide_the_cause() -> None:
+    reasons = iter(["could not resolve mirror.invalid", "killed after 0 s"])
+
+    def work(host: Host, loaded: config.Config) -> None:
+        raise StepFailed(next(reasons), passing=True)
+
+    record, _ = run(step("a", work, retries=1))
+    assert record.step("a").reason == "killed after 0 s; the attempt before: could not resolve mirror.invalid"
+
+
+def test_pauses_are_spread_and_bounded() -> None:
+    pauses = [runner.pause_before(attempt) for attempt in range(2, 12) for _ in range(50)]
+    assert max(pauses) <= runner.LONGEST_PAUSE
+    assert max(runner.pause_before(2) for _ in range(50)) <= runner.FIRST_PAUSE
+    assert len({round(pause, 3) for pause in pauses}) > 100
+
+
+def test_what_has_not_begun_by_the_runs_deadline_fails_and_says_so() -> None:
+    def slow(host: Host, loaded: config.Config) -> None:
+        host.sleep(100)
+
+    record, _ = run(step("a", slow), step("b", after=("a",)), user={"run_deadline": 60})
+    assert record.step("a").status is Status.COMPLETED
+    assert record.step("b").reason == "not begun: the run's 60 s (sammy.run_deadline) were over"
+
+
+def test_a_failed_optional_step_degrades() -> None:
+    record, _ = run(step("a", fails), user={"docker": {"required": False}})
+    assert judge(record) == (Outcome.DEGRADED, "a: the disk is full. Make room")
+
+
+def test_the_firewall_is_first_and_the_agent_needs_it() -> None:
+    steps = declared()
+    statuses = {one.name: Status.PENDING for one in steps}
+    assert [one.name for one in startable(steps, statuses, (), 16)] == ["firewall"]
+    assert "firewall" in next(one for one in steps if one.name == "agent-install").needs
+    assert " ".join(one.name for one in steps) == (
+        "packages docker firewall agent-install tls-permissions nodejs-install devcontainer-cli "
+        "journald-config image-prepull docker-restart metadata-block"
+    )
+
+
+def test_a_change_of_the_network_is_told_at_once_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = f"{tmp_path}/agent.sock"
+    monkeypatch.setattr(paths, "AGENT_SOCKET", path)
+    runner.tell_network_changed("firewall")  # no agent: no news, no error
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        listener.settimeout(30)
+        runner.tell_network_changed("docker-restart")
+        heard = []
+        for _ in range(2):
+            connection, _address = listener.accept()
+            with connection:
+                heard.append(connection.recv(100))
+    assert heard == [b"network-changed docker-restart\n"] * 2
