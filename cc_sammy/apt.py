@@ -41,6 +41,9 @@ PASSING = (
     "  50",  # "Failed to fetch URL  503  Service Unavailable"
 )
 
+# dpkg's states between "not there" and "installed" (dpkg(1)); triggers that wait count as installed
+UNFINISHED = re.compile(r"^Status: \S+ \S+ (?:half-installed|unpacked|half-configured)$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Repository:
@@ -92,9 +95,20 @@ def update(host: Host) -> None:
     host.run(["apt-get", *OPTIONS, "update"], timeout=300)
 
 
-def finish_interrupted(host: Host) -> None:
-    """Finish what dpkg was in the middle of when the power went; apt refuses to work before."""
+def interrupted(host: Host) -> bool:
+    """Tell whether dpkg was in the middle of something when the power went.
+
+    A program may then be on the disk before its package is set up: a dockerd without its group docker was taken for
+    one of the image.
+    """
     if host.glob("/var/lib/dpkg/updates/[0-9]*"):
+        return True
+    return UNFINISHED.search(host.read_text("/var/lib/dpkg/status") or "") is not None
+
+
+def finish_interrupted(host: Host) -> None:
+    """Finish what dpkg was in the middle of; apt refuses to work before."""
+    if interrupted(host):
         host.run(["dpkg", "--configure", "-a", "--force-confold"], timeout=600)
 
 

@@ -60,9 +60,9 @@ def provision(
         record.outcome, record.reason = Outcome.FAILED, str(error)
         teller.config_invalid(error)
         raise
-    from cc_sammy.steps import declared
+    from cc_sammy.steps import declared, docker
 
-    steps: tuple[Step, ...] = declared(docker_is_there=host.which("dockerd") is not None)
+    steps: tuple[Step, ...] = declared(docker_is_there=docker.is_in_image(host))
     record.steps = [
         StepRecord(
             step.name,

@@ -12,7 +12,7 @@ from cc_sammy.plan import Step
 def declared(*, docker_is_there: bool = False) -> tuple[Step, ...]:
     """Return the steps in declared order.
 
-    :param docker_is_there: dockerd is in the image: the step need not wait for the packages it would come with.
+    :param docker_is_there: dockerd is in the image, set up: the step need not wait for the packages it would come with.
     """
     from cc_sammy.steps import (
         agent_install,

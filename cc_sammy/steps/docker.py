@@ -21,6 +21,11 @@ RESTART_NEEDED = "/run/sammy/docker-restart-needed"
 SLICE = "sammy-containers.slice"
 
 
+def is_in_image(host: Host) -> bool:
+    """Tell whether dockerd is there and set up; half unpacked, it is not."""
+    return host.which("dockerd") is not None and not apt.interrupted(host)
+
+
 def packages(config: Config) -> list[str]:
     """Return the packages that the configured source is made of."""
     return {"distro": ["docker.io"], "docker-ce": ["docker-ce", "docker-ce-cli", "containerd.io"]}.get(
@@ -85,7 +90,7 @@ def satisfied(host: Host, config: Config) -> str | None:
 def run(host: Host, config: Config) -> None:
     """Install Docker if need be, write daemon.json before the first start, enable, start, wait for its socket."""
     write_daemon_json(host, config)
-    absent = apt.missing(host, packages(config)) if host.which("dockerd") is None else []
+    absent = [] if is_in_image(host) else apt.missing(host, packages(config))
     if absent:
         apt.install(host, absent)
     if host.which("dockerd") is None:

@@ -76,6 +76,18 @@ def test_what_dpkg_was_doing_is_finished_first() -> None:
     assert host.calls[0][:3] == ("dpkg", "--configure", "-a")
 
 
+@pytest.mark.parametrize(
+    ("state", "ready"),
+    [("installed", True), ("triggers-pending", True), ("unpacked", False), ("half-configured", False)],
+)
+def test_a_dockerd_that_dpkg_has_only_unpacked_is_none_of_the_image(state: str, ready: bool) -> None:
+    status = f"Package: git\nStatus: install ok installed\n\nPackage: docker.io\nStatus: install ok {state}\n"
+    host = FakeHost({"/usr/sbin/dockerd": "", "/var/lib/dpkg/status": status})
+    assert docker.is_in_image(host) is ready
+    host.write_text("/var/lib/dpkg/updates/0001", "")
+    assert not docker.is_in_image(host)
+
+
 def test_a_repository_counts_for_its_own_key_alone() -> None:
     host = FakeHost()
     section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
