@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one door to the system: commands, files, clock. Everything above decides, this acts.
 
-Commands run in a process group of their own with a deadline, so that nothing outlives a killed step, and their
-CPU time is booked by name: boot cost is a feature, and what sammy itself costs must be told from what apt costs.
+Commands run in a process group of their own with a deadline, so that nothing outlives a killed step, and what they
+used is booked on the step and by name: boot cost is a feature, and what sammy itself costs must be told from what apt
+costs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import threading
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cc_sammy.accounting import Child, Ledger, Usage
 from cc_sammy.errors import CommandFailed, CommandTimeout
 
 # cloud-init's unit may have any PATH; C.UTF-8 keeps messages in the words our errors look for.
@@ -38,31 +39,6 @@ class CommandResult:
     stderr: str = ""
 
 
-class Ledger:
-    """CPU milliseconds of ended children by program name, shared by all steps of a run.
-
-    RUSAGE_CHILDREN only knows the sum, so each ended child books what the sum grew by: children that end at the
-    same moment may share a row, the total is exact.
-    """
-
-    def __init__(self) -> None:
-        self.cpu_ms: dict[str, float] = {}
-        self._lock = threading.Lock()
-        self._seen = self._children_ms()
-
-    @staticmethod
-    def _children_ms() -> float:
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return (usage.ru_utime + usage.ru_stime) * 1000
-
-    def book(self, program: str) -> None:
-        """Book the CPU time of a child that has just been waited for."""
-        with self._lock:
-            total = self._children_ms()
-            self.cpu_ms[program] = self.cpu_ms.get(program, 0.0) + total - self._seen
-            self._seen = total
-
-
 class Host:
     """The real system; `on_output` gets each line that a command prints."""
 
@@ -75,6 +51,7 @@ class Host:
         self._on_output = on_output
         self._deadline = deadline
         self.ledger = ledger or Ledger()
+        self.usage: Usage | None = None  # of the commands run by this host, which is one step's; None: it ran none
 
     def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
         """Return the same host for one step: its lines go to `on_output`, no command outlives `seconds`."""
@@ -108,7 +85,7 @@ class Host:
         :raises CommandTimeout: the deadline passed.
         """
         try:
-            process = subprocess.Popen(
+            process = Child(
                 list(argv),
                 stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -133,7 +110,7 @@ class Host:
             tail = b"".join(said).decode(errors="replace")
             raise CommandTimeout(argv, time.monotonic() - before, tail) from expired
         finally:
-            self.ledger.book(os.path.basename(argv[0]))
+            self._book(argv[0], process.usage or Usage())
         out, err = raw_out.decode(errors="replace"), raw_err.decode(errors="replace")
         if self._on_output and not quiet:
             for line in (out + err).splitlines():
@@ -141,6 +118,10 @@ class Host:
         if check and process.returncode != 0:
             raise CommandFailed(argv, process.returncode, out + err)
         return CommandResult(tuple(argv), process.returncode, out, err)
+
+    def _book(self, program: str, used: Usage) -> None:
+        self.ledger.book(os.path.basename(program), used)
+        self.usage = used if self.usage is None else self.usage + used
 
     def read_text(self, path: str) -> str | None:
         """Return a file's text, None when there is no such file."""

@@ -201,6 +201,8 @@ class Teller:
             more["SAMMY_DURATION_MS"] = f"{step.duration_ms:.3f}"
         if step.reason:
             more["SAMMY_REASON"] = step.reason
+        used = {name: getattr(step, key) for name, key in fields.USAGE_FIELDS.items()}
+        more.update({name: str(value) for name, value in used.items() if value is not None})
         at = step.started
         if at is not None and step.duration_ms is not None:
             at += step.duration_ms / 1000

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cc_sammy.accounting import Usage
 from cc_sammy.config import Config
 from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
@@ -55,6 +56,7 @@ class _Ended:
     last: _Attempt
     number: int
     seconds: float
+    usage: Usage | None
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,16 @@ class Runner:
             self._news.put(_Again(step, last, number, pause))
             host.sleep(pause)
             number, before = number + 1, last.reason.partition("; the attempt before: ")[0]
-        self._news.put(_Ended(step, last, number, host.boottime() - begun))
+        self._news.put(_Ended(step, last, number, host.boottime() - begun, host.usage))
 
     def _finish(self, ended: _Ended) -> None:
         del self._running[ended.step.name]
         record = self._record.step(ended.step.name)
         record.status, record.reason, record.attempt = ended.last.status, ended.last.reason, ended.number
         record.duration_ms = round(ended.seconds * 1000, 3)
+        if ended.usage is not None:
+            record.cpu_ms, record.peak_kb = round(ended.usage.cpu_ms, 1), ended.usage.peak_kb
+            record.read_bytes, record.written_bytes = ended.usage.read_bytes, ended.usage.written_bytes
         self._observer.ended(record)
         if ended.step.changes_network and ended.last.status is not Status.SKIPPED:
             tell_network_changed(ended.step.name)

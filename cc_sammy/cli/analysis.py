@@ -23,6 +23,10 @@ class Span:
     waits_for: tuple[str, ...]
     uses: tuple[str, ...]
     status: str
+    cpu_ms: float | None = None  # what its commands used: contract.state.StepRecord says how it is counted
+    peak_kb: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
     @property
     def end(self) -> float:
@@ -50,6 +54,10 @@ def spans(record: RunRecord) -> list[Span]:
             (*step.after, *_users_before(step, begun)),
             tuple(step.uses),
             step.status.value,
+            step.cpu_ms,
+            step.peak_kb,
+            step.read_bytes,
+            step.written_bytes,
         )
         for step in begun
     ]

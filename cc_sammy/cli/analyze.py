@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("analyze", help="where a run's time went, and what would shorten it")
     inner = parser.add_subparsers(dest="analysis", required=True, metavar="blame|critical-chain|plot")
     for name, words in (
-        ("blame", "steps by their duration, with slack and what their absence would gain"),
+        ("blame", "steps by their duration, with slack, what their absence would gain, and what their commands used"),
         ("critical-chain", "the chain of steps that made the run as long as it was"),
         ("plot", "a picture (SVG) of steps and boot stages"),
     ):
@@ -63,12 +63,25 @@ def _documents(kind: str, found: list[analysis.Span]) -> list[dict[str, Any]]:
 
 
 def _blame(found: list[analysis.Span]) -> list[str]:
-    rows = [("STEP", "DURATION_MS", "SLACK_MS", "GAIN_MS")]
+    rows = [("STEP", "DURATION_MS", "SLACK_MS", "GAIN_MS", "CPU_MS", "PEAK_MB", "READ_MB", "WRITTEN_MB")]
     rows += [
-        (cost.span.name, f"{cost.span.duration:.0f}", f"{cost.slack:.0f}", f"{cost.gain:.0f}")
+        (
+            cost.span.name,
+            f"{cost.span.duration:.0f}",
+            f"{cost.slack:.0f}",
+            f"{cost.gain:.0f}",
+            _shown(cost.span.cpu_ms, 1, 0),
+            _shown(cost.span.peak_kb, 1e3 / 1.024, 0),
+            _shown(cost.span.read_bytes, 1e6, 1),
+            _shown(cost.span.written_bytes, 1e6, 1),
+        )
         for cost in analysis.costs(found)
     ]
-    return table(rows, right=(1, 2, 3))
+    return table(rows, right=range(1, len(rows[0])))
+
+
+def _shown(value: float | None, unit: float, digits: int) -> str:
+    return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
 def _chain(found: list[analysis.Span]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cc_sammy.cli.text import paint, table
 from cc_sammy.contract import paths, state
-from cc_sammy.contract.fields import Outcome
+from cc_sammy.contract.fields import USAGE_FIELDS, Outcome
 
 
 def add_parser(verbs: Any) -> None:
@@ -39,7 +39,13 @@ def rows(record: state.RunRecord) -> list[dict[str, Any]]:
     """Return the table's rows, the last being `all`: the true wall clock, not the sum."""
     whole = {Outcome.RUNNING: "running", Outcome.FAILED: "failed"}.get(record.outcome, "completed")
     listed: list[dict[str, Any]] = [
-        {"step": step.name, "status": step.status.value, "duration_ms": step.duration_ms} for step in record.steps
+        {
+            "step": step.name,
+            "status": step.status.value,
+            "duration_ms": step.duration_ms,
+            **{key: getattr(step, key) for key in USAGE_FIELDS.values()},
+        }
+        for step in record.steps
     ]
     return [*listed, {"step": "all", "status": whole, "duration_ms": record.duration_ms}]
 

@@ -53,3 +53,11 @@ STEP_FIELDS = (
     "SAMMY_RUN_ID",
     "SAMMY_SEQ",
 )
+
+# What the step's commands used, on an ended step's event: the field, and the record's name of it.
+USAGE_FIELDS = {
+    "SAMMY_CPU_MS": "cpu_ms",
+    "SAMMY_PEAK_KB": "peak_kb",
+    "SAMMY_READ_BYTES": "read_bytes",
+    "SAMMY_WRITTEN_BYTES": "written_bytes",
+}

@@ -32,6 +32,11 @@ class StepRecord:
     attempt: int = 1
     after: list[str] = field(default_factory=list)  # steps it waited for, and what it used alone: for the analysis
     uses: list[str] = field(default_factory=list)
+    # What its commands used, by their own accounting; None where it ran none, or the run is of an older version.
+    cpu_ms: float | None = None
+    peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (accounting.Usage)
+    read_bytes: int | None = None
+    written_bytes: int | None = None
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> StepRecord:

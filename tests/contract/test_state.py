@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
 
 
@@ -21,3 +21,11 @@ def test_a_record_survives_its_file_and_a_later_versions_keys() -> None:
 def test_a_damaged_file_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         RunRecord.from_json(text)
+
+
+def test_a_record_of_an_older_version_is_read_with_its_usage_unknown() -> None:
+    record = RunRecord("r", "b", "i", 1.5, "w", steps=[StepRecord("docker", cpu_ms=1.0, read_bytes=512)])
+    document = json.loads(record.to_json())
+    for key in USAGE_FIELDS.values():
+        del document["steps"][0][key]
+    assert RunRecord.from_json(json.dumps(document)).steps == [StepRecord("docker")]

@@ -6,7 +6,13 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
+from cc_sammy import provision
+from cc_sammy.contract.fields import USAGE_FIELDS, Status
+from cc_sammy.contract.state import RunRecord, StepRecord
 from cc_sammy.events import NOTICE, Journal, Lane, encode
+from cc_sammy.host import FakeHost
 
 
 def test_a_value_with_a_newline_goes_with_its_length() -> None:
@@ -46,6 +52,24 @@ def test_a_restarted_journald_is_found_again_and_an_absent_one_is_counted(tmp_pa
     writer.send("nobody", NOTICE, {})
     writer.flush()
     assert writer.lost == 1
+
+
+def test_an_ended_steps_event_tells_what_its_commands_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "socket")
+    monkeypatch.setattr(provision, "Journal", lambda: Journal(path))
+    record = RunRecord("r", "b", "i", 0.0, "")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
+        journald.bind(path)
+        journald.settimeout(30)
+        teller = provision.Teller(FakeHost(), record, Lane(None))
+        teller.ended(StepRecord("packages", Status.COMPLETED, cpu_ms=12.5, read_bytes=0, written_bytes=4096))
+        lines = journald.recv(4096).splitlines()
+        teller.ended(StepRecord("firewall", Status.SKIPPED, reason="in force"))
+        without = journald.recv(4096).splitlines()
+    assert {b"SAMMY_CPU_MS=12.5", b"SAMMY_READ_BYTES=0", b"SAMMY_WRITTEN_BYTES=4096"} <= set(lines)
+    names = [name.encode() for name in USAGE_FIELDS]
+    assert [line for line in lines if line.startswith(b"SAMMY_PEAK_KB")] == []
+    assert [line for line in without if line.partition(b"=")[0] in names] == []
 
 
 class Stage:

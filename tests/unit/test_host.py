@@ -2,11 +2,15 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from cc_sammy import accounting
+from cc_sammy.accounting import Usage
 from cc_sammy.errors import CommandFailed, CommandTimeout
 from cc_sammy.host import FakeHost, Host
 
@@ -67,3 +71,43 @@ def test_what_puts_something_back_has_its_time_when_the_steps_is_over() -> None:
     with pytest.raises(CommandTimeout):
         host.run(["sleep", "5"])
     assert host.run(["sh", "-c", "sleep 0.3; echo back"], tidying=True).stdout == "back\n"
+
+
+def test_a_step_is_told_what_its_own_commands_used_and_no_others(tmp_path: Path) -> None:
+    whole = Host()
+    busy, idle = (whole.for_step(lambda line: None, 60.0) for _ in range(2))
+    busy.run(["dd", "if=/dev/zero", f"of={tmp_path}/file", "bs=1M", "count=4", "conv=fsync"])
+    busy.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
+    assert idle.usage is None and whole.usage is None
+    assert busy.usage is not None and busy.usage.cpu_ms > 0
+    assert busy.usage.cpu_ms == pytest.approx(sum(whole.ledger.cpu_ms.values()))
+
+
+def test_a_peak_is_told_only_where_the_command_was_larger_than_this_process() -> None:
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    small, large = Host(), Host()
+    small.run(["true"])
+    # Its own child holds the memory: what a command waited for is in its account.
+    size = own + 64 * 1024
+    large.run(["sh", "-c", f"{sys.executable} -c 'len(bytearray({size} * 1024))'; true"])
+    assert small.usage is not None and small.usage.peak_kb is None
+    assert large.usage is not None and large.usage.peak_kb is not None
+    assert size <= large.usage.peak_kb
+
+
+def test_the_kernels_account_is_read_in_its_units_and_adds_up() -> None:
+    fake = resource.struct_rusage((0.25, 0.5, 10, *[0] * 6, 3, 8, *[0] * 5))
+    assert accounting._usage(fake, 9) == Usage(750.0, 10, 3 * 512, 8 * 512)
+    assert Usage(1, None, 2, 3) + Usage(1, 5, 2, 3) == Usage(2, 5, 4, 6)
+
+
+def test_a_killed_command_is_booked_too() -> None:
+    host = Host()
+    with pytest.raises(CommandTimeout):
+        host.run(["sh", "-c", "while :; do :; done"], timeout=0.5)
+    assert host.usage is not None and host.usage.cpu_ms > 0
+
+
+def test_a_command_that_closes_its_output_and_stays_is_killed_at_its_deadline() -> None:
+    with pytest.raises(CommandTimeout, match="killed after"):
+        Host().run(["sh", "-c", "exec >&- 2>&-; sleep 1000"], timeout=0.5)

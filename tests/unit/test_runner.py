@@ -10,7 +10,7 @@ import pytest
 
 from cc_sammy import config, runner
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
 from cc_sammy.errors import StepFailed
 from cc_sammy.host import FakeHost, Host
@@ -124,6 +124,18 @@ def test_a_cause_that_may_pass_is_tried_again_and_each_attempt_is_told() -> None
     record, listener = run(step("a", after_failing(2, passing=True), retries=2))
     assert (record.step("a").status, record.step("a").attempt) == (Status.COMPLETED, 3)
     assert [what for _, what in listener.told] == ["started", "attempt 2", "attempt 3", "completed"]
+
+
+def test_the_record_holds_what_a_steps_commands_used_and_nothing_where_it_ran_none() -> None:
+    def work(host: Host, loaded: config.Config) -> None:
+        host.run(["sh", "-c", "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"])
+
+    steps = (step("a", work), step("b"))
+    record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord(one.name) for one in steps])
+    Runner(steps, Host(), CONFIG, record, Listener()).run()
+    cpu = record.step("a").cpu_ms
+    assert cpu is not None and cpu > 0 and record.step("a").written_bytes is not None
+    assert {getattr(record.step("b"), key) for key in USAGE_FIELDS.values()} == {None}
 
 
 def test_attempts_end_and_what_cannot_pass_is_not_tried_again() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,17 +15,18 @@ from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
 
 
-def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "") -> StepRecord:
+def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
     """A step that began so many seconds after the run."""
     return StepRecord(
-        name, Status.COMPLETED, started=100 + begin, duration_ms=seconds * 1000, after=after.split(), uses=uses.split()
-    )
+        name, Status.COMPLETED, started=100 + begin, duration_ms=seconds * 1000, after=after.split(), uses=uses.split(),
+        **used,
+    )  # fmt: skip
 
 
 # firewall 1 s; then packages 10 s (apt) beside nodejs 4 s; docker 2 s waits for packages, agent 3 s for apt
 STEPS = [
     step("firewall", 0, 1),
-    step("packages", 1, 10, "firewall", "apt"),
+    step("packages", 1, 10, "firewall", "apt", cpu_ms=4321.6, peak_kb=120_000, read_bytes=1_500_000, written_bytes=0),
     step("nodejs", 1, 4, "firewall"),
     step("docker", 11, 2, "packages", "apt"),
     step("agent", 13, 3, "firewall", "apt"),
@@ -52,7 +54,13 @@ def test_slack_and_gain_are_what_they_would_be() -> None:
 
 def test_blame_and_chain_are_printed_and_have_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["analyze", "blame"]) == 0
-    assert capsys.readouterr().out.splitlines()[1].split() == ["packages", "10000", "0", "10000"]
+    _, first, second, *_ = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert first == ["packages", "10000", "0", "10000", "4322", "123", "1.5", "0.0"]
+    assert second == ["nodejs", "4000", "11000", "0", "-", "-", "-", "-"]
+    assert main(["analyze", "blame", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["peak_kb"] == 120_000
+    assert main(["timings", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[1]["written_bytes"] == 0
     assert main(["analyze", "critical-chain"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("agent @13.000s +3.000s\n└─docker @11.000s")
