@@ -17,7 +17,7 @@ from typing import Protocol
 from cc_sammy.accounting import Usage
 from cc_sammy.config import Config
 from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
 from cc_sammy.errors import SammyError
 from cc_sammy.host import Host
 from cc_sammy.plan import Step, blocked_by, startable
@@ -48,6 +48,12 @@ class _Attempt:
     status: Status
     reason: str = ""
     passing: bool = False
+    started: float = 0.0
+    duration_ms: float = 0.0
+
+    def record(self) -> AttemptRecord:
+        """Return it as the step's record keeps it."""
+        return AttemptRecord(self.started, self.duration_ms, self.reason)
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ class Runner:
             else:
                 record = self._record.step(news.step.name)
                 record.attempt = news.number + 1
+                record.first = record.first or news.last.record()
                 self._observer.again(record, news.last.reason, news.pause)
 
     def _statuses(self) -> dict[str, Status]:
@@ -163,7 +170,9 @@ class Runner:
         host = self._host.for_step(line, max(1.0, ends - begun))
         number, before = 1, ""
         while True:
+            tried = host.boottime()
             last = _perform(step, host, self._config)
+            last = replace(last, started=tried, duration_ms=round((host.boottime() - tried) * 1000, 3))
             if last.status is Status.FAILED and before not in ("", last.reason):
                 # An attempt cut short by the deadline says little; the one before it met the cause.
                 last = replace(last, reason=f"{last.reason}; the attempt before: {before}")
@@ -181,6 +190,8 @@ class Runner:
         record = self._record.step(ended.step.name)
         record.status, record.reason, record.attempt = ended.last.status, ended.last.reason, ended.number
         record.duration_ms = round(ended.seconds * 1000, 3)
+        if record.first is not None:
+            record.last = ended.last.record()
         if ended.usage is not None:
             record.cpu_ms, record.peak_kb = round(ended.usage.cpu_ms, 1), ended.usage.peak_kb
             record.read_bytes, record.written_bytes = ended.usage.read_bytes, ended.usage.written_bytes

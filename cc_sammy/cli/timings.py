@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from cc_sammy.cli.text import paint, table
@@ -44,10 +45,27 @@ def rows(record: state.RunRecord) -> list[dict[str, Any]]:
             "status": step.status.value,
             "duration_ms": step.duration_ms,
             **{key: getattr(step, key) for key in USAGE_FIELDS.values()},
+            **({} if step.first is None else {"attempts": step.attempt, **_first_and_last(step)}),
         }
         for step in record.steps
     ]
     return [*listed, {"step": "all", "status": whole, "duration_ms": record.duration_ms}]
+
+
+def _first_and_last(step: state.StepRecord) -> dict[str, Any]:
+    return {name: asdict(one) for name, one in (("first", step.first), ("last", step.last)) if one is not None}
+
+
+def attempts(record: state.RunRecord) -> list[str]:
+    """Return one line for the first and one for the last attempt at each step that was tried more than once."""
+    lines = []
+    for step in record.steps:
+        for number, one in ((1, step.first), (step.attempt, step.last)):
+            if one is not None:
+                when = f"{one.started - record.started:.3f} s after the run's begin"
+                why = f": {one.reason}" if one.reason else ""
+                lines.append(f"{step.name}, attempt {number} of {step.attempt}, {when}, {one.duration_ms:.0f} ms{why}")
+    return lines
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,4 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
         cells.append((row["step"], row["status"], duration))
     for cell, line in zip(cells, table(cells, right=(2,)), strict=True):
         print(paint(line, cell[1]))
+    if more := attempts(record):
+        print("\n".join(["", *more]))
     return 0

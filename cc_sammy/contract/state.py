@@ -20,8 +20,20 @@ VERSION = 1
 
 
 @dataclass
+class AttemptRecord:
+    """One attempt at a step; `reason` says why it failed, or was nothing to do; the pauses between are in none."""
+
+    started: float
+    duration_ms: float
+    reason: str = ""
+
+
+@dataclass
 class StepRecord:
-    """One step of one run; times in seconds of CLOCK_BOOTTIME, durations in milliseconds."""
+    """One step of one run; times in seconds of CLOCK_BOOTTIME, durations in milliseconds.
+
+    `started` and `duration_ms` are of the whole step, pauses between its attempts included.
+    """
 
     name: str
     status: Status = Status.PENDING
@@ -37,13 +49,23 @@ class StepRecord:
     peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (accounting.Usage)
     read_bytes: int | None = None
     written_bytes: int | None = None
+    # Both only of a step that was tried more than once: what it met first, and how it came out.
+    first: AttemptRecord | None = None
+    last: AttemptRecord | None = None
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> StepRecord:
         """Read one stored step; unknown keys are passed over."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         known["status"] = Status(known["status"])
+        for name in ("first", "last"):
+            if known.get(name) is not None:
+                known[name] = _attempt(known[name])
         return cls(**known)
+
+
+def _attempt(document: dict[str, Any]) -> AttemptRecord:
+    return AttemptRecord(**{name: document[name] for name in AttemptRecord.__dataclass_fields__ if name in document})
 
 
 @dataclass

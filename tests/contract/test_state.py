@@ -6,7 +6,7 @@ import json
 import pytest
 
 from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
 
 
 def test_a_record_survives_its_file_and_a_later_versions_keys() -> None:
@@ -29,3 +29,10 @@ def test_a_record_of_an_older_version_is_read_with_its_usage_unknown() -> None:
     for key in USAGE_FIELDS.values():
         del document["steps"][0][key]
     assert RunRecord.from_json(json.dumps(document)).steps == [StepRecord("docker")]
+
+
+def test_attempts_survive_the_file_and_a_later_versions_keys() -> None:
+    step = StepRecord("docker", first=AttemptRecord(1.0, 2.0, "no route"), last=AttemptRecord(4.0, 5.0))
+    document = json.loads(RunRecord("r", "b", "i", 1.5, "w", steps=[step]).to_json())
+    document["steps"][0]["first"]["also_new"] = 1
+    assert RunRecord.from_json(json.dumps(document)).steps == [step]

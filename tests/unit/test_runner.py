@@ -138,6 +138,26 @@ def test_the_record_holds_what_a_steps_commands_used_and_nothing_where_it_ran_no
     assert {getattr(record.step("b"), key) for key in USAGE_FIELDS.values()} == {None}
 
 
+def test_the_first_and_the_last_attempt_are_both_kept_and_one_attempt_is_not_kept_twice() -> None:
+    reasons = iter(["no route", "no answer"])
+
+    def work(host: Host, loaded: config.Config) -> None:
+        host.sleep(3)
+        if (reason := next(reasons, None)) is not None:
+            raise StepFailed(reason, passing=True)
+
+    record, _ = run(step("a", work, retries=2), user={"max_parallel": 1})
+    a = record.step("a")
+    assert a.first is not None and a.last is not None
+    assert (a.first.started, a.first.duration_ms, a.first.reason) == (100.0, pytest.approx(3000), "no route")
+    assert (a.last.duration_ms, a.last.reason) == (pytest.approx(3000), "")
+    # the whole is three attempts and two pauses
+    assert a.last.started + a.last.duration_ms / 1000 == pytest.approx(100 + (a.duration_ms or 0) / 1000)
+    assert (a.duration_ms or 0) > 9000
+    once, _ = run(step("a"))
+    assert (once.step("a").first, once.step("a").last) == (None, None)
+
+
 def test_attempts_end_and_what_cannot_pass_is_not_tried_again() -> None:
     record, _ = run(
         step("a", after_failing(9, passing=True), retries=2), step("b", after_failing(1, passing=False), retries=2)

@@ -12,7 +12,7 @@ import pytest
 
 from cc_sammy.cli import analysis, main, plot
 from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
 
 
 def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
@@ -91,3 +91,21 @@ def test_no_such_run_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": None)
     assert main(["analyze", "blame"]) == 3
     assert "no such run" in capsys.readouterr().err
+
+
+def test_timings_tell_attempts_only_where_there_was_more_than_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["timings"]) == 0
+    assert "attempt" not in capsys.readouterr().out
+    tried = step("docker", 0, 9, attempt=3, first=AttemptRecord(100.0, 10, "no route"), last=AttemptRecord(107.5, 20))
+    record = RunRecord("r", "b", "i", 100.0, "", Outcome.READY, "", 9000.0, [tried])
+    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": record)
+    assert main(["timings"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "docker, attempt 1 of 3, 0.000 s after the run's begin, 10 ms: no route",
+        "docker, attempt 3 of 3, 7.500 s after the run's begin, 20 ms",
+    ]
+    assert main(["timings", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]["first"]
+    assert first == {"started": 100.0, "duration_ms": 10, "reason": "no route"}
