@@ -226,6 +226,7 @@ def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
             names = ", ".join(f"sammy.{section}.{key}" for key in missing)
             yield f'sammy.{section}.source is "{source}", which needs {names}'
     yield from _key_problems(values)
+    yield from _docker_problems(values["docker"])
     for name in ("allow", "ssh"):
         yield from _network_problems(f"sammy.firewall.{name}", values["firewall"][name])
 
@@ -240,6 +241,25 @@ def _key_problems(values: dict[str, Any]) -> Iterator[str]:
             other, key = first.setdefault(place, (name, section["key"].strip()))
             if key != section["key"].strip():
                 yield f"sammy.{name}.apt.key is another than sammy.{other}.apt.key; allowed is one key a repository"
+
+
+def _docker_problems(section: dict[str, Any]) -> Iterator[str]:
+    """Addresses that dockerd would refuse to start with."""
+    import ipaddress
+
+    for text in section["dns"]:
+        try:
+            ipaddress.ip_address(text)
+        except ValueError as error:
+            yield f"sammy.docker.dns has {_shown(text)}; allowed is an address such as 192.0.2.53 ({error})"
+    for text in section["address_pools"]:
+        base, _, size = text.rpartition(":")
+        try:
+            network = ipaddress.ip_network(base)
+            if not network.prefixlen <= int(size) <= network.max_prefixlen:
+                raise ValueError(f"{size} is no size of networks within {network}")
+        except ValueError as error:
+            yield f"sammy.docker.address_pools has {_shown(text)}; allowed is such as 172.30.0.0/16:24 ({error})"
 
 
 def _network_problems(key: str, networks: Any) -> Iterator[str]:

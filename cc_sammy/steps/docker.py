@@ -16,6 +16,8 @@ from cc_sammy.plan import Step
 
 UNIT = "docker.service"
 DAEMON_JSON = "/etc/docker/daemon.json"
+# Our keys in it, so that an option that is taken back takes its key with it.
+WRITTEN = "/var/lib/sammy/daemon-keys.json"
 # Says which invocation of dockerd has not read the present daemon.json; gone with the boot, as the need is.
 RESTART_NEEDED = "/run/sammy/docker-restart-needed"
 SLICE = "sammy-containers.slice"
@@ -33,30 +35,68 @@ def packages(config: Config) -> list[str]:
     )
 
 
-def daemon_json(current: str | None, config: Config) -> str:
-    """Return daemon.json: what stands there, over it our keys, over them the configuration's."""
+def our_keys(config: Config) -> dict[str, Any]:
+    """Return the keys of daemon.json that are ours: what the options make, over it docker.daemon."""
+    options = config.docker
+    keys: dict[str, Any] = {"log-driver": "journald", "live-restore": options.live_restore}
+    if config.metadata_block.enabled:
+        keys["cgroup-parent"] = SLICE
+    if options.log_tag:
+        keys["log-opts"] = {"tag": options.log_tag}
+    for key, addresses in (("dns", options.dns), ("registry-mirrors", options.registry_mirrors)):
+        if addresses:
+            keys[key] = addresses
+    if options.address_pools:
+        pools = (pool.rpartition(":") for pool in options.address_pools)
+        keys["default-address-pools"] = [{"base": base, "size": int(size)} for base, _, size in pools]
+    return {**keys, **options.daemon}
+
+
+def daemon_json(current: str | None, config: Config, written: str | None = None) -> str:
+    """Return daemon.json: what stands there, over it our keys.
+
+    :param written: our keys of the last time, as `note` made them: what is no longer wanted goes with its option.
+    """
     try:
         keys: dict[str, Any] = json.loads(current or "{}")
     except ValueError as error:
         raise StepFailed(f"{DAEMON_JSON} is not JSON ({error})", "Mend or remove it, then run again") from error
-    keys.update({"log-driver": "journald", "live-restore": True})
-    if config.metadata_block.enabled:
-        keys["cgroup-parent"] = SLICE
-    keys.update(config.docker.daemon)
-    return json.dumps(keys, indent=2, sort_keys=True) + "\n"
+    for key, value in _noted(written).items():
+        if keys.get(key) == value:  # else somebody has made it theirs
+            del keys[key]
+    return json.dumps({**keys, **our_keys(config)}, indent=2, sort_keys=True) + "\n"
+
+
+def note(config: Config) -> str:
+    """Return what is kept of our keys for the next time."""
+    return json.dumps(our_keys(config), indent=2, sort_keys=True) + "\n"
+
+
+def _noted(written: str | None) -> dict[str, Any]:
+    try:
+        noted = json.loads(written or "{}")
+    except ValueError:
+        return {}  # cut short by a power cut: nothing is taken away that might be somebody's
+    return noted if isinstance(noted, dict) else {}
+
+
+def _is_configured(host: Host, config: Config) -> bool:
+    current, written = host.read_text(DAEMON_JSON), host.read_text(WRITTEN)
+    return written == note(config) and current is not None and current == daemon_json(current, config, written)
 
 
 def write_daemon_json(host: Host, config: Config) -> None:
-    """Write daemon.json; note when a dockerd that runs has not read it."""
+    """Write daemon.json, then the note of our keys in it; note too when a dockerd that runs has not read it."""
     if config.docker.source == "none":
         return
-    text = daemon_json(host.read_text(DAEMON_JSON), config)
-    if host.read_text(DAEMON_JSON) == text:
-        return
-    state = units.show(host, UNIT)
-    if state.get("ActiveState") == "active":
-        host.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
-    host.write_text(DAEMON_JSON, text)
+    current = host.read_text(DAEMON_JSON)
+    text = daemon_json(current, config, host.read_text(WRITTEN))
+    if current != text:
+        state = units.show(host, UNIT)
+        if state.get("ActiveState") == "active":
+            host.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
+        host.write_text(DAEMON_JSON, text)
+    host.write_text(WRITTEN, note(config))
 
 
 def lacking_users(config: Config) -> list[str]:
@@ -79,8 +119,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     """Docker runs, will at the next boot, and reads our daemon.json."""
     if config.docker.source == "none":
         return "docker.source is none"
-    current = host.read_text(DAEMON_JSON)
-    if current is None or current != daemon_json(current, config) or lacking_users(config):
+    if not _is_configured(host, config) or lacking_users(config):
         return None
     if units.is_enabled_and_active(host, UNIT) and engine.answers():
         return "Docker runs, is enabled and configured"

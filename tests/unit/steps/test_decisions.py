@@ -151,6 +151,71 @@ def test_daemon_json_keeps_what_stood_there_and_the_configuration_has_the_last_w
     assert docker.daemon_json(text, wanted) == text
 
 
+def test_each_docker_option_is_its_key_and_docker_daemon_wins() -> None:
+    options = {
+        "dns": ["192.0.2.53", "2001:db8::53"],
+        "log_tag": "{{.Name}}",
+        "address_pools": ["172.30.0.0/16:24", "fd00:1::/48:64"],
+        "registry_mirrors": ["https://192.0.2.7"],
+        "live_restore": False,
+    }
+    assert json.loads(docker.daemon_json(None, make(docker=options))) == {
+        "cgroup-parent": "sammy-containers.slice",
+        "default-address-pools": [{"base": "172.30.0.0/16", "size": 24}, {"base": "fd00:1::/48", "size": 64}],
+        "dns": ["192.0.2.53", "2001:db8::53"],
+        "live-restore": False,
+        "log-driver": "journald",
+        "log-opts": {"tag": "{{.Name}}"},
+        "registry-mirrors": ["https://192.0.2.7"],
+    }
+    over = {"live-restore": True, "dns": ["192.0.2.99"], "log-driver": "local"}
+    keys = json.loads(docker.daemon_json(None, make(docker={**options, "daemon": over})))
+    assert over.items() <= keys.items()
+
+
+def test_an_option_that_is_taken_back_takes_its_key_with_it_and_nobody_elses() -> None:
+    host = FakeHost({docker.DAEMON_JSON: '{"bip": "192.168.9.1/24"}'})
+    host.script(SHOW, stdout="ActiveState=inactive\n")
+    docker.write_daemon_json(host, make(docker={"dns": ["192.0.2.53"], "registry_mirrors": ["https://192.0.2.7"]}))
+    mine = json.loads(host.files[docker.DAEMON_JSON])
+    host.files[docker.DAEMON_JSON] = json.dumps({**mine, "dns": ["192.0.2.1"]})  # an operator's change
+    plain = make()
+    docker.write_daemon_json(host, plain)
+    keys = json.loads(host.files[docker.DAEMON_JSON])
+    assert (keys["bip"], keys["dns"]) == ("192.168.9.1/24", ["192.0.2.1"])
+    assert "registry-mirrors" not in keys
+    before = dict(host.files)
+    docker.write_daemon_json(host, plain)
+    assert host.files == before
+
+
+def test_a_power_cut_before_the_note_of_our_keys_is_made_good_by_the_next_run() -> None:
+    host, wanted = FakeHost(), make(docker={"dns": ["192.0.2.53"]})
+    host.script(SHOW, stdout="ActiveState=inactive\n")
+    docker.write_daemon_json(host, wanted)
+    del host.files[docker.WRITTEN]
+    assert docker.satisfied(host, wanted) is None
+    docker.write_daemon_json(host, wanted)
+    docker.write_daemon_json(host, make())
+    assert "dns" not in json.loads(host.files[docker.DAEMON_JSON])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dns", "300.0.0.1"),
+        ("address_pools", "172.30.0.1/16:24"),
+        ("address_pools", "172.30.0.0/16:8"),
+        ("address_pools", "172.30.0.0/16:33"),
+        ("registry_mirrors", "https://name:secret@192.0.2.7"),
+        ("registry_mirrors", "https://192.0.2.7/path"),
+    ],
+)
+def test_what_dockerd_would_not_start_with_is_named_before_anything_is_done(option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sammy\.docker\.{option}"):
+        make(docker={option: [value]})
+
+
 def test_a_broken_daemon_json_is_named_and_left_alone() -> None:
     with pytest.raises(StepFailed, match=r"daemon\.json is not JSON"):
         docker.daemon_json("{", make())
