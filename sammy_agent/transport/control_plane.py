@@ -39,7 +39,7 @@ from requests.utils import get_environ_proxies
 from sammy_agent import __version__
 from sammy_agent.transport import dial, errands, sockets
 from sammy_agent.transport.errands import Errand
-from sammy_agent.transport.errors import TotalTimeout, TransportClosed, TransportError, describe
+from sammy_agent.transport.errors import AnswerTooLong, TotalTimeout, TransportClosed, TransportError, describe
 from sammy_agent.transport.pool import Ledger, PooledAdapter
 from sammy_agent.transport.settings import TransportSettings
 
@@ -193,7 +193,7 @@ class ControlPlaneTransport(BaseAdapter):
             timeout = (max(0.001, errand.connect_until - time.monotonic()), errand.header_seconds)
             response = adapter.send(request, timeout=timeout, **options)
             if not options["stream"]:
-                _ = response.content
+                _read(response, self.settings.answer_bytes)
         response.connection = self  # type: ignore[assignment]  # auth hooks send again by it
         return response
 
@@ -266,6 +266,19 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
     context.check_hostname = not urllib3.__version__.startswith("1.")  # type: ignore[attr-defined]
     context.sslsocket_class = sockets.BoundedTLSSocket
     return context
+
+
+def _read(response: requests.Response, most: int) -> None:
+    """Read the body as `response.content` would, up to a bound. AnswerTooLong, and what requests raises."""
+    parts: list[bytes] = []
+    size = 0
+    for part in response.iter_content(64 * 1024):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            response.close()
+            raise AnswerTooLong(f"the answer is longer than {most} bytes", request=response.request)
+    response._content = b"".join(parts)  # what `content` itself keeps, and returns from now on
 
 
 def _host(request: requests.PreparedRequest) -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import requests
 
-from sammy_agent.transport.errors import certificate_problem, chain
+from sammy_agent.transport.errors import AnswerTooLong, certificate_problem, chain
 from sammy_agent.transport.settings import SocketProfile, TransportSettings
 
 IDEMPOTENCY_HEADER = "X-Sammy-Idempotency-Key"
@@ -145,6 +145,7 @@ def judge(error: BaseException, errand: Errand) -> Verdict:
 
 
 _NOT_OF_THE_PATH = (
+    AnswerTooLong,
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
     requests.exceptions.ContentDecodingError,

@@ -28,6 +28,10 @@ class TotalTimeout(requests.exceptions.ReadTimeout):
     """The whole request, body and replay included, took longer than it may."""
 
 
+class AnswerTooLong(requests.exceptions.RequestException):
+    """The answer's body is larger than any this agent asks for."""
+
+
 class TransportClosed(requests.exceptions.ConnectionError):
     """The transport was closed; nothing is sent any more."""
 
@@ -67,7 +71,7 @@ def describe(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
     certificate = certificate_problem(error)
     if certificate:
         return f"the control plane's certificate was refused: {certificate}"
-    if isinstance(error, TotalTimeout):
+    if isinstance(error, (TotalTimeout, AnswerTooLong)):
         return str(error)
     for part in chain(error):
         if isinstance(part, socket.gaierror):

@@ -62,7 +62,8 @@ class TransportSettings:
     `connect_seconds`: name, TCP and TLS together. `header_seconds`: longest silence while sending, waiting for the
     header or reading the body. `total_seconds`, `bulk_total_seconds`: a whole request with its replay and its body.
     `idle_seconds`: an older idle connection is not used again. `again_seconds`: while a connect is unanswered a
-    further one starts beside it. `bulk_bytes`: larger bodies go to the bulk pool.
+    further one starts beside it. `bulk_bytes`: larger bodies go to the bulk pool. `answer_bytes`: a longer
+    answer, unpacked, is refused unless it is streamed: what stands in the control plane's place must not fill memory.
     """
 
     ca_file: str | None = None
@@ -73,13 +74,14 @@ class TransportSettings:
     idle_seconds: float = 30.0
     again_seconds: float = 1.0
     bulk_bytes: int = 64 * 1024
+    answer_bytes: int = 16 * 1024 * 1024
     pool_size: int = 20
     prompt: SocketProfile = field(default=PROMPT)
     bulk: SocketProfile = field(default=BULK)
 
     def __post_init__(self) -> None:
         names = ("connect_seconds", "header_seconds", "total_seconds", "bulk_total_seconds", "idle_seconds")
-        wrong = [name for name in (*names, "again_seconds", "pool_size") if not getattr(self, name) > 0]
+        wrong = [name for name in (*names, "again_seconds", "pool_size", "answer_bytes") if not getattr(self, name) > 0]
         if wrong:
             raise TransportError(f"the transport's {', '.join(wrong)} must be above 0")
 

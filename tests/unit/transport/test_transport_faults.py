@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ import pytest
 import requests
 
 from sammy_agent.transport import IDEMPOTENCY_HEADER, TotalTimeout, describe
+from sammy_agent.transport.errors import AnswerTooLong
 from tests.network.firewall_lab import wait_until
 from tests.unit.transport import faults
 from tests.unit.transport.conftest import Make, Serve
@@ -71,6 +73,25 @@ def test_a_streamed_dribble_ends_with_the_total_time_too(serve: Serve, make: Mak
     with pytest.raises(requests.RequestException):
         _ = response.content
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("size", [65536, 65537])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_an_answer_without_end_is_refused_before_it_fills_the_memory(
+    serve: Serve, make: Make, size: int, packed: bool
+) -> None:
+    """Whatever stands in the control plane's place; neither replayed nor a reason to remount."""
+    body = b"x" * size
+    sent = gzip.compress(body) if packed else body
+    head = f"HTTP/1.1 200 OK\r\n{'Content-Encoding: gzip' if packed else 'X: y'}\r\nContent-Length: {len(sent)}\r\n\r\n"
+    server, transport = serve(lambda exchange: exchange.send(head.encode() + sent)), make(answer_bytes=65536)
+    session = transport.session("a")
+    if size <= 65536:
+        assert session.get(server.url).content == body
+    else:
+        with pytest.raises(AnswerTooLong, match="longer than 65536 bytes"):
+            session.get(server.url)
+        assert (len(server.requests), transport.generation.number, transport.generation.leased) == (1, 1, 0)
 
 
 def test_a_slow_answer_is_a_timeout_and_neither_replayed_nor_a_remount(serve: Serve, make: Make) -> None:
