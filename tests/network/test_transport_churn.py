@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.network import churn_scenarios as scenarios
-from tests.network.churn_docker import Docker
 from tests.network.churn_lab import SERVER4, SERVER6, Beats, Routed, Wired, laboratory, run, summary
 from tests.network.churn_scenarios import MONITOR, OURS, PLAIN, REMOUNTED, TOLD, TOLD_LATE, UNTOLD
+from tests.network.docker import Docker
 
 pytestmark = pytest.mark.needs("root")
 
@@ -62,7 +62,7 @@ def test_no_change_costs_a_beat_told_or_not(loose: int) -> None:
 def test_a_docker_that_starts_stops_and_starts_again_costs_no_beat() -> None:
     """Docker writes some forty transactions of rules, and makes a bridge; the machine's firewall drops by default."""
     kinds = [UNTOLD, MONITOR]
-    with laboratory(Routed(loose=0)) as lab, Docker(lab) as docker:
+    with laboratory(Routed(loose=0)) as lab, Docker(lab.names["client"]) as docker:
         lab.firewall_rewritten()
         clients = [lab.client(kind.label, kind.client, 26) for kind in kinds]
         happenings = [(3.4, docker.start), (11.4, docker.stop), (16.4, docker.start)]

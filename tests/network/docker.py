@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real dockerd in the churn laboratory: its start writes some forty transactions of rules and makes a bridge."""
+"""A real dockerd in a network namespace: its start writes some forty transactions of rules and makes a bridge."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.network.churn_lab import Lab
-
 
 class Docker:
-    """A real dockerd in the client's namespace, its files in a folder of its own."""
+    """A real dockerd in a named network namespace, its files in a folder of its own."""
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Docker:
@@ -28,7 +26,7 @@ class Docker:
         folder = self._folder
         places = f"--data-root {folder}/data --exec-root {folder}/run --pidfile {folder}/pid -H unix://{folder}/sock"
         # not `ip netns exec`, whose fresh /sys has no control groups
-        enter = ["nsenter", f"--net=/run/netns/{self._lab.names['client']}"]
+        enter = ["nsenter", f"--net=/run/netns/{self._namespace}"]
         argv = [*enter, "dockerd", *places.split(), "--storage-driver", "vfs"]
         with open(f"{folder}/log", "ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)

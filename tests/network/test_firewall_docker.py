@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The firewall beside a real dockerd that starts, stops and starts again: neither takes the other's rules away."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cc_sammy.firewall import enforce, lock, metadata, ranges, ruleset
+from tests.network.docker import Docker
+from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost
+
+pytestmark = pytest.mark.needs("root", "dockerd")
+
+POLICY = ruleset.Policy(AGENT, *ranges.parse(["10.91.1.0/24", "fd91:1::/64"], "test"), ssh="drop")
+REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
+BRIDGE = "172.17.0.1"
+CONTAINER = "172.17.0.99"
+
+
+@pytest.fixture
+def vm(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MachineHost]:
+    monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
+    yield MachineHost(lab.names["vm"], str(tmp_path))
+    lab.clear()
+
+
+@pytest.fixture
+def docker(lab: Lab) -> Iterator[Docker]:
+    with Docker(lab.names["vm"]) as made:
+        yield made
+    lab.sh("vm", "ip link del docker0")
+
+
+@pytest.fixture
+def container(lab: Lab, docker: Docker) -> Iterator[str]:
+    """What Docker makes for a container: a namespace with a wire into docker0. The lab calls it a machine's role."""
+    name = lab.names["container"] = f"{lab.names['vm']}-container"
+    docker.start()
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        wire = f"ip link add veth-c netns {lab.names['vm']} type veth peer name eth0 netns {name}"
+        subprocess.run(wire.split(), check=True)
+        lab.sh("vm", "ip link set veth-c master docker0 up")
+        lab.sh(
+            "container", f"ip addr add {CONTAINER}/16 dev eth0; ip link set eth0 up; ip route add default via {BRIDGE}"
+        )
+        yield "container"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+        del lab.names["container"]
+
+
+def of_docker(lab: Lab) -> list[str]:
+    """Return Docker's own rules, without their counters."""
+    saved = lab.sh("vm", "iptables-nft-save; ip6tables-nft-save").splitlines()
+    own = [line for line in saved if line.startswith("-A") and ("DOCKER" in line or "docker0" in line)]
+    return sorted(line for line in own if not line.startswith("-A SAMMY"))
+
+
+def assert_guarded(lab: Lab, vm: MachineHost, policy: ruleset.Policy) -> None:
+    assert enforce.check(vm, policy) == []
+    assert (lab.reach("vm", AGENT), lab.reach("edge", AGENT)) == (REACHED, REACHED)
+    assert lab.reach("stranger", AGENT) == DROPPED
+    assert lab.connect("container", BRIDGE, AGENT) == "reached"
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_docker_starts_over_our_rules_and_we_apply_over_its(
+    lab: Lab, vm: MachineHost, docker: Docker, container: str, name: str
+) -> None:
+    vm.variant = name.removeprefix("iptables-")
+    policy = replace(POLICY, backend=name.partition("-")[0])
+    before = of_docker(lab)
+    assert any("MASQUERADE" in line for line in before)  # dockerd did write rules
+    enforce.apply(vm, policy)
+    assert_guarded(lab, vm, policy)
+    assert of_docker(lab) == before
+    docker.stop()
+    assert_guarded(lab, vm, policy)
+    docker.start()
+    assert_guarded(lab, vm, policy)
+    assert of_docker(lab) == before
+    enforce.remove(vm)
+    assert of_docker(lab) == before
+    assert lab.connect("container", BRIDGE, AGENT) == "reached"
+
+
+def test_the_metadata_address_stays_closed_to_containers_over_dockers_restart(
+    lab: Lab, vm: MachineHost, docker: Docker, container: str
+) -> None:
+    assert lab.connect("container", METADATA4, 80) == "reached"
+    metadata.apply_metadata(vm)
+    for _ in range(2):
+        assert lab.connect("container", METADATA4, 80) == "dropped"
+        assert lab.connect("vm", METADATA4, 80) == "reached"
+        docker.stop()
+        docker.start()
+        assert metadata.metadata_in_force(vm)
