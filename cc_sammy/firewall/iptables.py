@@ -25,9 +25,16 @@ ATTEMPTS = 3  # another program may change INPUT between our look and our restor
 def variant(host: Host) -> str:
     """Return which iptables the plain command is: nft or legacy.
 
-    :raises SammyError: it is not installed.
+    :raises SammyError: it is not installed, or has no kernel to work with.
     """
     answer = host.run(["iptables", "-V"], check=False)
+    if answer.returncode not in (0, 127):  # even its version it tells only with the kernel's module at hand
+        said = (answer.stderr or answer.stdout).strip()
+        raise SammyError(
+            f"iptables does not work here ({said}): the firewall was not changed, what was in force before still is",
+            "`modprobe nf_tables` (for iptables-legacy `modprobe ip_tables`) and `iptables -S` must succeed; then run "
+            "sammy firewall apply",
+        )
     if answer.returncode != 0:
         raise SammyError(
             "iptables is not there: the firewall was not changed, what was in force before still is",

@@ -130,7 +130,7 @@ def _rebuild(host: Host, table: Table) -> list[str]:
     except CommandFailed as error:
         raise SammyError(
             f"the firewall table inet {table.name} was not loaded, what was in force before still is: {error}",
-            "Check that the kernel has nf_tables (`nft list ruleset`)",
+            "`modprobe nf_tables` and `nft list ruleset` must succeed; then run sammy firewall apply",
         ) from error
     return table_drift(host, table)
 

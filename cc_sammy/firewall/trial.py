@@ -72,7 +72,8 @@ def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
     if outcome.refused is not None and outcome.refused.returncode != 127:
         raise SammyError(
             f"the kernel refused the rules in a trial, nothing was changed: {outcome.refused}",
-            "Check that the kernel has the firewall's modules (`nft list ruleset`)",
+            "`modprobe nf_tables` and `nft list ruleset` (for iptables-legacy `modprobe ip_tables`) must succeed; "
+            "then run sammy firewall apply",
         )
     if outcome.problems:
         raise SammyError(f"the rules failed their trial, nothing was changed: {'; '.join(outcome.problems)}")

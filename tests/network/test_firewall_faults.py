@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,30 @@ class Faulty(MachineHost):
         if argv[0] in self.failing:
             return Host.run(self, ["false"], **settings)
         return super().run(argv, **settings)
+
+
+# The kernel as it is without its nfnetlink module, for one process and its children: a seccomp filter answers
+# socket(AF_NETLINK, *, NETLINK_NETFILTER) with EPROTONOSUPPORT, and nft and iptables say what they say there.
+WITHOUT_MODULE = """
+import ctypes, os, platform, struct, sys
+socket = {"x86_64": 41, "aarch64": 198}[platform.machine()]
+load, equal, give = 0x20, 0x15, 0x06
+code = [(load, 0, 0, 0), (equal, 0, 5, socket), (load, 0, 0, 16), (equal, 0, 3, 16), (load, 0, 0, 32),
+        (equal, 0, 1, 12), (give, 0, 0, 0x00050000 | 93), (give, 0, 0, 0x7FFF0000)]
+text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
+filter = Filter(len(code), ctypes.addressof(text))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(filter)) == 0, os.strerror(ctypes.get_errno())
+from dataclasses import replace
+from tests.network import test_firewall_faults as t
+t.lock.LOCK = sys.argv[2] + "/firewall.lock"
+try:
+    t.enforce.apply(t.MachineHost(sys.argv[1], sys.argv[2]), replace(t.OTHER, backend=sys.argv[3]))
+except t.SammyError as error:
+    print(error)
+"""
 
 
 @pytest.fixture
@@ -97,6 +122,26 @@ def test_a_kernel_that_refuses_a_line_in_the_middle_keeps_what_it_had(lab: Lab, 
     assert vm.run(["nft", "-f", "-"], input="\n".join(broken) + "\n", check=False).returncode != 0
     assert enforce.check(vm, POLICY) == []
     assert (reachable(lab), lab.reach("stranger", AGENT)) == (True, DROPPED)
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["nothing before", "rules before"])
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
+    lab: Lab, vm: Faulty, backend: str, held: bool
+) -> None:
+    policy = replace(POLICY, backend=backend)
+    if held:
+        enforce.apply(vm, policy)
+    words = [sys.executable, "-c", WITHOUT_MODULE, lab.names["vm"], vm.folder, backend]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, cwd=TOP)
+    assert re.search("(nothing was|was not) changed", done.stdout), done.stdout + done.stderr
+    assert "Protocol not supported" in done.stdout
+    assert "modprobe nf_tables" in done.stdout
+    assert reachable(lab)
+    assert lab.reach("stranger", AGENT) == (DROPPED if held else REACHED)
+    assert enforce.loaded(vm) == ([backend] if held else [])
+    if held:
+        assert enforce.check(vm, policy) == []
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -78,6 +78,10 @@ def test_an_absent_control_plane_delays_ready_and_breaks_nothing(tree: Base, deb
         assert "control plane" in said
         assert "refused" in said or "unreachable" in said or "no contact" in said
         assert one.seen["status"] != "running"
+        # Nothing to come back to is no reason to lift the rules, nor to close what is open to the allowed.
+        assert one.machine.run(["sammy", "firewall", "check"], check=False).returncode == 0
+        listen(one.machine, 22)
+        assert reaches(one.machine, "edge", 22)
         one.plane.start()
         one.wait("running and healthy", lambda _: one.running_and_healthy, 120)
 
