@@ -59,6 +59,7 @@ def provision(
     except ConfigError as error:
         record.outcome, record.reason = Outcome.FAILED, str(error)
         teller.config_invalid(error)
+        _tell_control_plane(user, host, record)
         raise
     from cc_sammy.steps import declared, docker
 
@@ -83,6 +84,16 @@ def provision(
     if record.outcome is Outcome.FAILED:
         beacon.failed()
     return record
+
+
+def _tell_control_plane(user: Any, host: Host, record: RunRecord) -> None:
+    """Say why nothing was done at the control plane as well, where the configuration's own part on it is right."""
+    named = user if isinstance(user, dict) else {}
+    try:
+        loaded = configuration.load({key: named[key] for key in ("node_id", "control_plane") if key in named})
+    except ConfigError:
+        return
+    Beacon(host, loaded, record).failed()
 
 
 def _check_against_kernel(host: Host, config: configuration.Config) -> None:

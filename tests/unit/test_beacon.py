@@ -16,7 +16,9 @@ from cc_sammy.contract import paths
 from cc_sammy.contract.fields import Outcome
 from cc_sammy.contract.incident import ALPHABET, incident_id
 from cc_sammy.contract.state import RunRecord
+from cc_sammy.errors import ConfigError
 from cc_sammy.host import FakeHost
+from cc_sammy.provision import provision
 
 RUN = "20261124T104646-1a2b3c4d"
 
@@ -99,6 +101,21 @@ def test_an_absent_control_plane_ends_by_itself() -> None:
     made = make(url)
     made.failed()
     assert made._last is not None and not made._last.is_alive()
+
+
+def test_a_wrong_configuration_is_told_where_its_part_on_the_control_plane_is_right(plane: Plane) -> None:
+    user = {
+        "node_id": "node-7",
+        "control_plane": {"url": plane.url, "token_file": "/etc/sammy/token"},
+        "docker": {"source": "nonsense"},
+    }
+    host = FakeHost({"/etc/sammy/token": "secret-token\n"})
+    for wrong in (user, {**user, "node_id": 7}):
+        with pytest.raises(ConfigError):
+            provision(wrong, host, "i-1", None, 0.0)
+    (seen,) = plane.seen
+    assert seen[0] == "/api/nodes/node-7/errors"
+    assert 'sammy.docker.source is "nonsense"' in seen[2]["errors"][0]["message"]
 
 
 def test_the_incidents_id_is_a_ulid_that_sorts_by_time_and_differs_by_what_happened() -> None:
