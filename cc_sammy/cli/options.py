@@ -51,7 +51,8 @@ def _values(child: dict[str, Any]) -> str:
     return {"array": "list", "object": "mapping", "string": "text", "boolean": "true, false"}[child["type"]]
 
 
-def _default(value: Any) -> str:
+def default_text(value: Any) -> str:
+    """Return a default as the table, the manual page and the documentation show it."""
     if value is None:
         return "-"
     if isinstance(value, list):
@@ -62,7 +63,7 @@ def _default(value: Any) -> str:
 def markdown() -> str:
     """Return the documentation's page."""
     cells = [
-        (f"`{row['option']}`", row["values"], _default(row["default"]), f"`{row['variable']}`", row["description"])
+        (f"`{row['option']}`", row["values"], default_text(row["default"]), f"`{row['variable']}`", row["description"])
         for row in rows()
     ]
     return "\n".join([HEADING, *(f"| {' | '.join(row)} |" for row in cells)]) + "\n"
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         cells = [
             ("OPTION", "DEFAULT", "VARIABLE"),
-            *((r["option"], _default(r["default"]), r["variable"]) for r in rows()),
+            *((r["option"], default_text(r["default"]), r["variable"]) for r in rows()),
         ]
         print("\n".join(table(cells)))
     return 0

@@ -26,7 +26,7 @@ def entries() -> Iterator[str]:
     from cc_sammy.cli import options
 
     for row in options.rows():
-        default = options._default(row["default"])
+        default = options.default_text(row["default"])
         yield ".TP\n"
         yield f'.BR {roff(row["option"])} ", " {roff(row["variable"])}\n'
         yield f"{roff(row['description'])}\n" if row["description"] else ""
