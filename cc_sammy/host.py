@@ -52,6 +52,7 @@ class Host:
         self._deadline = deadline
         self.ledger = ledger or Ledger()
         self.usage: Usage | None = None  # of the commands run by this host, which is one step's; None: it ran none
+        self.results: dict[str, str] = {}  # what the step got, for its record: an image's digest by its name
 
     def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
         """Return the same host for one step: its lines go to `on_output`, no command outlives `seconds`."""
@@ -60,6 +61,11 @@ class Host:
     def boottime(self) -> float:
         """Return seconds since the kernel started, suspend included (CLOCK_BOOTTIME)."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def tell(self, line: str) -> None:
+        """Say one line of a step's own, where its commands' output goes. Thread-safe, as what it was made with is."""
+        if self._on_output:
+            self._on_output(line)
 
     def sleep(self, seconds: float) -> None:
         """Sleep; here so that tests need not."""
@@ -112,9 +118,8 @@ class Host:
         finally:
             self._book(argv[0], process.usage or Usage())
         out, err = raw_out.decode(errors="replace"), raw_err.decode(errors="replace")
-        if self._on_output and not quiet:
-            for line in (out + err).splitlines():
-                self._on_output(line)
+        for line in () if quiet else (out + err).splitlines():
+            self.tell(line)
         if check and process.returncode != 0:
             raise CommandFailed(argv, process.returncode, out + err)
         return CommandResult(tuple(argv), process.returncode, out, err)

@@ -63,6 +63,7 @@ class _Ended:
     number: int
     seconds: float
     usage: Usage | None
+    results: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,13 @@ class Runner:
             self._news.put(_Again(step, last, number, pause))
             host.sleep(pause)
             number, before = number + 1, last.reason.partition("; the attempt before: ")[0]
-        self._news.put(_Ended(step, last, number, host.boottime() - begun, host.usage))
+        self._news.put(_Ended(step, last, number, host.boottime() - begun, host.usage, dict(host.results)))
 
     def _finish(self, ended: _Ended) -> None:
         del self._running[ended.step.name]
         record = self._record.step(ended.step.name)
         record.status, record.reason, record.attempt = ended.last.status, ended.last.reason, ended.number
-        record.duration_ms = round(ended.seconds * 1000, 3)
+        record.duration_ms, record.results = round(ended.seconds * 1000, 3), ended.results
         if record.first is not None:
             record.last = ended.last.record()
         if ended.usage is not None:

@@ -45,6 +45,7 @@ def rows(record: state.RunRecord) -> list[dict[str, Any]]:
             "status": step.status.value,
             "duration_ms": step.duration_ms,
             **{key: getattr(step, key) for key in USAGE_FIELDS.values()},
+            **({"results": step.results} if step.results else {}),
             **({} if step.first is None else {"attempts": step.attempt, **_first_and_last(step)}),
         }
         for step in record.steps

@@ -49,6 +49,7 @@ class StepRecord:
     peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (accounting.Usage)
     read_bytes: int | None = None
     written_bytes: int | None = None
+    results: dict[str, str] = field(default_factory=dict)  # what it got: an image's digest by its name
     # Both only of a step that was tried more than once: what it met first, and how it came out.
     first: AttemptRecord | None = None
     last: AttemptRecord | None = None
