@@ -24,6 +24,7 @@ class Step:
     :param uses: what only one step at a time may use ("apt", "docker-daemon").
     :param section: the configuration's section that holds `required`.
     :param achieved: tells after the work whether its goal is met; without it, `satisfied` does.
+    :param awaited: the node is not ready before it has ended; False: only where it is `required`.
     :param retries: further attempts when the cause may pass by itself.
     """
 
@@ -37,10 +38,16 @@ class Step:
     changes_network: bool = False
     achieved: Callable[[Host, Config], bool] | None = None
     retries: int = 0
+    awaited: bool = True
 
     def is_required(self, config: Config) -> bool:
         """Tell whether its failure makes the node failed rather than degraded."""
         return bool(config.plain[self.section]["required"])
+
+
+def is_settled(steps: Sequence[Step], statuses: Mapping[str, Status], config: Config) -> bool:
+    """Tell whether everything has ended that the node's readiness waits for."""
+    return all(statuses[step.name] in ENDED or not (step.awaited or step.is_required(config)) for step in steps)
 
 
 def blocked_by(step: Step, statuses: Mapping[str, Status]) -> str | None:

@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -165,6 +166,18 @@ class Teller:
         }
         self._send(f"{step.name}: attempt {step.attempt} in {pause:.0f} s, for: {reason}", NOTICE, more)
 
+    def settled(self) -> None:
+        """The node is as ready as it will be; images that nobody demands still come.
+
+        Only the state file, which the agent reads, says so: the history's outcome is the run's, at its end. A failure
+        waits for that end too, so that it is reported once and whole.
+        """
+        outcome, reason = judge(self._record)
+        if outcome is not Outcome.FAILED:
+            self._record.outcome, self._record.reason = outcome, reason
+            self._write_state()
+            self._send(f"node {outcome.value}; the rest goes on", NOTICE, {"SAMMY_EVENT": "provision.settled"})
+
     def output(self, step: str, line: str) -> None:
         """A command's line, for those who look closer."""
         self._journal.send(line, DEBUG, {"SAMMY_STEP": step, "SAMMY_RUN_ID": self._record.run_id})
@@ -230,15 +243,18 @@ class Teller:
         self._journal.send(message, priority, {**own, **more})
 
     def _write_state(self) -> None:
-        self._write(paths.STATE, sync=False)
+        self._write(paths.STATE, self._record, sync=False)
 
     def _write_history(self) -> None:
-        self._write(f"{paths.RUNS}/{self._record.run_id}.json", sync=True)
+        record = self._record
+        if record.duration_ms is None:
+            record = replace(record, outcome=Outcome.RUNNING, reason="")
+        self._write(f"{paths.RUNS}/{record.run_id}.json", record, sync=True)
 
-    def _write(self, path: str, *, sync: bool) -> None:
+    def _write(self, path: str, record: RunRecord, *, sync: bool) -> None:
         """Write the record; a full disk must not stop a boot, and the state file is on a tmpfs."""
         try:
-            self._host.write_text(path, self._record.to_json(), sync=sync)
+            self._host.write_text(path, record.to_json(), sync=sync)
         except (OSError, SammyError) as error:
             LOG.debug("sammy: could not write %s: %s", path, error)
 

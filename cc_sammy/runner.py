@@ -20,7 +20,7 @@ from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
 from cc_sammy.errors import SammyError
 from cc_sammy.host import Host
-from cc_sammy.plan import Step, blocked_by, startable
+from cc_sammy.plan import Step, blocked_by, is_settled, startable
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds
 
@@ -36,6 +36,9 @@ class Observer(Protocol):
 
     def again(self, step: StepRecord, reason: str, pause: float) -> None:
         """An attempt failed of a cause that may pass; the next begins in so many seconds."""
+
+    def settled(self) -> None:
+        """Only steps still run or wait that the node's readiness does not wait for."""
 
     def output(self, step: str, line: str) -> None:
         """A command of the step printed a line; called from the step's thread."""
@@ -109,6 +112,7 @@ class Runner:
         self._news: queue.SimpleQueue[_Ended | _Again] = queue.SimpleQueue()
         self._ends = host.boottime() + config.run_deadline
         self._running: dict[str, Step] = {}
+        self._settled = False
 
     def __repr__(self) -> str:
         return f"<Runner {len(self._running)} running, {len(self._steps)} steps>"
@@ -120,6 +124,9 @@ class Runner:
             self._start_startable()
             if not self._running:
                 return
+            if not self._settled and is_settled(self._steps, self._statuses(), self._config):
+                self._settled = True
+                self._observer.settled()
             news = self._news.get()
             if isinstance(news, _Ended):
                 self._finish(news)
@@ -202,7 +209,7 @@ class Runner:
 
 
 def judge(record: RunRecord) -> tuple[Outcome, str]:
-    """Return what the ended steps make of the node, and why."""
+    """Return what the steps that have ended make of the node, and why."""
     failed = [step for step in record.steps if step.status is Status.FAILED]
     reason = "; ".join(f"{step.name}: {step.reason}" for step in failed)
     if any(step.required for step in failed):

@@ -38,7 +38,9 @@ def chosen(wanted: str | None) -> state.RunRecord | None:
 
 def rows(record: state.RunRecord) -> list[dict[str, Any]]:
     """Return the table's rows, the last being `all`: the true wall clock, not the sum."""
-    whole = {Outcome.RUNNING: "running", Outcome.FAILED: "failed"}.get(record.outcome, "completed")
+    whole = "failed" if record.outcome is Outcome.FAILED else "completed"
+    if record.duration_ms is None:  # it may be ready already, with images still to come
+        whole = "running"
     listed: list[dict[str, Any]] = [
         {
             "step": step.name,

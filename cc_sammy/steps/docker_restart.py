@@ -56,7 +56,6 @@ STEP = Step(
     satisfied,
     run,
     needs=("docker",),
-    after=("image-prepull",),
     uses=frozenset({"docker-daemon"}),
     changes_network=True,
     achieved=achieved,

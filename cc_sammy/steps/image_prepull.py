@@ -44,4 +44,14 @@ def run(host: Host, config: Config) -> None:
         raise StepFailed("; ".join(map(str, failures)), "Look at the image's name and its registry", passing=passing)
 
 
-STEP = Step("image-prepull", "image_prepull", satisfied, run, needs=("docker",), retries=2)
+# After Docker's restart, which would cut the pulls, and the metadata block: what readiness waits for goes first.
+STEP = Step(
+    "image-prepull",
+    "image_prepull",
+    satisfied,
+    run,
+    needs=("docker",),
+    after=("docker-restart", "metadata-block"),
+    retries=2,
+    awaited=False,
+)

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cc_sammy import config, runner
+from cc_sammy import config, provision, runner
 from cc_sammy.contract import paths
 from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
 from cc_sammy.errors import StepFailed
+from cc_sammy.events import Journal, Lane
 from cc_sammy.host import FakeHost, Host
 from cc_sammy.plan import Step, startable
+from cc_sammy.provision import Teller
 from cc_sammy.runner import Runner, judge
 from cc_sammy.steps import declared
 
@@ -33,6 +37,9 @@ class Listener:
 
     def again(self, step: StepRecord, reason: str, pause: float) -> None:
         self.told.append((step.name, f"attempt {step.attempt}"))
+
+    def settled(self) -> None:
+        self.told.append(("all", "settled"))
 
     def output(self, step: str, line: str) -> None:
         self.told.append((step, line))
@@ -189,6 +196,56 @@ def test_what_has_not_begun_by_the_runs_deadline_fails_and_says_so() -> None:
     record, _ = run(step("a", slow), step("b", after=("a",)), user={"run_deadline": 60})
     assert record.step("a").status is Status.COMPLETED
     assert record.step("b").reason == "not begun: the run's 60 s (sammy.run_deadline) were over"
+
+
+@pytest.mark.parametrize(
+    ("required", "told"),
+    [
+        (False, [("b", "started"), ("all", "settled"), ("b", "completed")]),
+        (True, [("b", "started"), ("b", "completed")]),
+    ],
+)
+def test_readiness_waits_for_a_step_in_the_background_only_where_it_is_required(
+    required: bool, told: list[tuple[str, str]]
+) -> None:
+    background = replace(step("b", after=("a",)), section="image_prepull", awaited=False)
+    _, listener = run(step("a"), background, user={"image_prepull": {"required": required}})
+    assert listener.told == [("a", "started"), ("a", "completed"), *told]
+
+
+def test_images_come_last_and_nothing_that_readiness_needs_waits_for_them() -> None:
+    steps = {one.name: one for one in declared()}
+    assert [name for name, one in steps.items() if not one.awaited] == ["image-prepull"]
+    assert [name for name, one in steps.items() if "image-prepull" in (*one.needs, *one.after)] == []
+
+
+@pytest.fixture
+def no_journald(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(provision, "Journal", lambda: Journal(f"{tmp_path}/nobody"))
+
+
+@pytest.mark.usefixtures("no_journald")
+def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_only_then() -> None:
+    host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.COMPLETED)])
+    record.steps.append(StepRecord("b", Status.STARTED))
+    teller = Teller(host, record, Lane(None))
+    teller.settled()
+    teller.ended(record.steps[0])
+
+    def outcomes() -> list[str]:
+        return [json.loads(host.files[path])["outcome"] for path in (paths.STATE, f"{paths.RUNS}/r.json")]
+
+    assert outcomes() == ["ready", "running"]
+    record.outcome, record.reason = Outcome.DEGRADED, "b: no such image"
+    teller.run_ended()
+    assert outcomes() == ["degraded", "degraded"]
+
+
+@pytest.mark.usefixtures("no_journald")
+def test_a_failure_is_told_at_the_end_only() -> None:
+    host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.FAILED)])
+    Teller(host, record, Lane(None)).settled()
+    assert (record.outcome, host.files) == (Outcome.RUNNING, {})
 
 
 def test_a_failed_optional_step_degrades() -> None:
