@@ -62,9 +62,11 @@ def provision(
         teller.config_invalid(error)
         _tell_control_plane(user, host, record)
         raise
-    from cc_sammy.steps import declared, docker
+    from cc_sammy.steps import declared, docker, swap
 
-    steps: tuple[Step, ...] = declared(docker_is_there=docker.is_in_image(host))
+    steps: tuple[Step, ...] = declared(
+        docker_is_there=docker.is_in_image(host), swap_is_concerned=swap.is_concerned(host, config)
+    )
     record.steps = [
         StepRecord(
             step.name,

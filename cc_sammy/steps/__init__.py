@@ -9,10 +9,11 @@ from __future__ import annotations
 from cc_sammy.plan import Step
 
 
-def declared(*, docker_is_there: bool = False) -> tuple[Step, ...]:
+def declared(*, docker_is_there: bool = False, swap_is_concerned: bool = False) -> tuple[Step, ...]:
     """Return the steps in declared order.
 
     :param docker_is_there: dockerd is in the image, set up: the step need not wait for the packages it would come with.
+    :param swap_is_concerned: a swap file is wanted, or one of ours is there; most machines have neither.
     """
     from cc_sammy.steps import (
         agent_install,
@@ -25,6 +26,7 @@ def declared(*, docker_is_there: bool = False) -> tuple[Step, ...]:
         metadata_block,
         nodejs_install,
         packages,
+        swap,
         tls_permissions,
     )
 
@@ -40,4 +42,5 @@ def declared(*, docker_is_there: bool = False) -> tuple[Step, ...]:
         image_prepull.STEP,
         docker_restart.STEP,
         metadata_block.STEP,
+        *((swap.STEP,) if swap_is_concerned else ()),
     )
