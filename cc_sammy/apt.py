@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cc_sammy import mirror
 from cc_sammy.config import Section
 from cc_sammy.errors import CommandFailed, SammyError, StepFailed
 from cc_sammy.host import Host
@@ -92,7 +93,7 @@ def missing(host: Host, packages: Sequence[str]) -> list[str]:
 
 def update(host: Host) -> None:
     """Read the repositories' lists anew."""
-    host.run(["apt-get", *OPTIONS, "update"], timeout=300)
+    host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=mirror.environment(host))
 
 
 def interrupted(host: Host) -> bool:
@@ -123,12 +124,12 @@ def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -
         if lists_stale:
             update(host)
         try:
-            host.run(command, timeout=900)
+            host.run(command, timeout=900, env=mirror.environment(host))
         except CommandFailed:
             if lists_stale:
                 raise
             update(host)  # lists of a baked image name versions the mirror has dropped
-            host.run(command, timeout=900)
+            host.run(command, timeout=900, env=mirror.environment(host))
     except SammyError as error:
         said = f"could not install {' '.join(packages)}: {error.message}"
         raise StepFailed(said, NEXT_STEP, passing=may_pass(error)) from error

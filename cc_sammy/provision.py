@@ -77,6 +77,7 @@ def provision(
         for step in steps
     ]
     teller.run_started()
+    _choose_mirror(host, config)
     beacon = Beacon(host, config, record)
     beacon.began()
     Runner(steps, host, config, record, teller).run()
@@ -97,6 +98,16 @@ def _tell_control_plane(user: Any, host: Host, record: RunRecord) -> None:
     except ConfigError:
         return
     Beacon(host, loaded, record).failed()
+
+
+def _choose_mirror(host: Host, config: configuration.Config) -> None:
+    """Choose apt's mirror for the run; where that cannot be noted, the machine's own sources do."""
+    from cc_sammy import mirror
+
+    try:
+        mirror.choose(host, config)
+    except OSError as error:
+        LOG.warning("sammy: packages.mirror is not used: %s", error)
 
 
 def _check_against_kernel(host: Host, config: configuration.Config) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cc_sammy import apt, units
+from cc_sammy import apt, mirror, units
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
 from cc_sammy.host import Host
@@ -45,7 +45,7 @@ def run(host: Host, config: Config) -> None:
     docker.write_daemon_json(host, config)
     changed = [repository.write(host) for repository in repositories(config)]
     with _quiet(host):
-        stale = any(changed) or not host.glob("/var/lib/apt/lists/*Packages*")
+        stale = any(changed) or not host.glob(f"{mirror.lists(host)}/*Packages*")
         _install(host, config, lists_stale=stale)
 
 

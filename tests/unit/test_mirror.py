@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The copy of apt's sources that a run with a mirror uses; apt itself says what it reads in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cc_sammy import apt, config, mirror
+from cc_sammy.host import FakeHost, Host
+from cc_sammy.steps import packages
+
+RELEASE = "ID=debian\nVERSION_CODENAME=bookworm\n"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+LINES = f"""# the image's own
+deb http://192.0.2.1/debian bookworm-backports main contrib
+deb-src [signed-by={KEYRING}] http://192.0.2.1/debian bookworm-updates main
+deb [signed-by={KEYRING}] http://192.0.2.1/debian-security bookworm-security main
+deb [arch=amd64 signed-by=/etc/apt/keyrings/sammy-1.asc] http://192.0.2.7/docker bookworm stable
+deb http://192.0.2.8/tool stable main
+"""
+STANZAS = f"""# written by the image's maker
+Types: deb deb-src
+URIs: mirror+file:///etc/apt/mirrors/debian.list
+Suites: bookworm bookworm-updates
+ bookworm-security
+Components: main
+Signed-By: {KEYRING}
+
+Types: deb
+URIs: http://192.0.2.9/docker
+Suites: bookworm
+Components: stable
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ x
+ -----END PGP PUBLIC KEY BLOCK-----
+"""
+BOTH = config.load({"packages": {"mirror": "http://192.0.2.3/debian", "security_mirror": "http://192.0.2.4/security"}})
+ARCHIVE_ONLY = config.load({"packages": {"mirror": "http://192.0.2.3/debian"}})
+NONE = config.load({})
+
+
+def machine() -> FakeHost:
+    return FakeHost(
+        {
+            "/etc/os-release": RELEASE,
+            "/etc/apt/sources.list": LINES,
+            "/etc/apt/sources.list.d/debian.sources": STANZAS,
+            "/etc/apt/sources.list.d/old.list.disabled": "deb http://192.0.2.5/ bookworm main\n",
+        }
+    )
+
+
+def copies(wanted: config.Config) -> tuple[FakeHost, str, str]:
+    host = machine()
+    mirror.choose(host, wanted)
+    assert mirror.environment(host) == {"APT_CONFIG": mirror.CONF}
+    return host, host.files[f"{mirror.PARTS}/sources.list"], host.files[f"{mirror.PARTS}/debian.sources"]
+
+
+def test_the_distributions_entries_come_from_the_mirror_and_all_others_from_where_they_did() -> None:
+    _, lines, stanzas = copies(BOTH)
+    assert lines.splitlines()[1:] == [
+        "deb http://192.0.2.3/debian bookworm-backports main contrib",
+        f"deb-src [signed-by={KEYRING}] http://192.0.2.3/debian bookworm-updates main",
+        f"deb [signed-by={KEYRING}] http://192.0.2.4/security bookworm-security main",
+        *LINES.splitlines()[4:],
+    ]
+    archive, security, docker = stanzas.split("\n\n")
+    assert "URIs: http://192.0.2.3/debian\nSuites: bookworm bookworm-updates\nComponents: main\n" in archive
+    assert "URIs: http://192.0.2.4/security\nSuites: bookworm-security\nComponents: main\n" in security
+    assert docker.strip() == STANZAS.split("\n\n")[1].strip()
+
+
+def test_without_a_mirror_of_the_security_archive_its_entries_stay() -> None:
+    _, lines, stanzas = copies(ARCHIVE_ONLY)
+    assert lines.splitlines()[3] == LINES.splitlines()[3]
+    assert "URIs: mirror+file:///etc/apt/mirrors/debian.list\nSuites: bookworm-security\n" in stanzas
+
+
+def test_every_call_of_apt_in_the_run_has_it_and_a_run_without_a_mirror_has_not() -> None:
+    class Noting(FakeHost):
+        environments: list[object] = []  # noqa: RUF012 - one test's own
+
+        def run(self, argv, **more):  # type: ignore[no-untyped-def]
+            if argv[0] in ("apt-get", "dpkg"):
+                self.environments.append((more.get("env") or {}).get("APT_CONFIG"))
+            return super().run(argv, **more)
+
+    host = Noting(machine().files)
+    mirror.choose(host, BOTH)
+    apt.install(host, ["jq"], lists_stale=True)
+    assert host.environments == [mirror.CONF] * 2
+    mirror.choose(host, NONE)
+    apt.install(host, ["jq"])
+    assert host.environments[2:] == [None]
+
+
+def test_a_repository_that_a_later_step_adds_is_seen_and_one_that_is_gone_is_not() -> None:
+    host, _, _ = copies(BOTH)
+    later = "/etc/apt/sources.list.d/sammy-later.list"
+    host.files[later] = "deb [signed-by=/etc/apt/keyrings/sammy-1.asc] http://192.0.2.9/node nodistro main\n"
+    mirror.environment(host)
+    assert host.files[f"{mirror.PARTS}/sammy-later.list"] == host.files[later]
+    del host.files[later]
+    mirror.environment(host)
+    assert f"{mirror.PARTS}/sammy-later.list" not in host.files
+
+
+def test_the_mirrors_lists_are_read_where_the_images_own_are_there() -> None:
+    host = machine()
+    host.files["/var/lib/apt/lists/192.0.2.1_Packages"] = ""
+    for wanted, updates in ((NONE, 0), (BOTH, 1)):
+        mirror.choose(host, wanted)
+        host.calls.clear()
+        packages.run(host, config.load({**wanted.plain, "docker": {"source": "none"}}))
+        assert sum("update" in call for call in host.calls) == updates
+
+
+def test_apt_itself_reads_the_copy_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = f"{tmp_path}/apt"
+    monkeypatch.setattr(mirror, "PARTS", f"{folder}/sources.list.d")
+    monkeypatch.setattr(mirror, "CONF", f"{folder}/apt.conf")
+    played, real = machine(), Host()
+    mirror.choose(played, BOTH)
+    environment = mirror.environment(played)
+    for path in (path for path in played.files if path.startswith(folder)):
+        real.write_text(path, played.files[path])
+    read = ["apt-get", "update", "--print-uris"]  # fetches nothing
+    asked = {line.split("'")[1] for line in real.run(read, env=environment).stdout.splitlines()}
+    assert {uri for uri in asked if uri.endswith("InRelease")} == {
+        f"http://192.0.2.{place}/InRelease"
+        for place in (
+            "3/debian/dists/bookworm",
+            "3/debian/dists/bookworm-updates",
+            "3/debian/dists/bookworm-backports",
+            "4/security/dists/bookworm-security",
+            "7/docker/dists/bookworm",
+            "9/docker/dists/bookworm",
+            "8/tool/dists/stable",
+        )
+    }
+    assert "192.0.2.3" not in real.run(read).stdout, "the machine's own sources are as they were"
