@@ -136,6 +136,8 @@ def pull(name: str, seconds: float, tell: Callable[[str], None]) -> None:
             words = "; ".join(filter(None, said)) or f"status {answer.status}"
             passing = any(part in words for part in ("timeout", "connection", "no such host", "EOF", "TLS handshake"))
             raise StepFailed(f"could not pull {name}: {words}", passing=passing)
+    if digest(name) is None:  # read by lines, an answer cut short ends as one that is whole
+        raise ConnectionError(f"dockerd broke off the pull of {name}")
 
 
 def _message(raw: bytes) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from tests.unit.test_runner import Listener
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 
 
+BREAKS_OFF = {"status": "killed in the middle"}
+
+
 def messages(digest: str) -> list[dict[str, Any]]:
     return [
         {"status": "Pulling from library/x", "id": "latest"},
@@ -77,6 +80,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for message in self.server.pulls[name]:
+            if message == BREAKS_OFF:
+                self.close_connection = True
+                return
             raw = json.dumps(message).encode() + b"\r\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(raw), raw))
             if "Digest" in str(message):
@@ -148,6 +154,13 @@ def test_one_image_that_cannot_be_had_is_named_and_the_other_is_there(dockerd: D
     record, _ = run("box:1", "gone:1")
     assert record.reason.startswith("could not pull gone:1: manifest unknown")
     assert "box:1" in dockerd.images
+
+
+def test_a_dockerd_that_dies_in_the_middle_is_asked_again(dockerd: Dockerd) -> None:
+    dockerd.pulls = {"box:1": [*messages(ONE)[:4], BREAKS_OFF]}
+    with pytest.raises(StepFailed, match="broke off") as failure:
+        image_prepull.run(Host(), config.load({"image_prepull": {"images": ["box:1"]}}))
+    assert failure.value.passing
 
 
 def test_a_pull_has_its_deadline_also_while_messages_come(dockerd: Dockerd) -> None:
