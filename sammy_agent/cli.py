@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from sammy_agent import __version__
 from sammy_agent.control_plane import cli as control_plane
+from sammy_agent.debug_package import verb as debug_package
 from sammy_agent.errors import AgentError
 
 
@@ -24,25 +25,31 @@ def _parser() -> argparse.ArgumentParser:
     running = verbs.add_parser("run", help="run in the foreground, as the unit does")
     token = verbs.add_parser("token", help="the node's token")
     token.add_argument("action", choices=["set"], help="set: take a new one from standard input")
-    for one in (running, token):
+    package = debug_package.add_parser(verbs)
+    for one in (running, token, package):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    from sammy_agent import agent
+
+    return agent.run(arguments.root)
+
+
+def _token(arguments: argparse.Namespace) -> int:
+    from sammy_agent import token_verb
+
+    return token_verb.set_token(sys.stdin, arguments.root)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
+    run = {"run": _run, "token": _token, "debug-package": debug_package.run}
     try:
-        if arguments.verb == "run":
-            from sammy_agent import agent
-
-            return agent.run(arguments.root)
-        if arguments.verb == "token":
-            from sammy_agent import token_verb
-
-            return token_verb.set_token(sys.stdin, arguments.root)
-        return control_plane.run(arguments)
+        return run.get(arguments.verb, control_plane.run)(arguments)
     except AgentError as error:
         print(f"sammy-agent: {error}", file=sys.stderr)
         return 1

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
-from cc_sammy.errors import SammyError
-
-AGENT = "sammy-agent"
+from cc_sammy.cli import agents_verb
 
 
 def add_parser(verbs: Any) -> None:
@@ -20,7 +17,4 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Become `sammy-agent token set`; the token comes by standard input, never by the command line."""
-    try:
-        os.execvp(AGENT, [AGENT, "token", arguments.action])
-    except FileNotFoundError as error:
-        raise SammyError(f"there is no {AGENT} on this machine", "Install the package sammy-agent") from error
+    return agents_verb.become(["token", arguments.action])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.vm.boots import listen, reaches, state
 from tests.vm.nodes import Node, node
 
 pytestmark = pytest.mark.needs("root", "nspawn")
+TOKEN_FILE = "/var/lib/sammy/agent/token"
 ABSENT = float(os.environ.get("SAMMY_TEST_ABSENT_SECONDS", "20"))  # the issue's own figure is 120
 
 
@@ -35,6 +37,20 @@ def test_a_node_is_running_and_healthy_soon_after_its_steps(tree: Base, debs: li
         checked = one.machine.run(["sammy", "firewall", "check"])
         assert checked.stdout == "the kernel holds what the configuration says\n"
         assert one.machine.run(["sammy", "status"]).returncode == 0
+        # What one hands to whoever helps: the run, the journal, the rules, and not the token.
+        package = ["sammy", "debug-package", "--json", "--output", "/root/debug.tar.gz"]
+        made = {entry["name"]: entry for entry in json.loads(one.machine.run(package, timeout=120).stdout)["results"]}
+        for name in (
+            "provisioning-timings.txt",
+            "journal-sammy.txt",
+            "nft.txt",
+            "status.json",
+            "cloud-init/cloud-init.log",
+        ):
+            assert made[name]["bytes"] > 0, made[name]
+        search = "tar -xzOf /root/debug.tar.gz | cat - ${0:-/dev/null} | grep -cFf " + TOKEN_FILE
+        found = [one.machine.run(["sh", "-c", search, more], check=False).stdout.strip() for more in ("", TOKEN_FILE)]
+        assert found == ["0", "1"]  # the second shows that the search would find it
         # Another program's first line; the agent hears the kernel and puts ours back.
         one.machine.run(["nft", "flush", "ruleset"])
         check = ["sammy", "firewall", "check"]

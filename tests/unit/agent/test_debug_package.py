@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The debug package made from real files and real programs: whole, bounded, without a secret, and true about itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from sammy_agent.debug_package import package, scrub
+from sammy_agent.debug_package.members import MEMBERS, Command, Files, Member
+from sammy_agent.places import Places
+
+TOKEN = "a-Token/of+this=node~with:odd.signs-0123456789"
+KEY = ["-----BEGIN PRIVATE KEY-----", *(hashlib.sha512(bytes([n])).hexdigest()[:64] for n in range(9)), ""]
+KEY[-1] = "-----END PRIVATE KEY-----"
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    """A node that knows a token and a TLS key."""
+    found = Places(str(tmp_path / "root"))
+    for path, text in ((found.token, TOKEN), (found.tls_key, "\n".join(KEY))):
+        Path(path).parent.mkdir(parents=True)
+        Path(path).write_text(text + "\n")
+    return found
+
+
+def put(places: Places, path: str, text: str) -> None:
+    target = Path(places.at(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+
+
+def opened(path: Path) -> dict[str, str]:
+    with tarfile.open(path) as archive:
+        names = {member.name.partition("/")[2]: archive.extractfile(member) for member in archive.getmembers()}
+        return {name: file.read().decode() for name, file in names.items() if file is not None}
+
+
+def shell(name: str, script: str, limit: int = 100_000) -> Command:
+    return Command(name, ("sh", "-c", script), limit)
+
+
+def everywhere(secret: str) -> str:
+    """Return the secret in each writing, on lines of a log."""
+    encoded = base64.b64encode(f"x{secret}y".encode()).decode()
+    writings = [secret, quote(secret, safe=""), json.dumps({"x": secret}), encoded, f"https://h/?q={quote(secret)}"]
+    return "".join(f"Nov 24 10:46:49 node-7 tool[7]: {writing} seen\n" for writing in writings)
+
+
+def test_it_holds_no_secret_of_the_node_in_any_writing(places: Places, tmp_path: Path) -> None:
+    log = everywhere(TOKEN) + "".join(everywhere(line) for line in KEY[1:-1]) + "an innocent line\n"
+    put(places, "/var/log/tool.log", log)
+    put(places, "/secret", log)
+    members: list[Member] = [Files("logs", "/var/log/*.log"), shell("said.txt", f"cat {places.at('/secret')}")]
+    made = package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    held = opened(tmp_path / "p.tar.gz")
+    assert sorted(held) == ["README.txt", "SHA256SUMS", "logs/tool.log", "results.json", "said.txt"]
+    for text in (held["logs/tool.log"], held["said.txt"]):
+        assert text.count(scrub.GONE) >= 5 * 8
+        assert text.endswith("an innocent line\n")
+        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in scrub.forms(secret))
+    assert os.stat(made.path).st_mode & 0o777 == 0o600
+
+
+def test_a_known_secret_that_got_past_is_found_and_nothing_is_given_out(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(places, "/var/log/tool.log", "x" * package.WINDOW + TOKEN + "\n")  # across the end of a window
+    monkeypatch.setattr(scrub.Scrubber, "scrub", lambda self, text: text)
+    members: list[Member] = [Files("logs", "/var/log/*.log", 4 * package.WINDOW)]
+    with pytest.raises(package.LeakFound):
+        package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    assert not list(tmp_path.glob("*.gz*"))
+
+
+def test_sums_and_results_are_true(places: Places, tmp_path: Path) -> None:
+    members: list[Member] = [
+        shell("fine.txt", "echo fine"),
+        shell("failed.txt", "echo half; exit 3"),
+        Command("absent.txt", ("no-such-program",)),
+        Files("logs", "/var/log/none.log"),
+        shell("long.txt", "seq 100000", 1000),
+    ]
+    package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    held = opened(tmp_path / "p.tar.gz")
+    told = {entry["name"]: entry["note"] for entry in json.loads(held["results.json"])["members"]}
+    assert told["fine.txt"] == "" and held["fine.txt"] == "fine\n"
+    assert "ended with status 3" in told["failed.txt"] and held["failed.txt"] == "half\n"
+    assert told["absent.txt"] == "no-such-program: No such file or directory" and "absent.txt" not in held
+    assert told["logs/none.log"] == "there is no /var/log/none.log"
+    assert "are left out" in told["long.txt"]
+    assert held["long.txt"].endswith("99999\n100000\n") and len(held["long.txt"]) <= 1000
+    assert held["long.txt"].splitlines()[0].isdigit()
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xzf", tmp_path / "p.tar.gz", "-C", tmp_path / "out"], check=True)
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out/sammy-debug", check=True)
+
+
+def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_so(
+    places: Places, tmp_path: Path
+) -> None:
+    members: list[Member] = [
+        shell("first.txt", "echo first; sleep 600 & wait"),
+        shell("late.txt", "echo late"),
+    ]
+    began = time.monotonic()
+    made = package.make(str(tmp_path / "p.tar.gz"), places, members=members, seconds=1.0)
+    assert time.monotonic() - began < 60
+    assert opened(tmp_path / "p.tar.gz")["first.txt"] == "first\n"
+    notes = {result.name: result.note for result in made.results}
+    assert "before it was done" in notes["first.txt"]
+    assert notes["late.txt"] == "no time was left for it"
+    small = package.make(
+        str(tmp_path / "q.tar.gz"), places, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
+    )
+    assert {result.name: result.note for result in small.results}["a"] == "no room was left for it"
+    assert opened(tmp_path / "q.tar.gz")["b"] == "b\n"
+
+
+def test_files_that_grow_shrink_and_vanish_while_they_are_read(places: Places, tmp_path: Path) -> None:
+    grows, vanishes = Path(places.at("/var/log/grows.log")), Path(places.at("/var/log/vanishes.log"))
+    put(places, "/var/log/grows.log", "begun\n")
+    over = threading.Event()
+
+    def meddle() -> None:
+        while not over.is_set():
+            with grows.open("a") as file:
+                file.write("another line\n" * 1000)
+            if grows.stat().st_size > 3_000_000:
+                grows.write_text("")
+            vanishes.write_text("here\n" * 1000)
+            vanishes.unlink()
+
+    thread = threading.Thread(target=meddle)
+    thread.start()
+    try:
+        for number in range(20):
+            path = tmp_path / f"{number}.tar.gz"
+            package.make(str(path), places, members=[Files("logs", "/var/log/*.log", 50_000)])
+            assert "results.json" in opened(path)
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_cut_archive_still_gives_what_comes_first(places: Places, tmp_path: Path) -> None:
+    path = tmp_path / "p.tar.gz"
+    noise = f"{sys.executable} -c 'import os, base64; print(base64.b64encode(os.urandom(300000)).decode())'"
+    package.make(str(path), places, members=[shell("first.txt", "seq 50000", 400_000), shell("noise", noise, 900_000)])
+    path.write_bytes(path.read_bytes()[:-100_000])
+    (tmp_path / "out").mkdir()
+    subprocess.run(["tar", "-xzf", path, "-C", tmp_path / "out"], check=False, capture_output=True)
+    assert (tmp_path / "out/sammy-debug/first.txt").read_text().endswith("50000\n")
+
+
+def test_memory_does_not_grow_with_the_source(places: Places, tmp_path: Path) -> None:
+    def peak(lines: int) -> int:
+        tracemalloc.start()
+        try:
+            package.make(str(tmp_path / "p.tar.gz"), places, members=[shell("big", f"seq {lines}", 500_000)])
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(5_000_000) < 1.5 * peak(200_000)
+
+
+def test_the_table_names_each_file_once_and_programs_not_shells() -> None:
+    names = [member.name for member in MEMBERS if isinstance(member, Command)]
+    assert len(names) == len(set(names))
+    assert names[0] == "provisioning-timings.txt"
+
+
+def test_the_verb_makes_one_on_this_machine(places: Places, tmp_path: Path) -> None:
+    words = ["debug-package", "--json", "--output", str(tmp_path / "p.tar.gz"), "--root", places.root]
+    top = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-m", "sammy_agent", *words], cwd=top, capture_output=True, text=True, check=True, timeout=120
+    )
+    told = json.loads(done.stdout)
+    assert told["path"] == str(tmp_path / "p.tar.gz")
+    held = opened(tmp_path / "p.tar.gz")
+    assert "processes.txt" in held and "python3" in held["processes.txt"]
