@@ -131,4 +131,4 @@ def test_an_ended_run_is_not_overwritten_by_an_older_record_of_it(store: EventSt
     store.mark_reported(failed.run_id)
     store.add_run(record(Outcome.FAILED))
     assert store.unreported_failures() == [], "feeding it again does not report it again"
-    assert Path(store._path).stat().st_mode & 0o777 == 0o600
+    assert Path(store.path).stat().st_mode & 0o777 == 0o600
