@@ -52,13 +52,13 @@ def anything(answer: Answer) -> bool:
     return True
 
 
-class _Bearer(requests.auth.AuthBase):
-    """Sets the header itself, so that requests does not look for other credentials in a .netrc."""
+class Bearer(requests.auth.AuthBase):
+    """A token as a header. Sets the header itself, so that requests does not look for other credentials in a .netrc."""
 
     def __init__(self, token: Token) -> None:
         self._token = token
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:  # noqa: D102  (requests')
         request.headers["Authorization"] = f"Bearer {self._token.text}"
         return request
 
@@ -120,20 +120,24 @@ class ControlPlane:
                 self.url + path,
                 data=(body if isinstance(body, str) else json.dumps(body)).encode(),
                 headers=headers,
-                auth=_Bearer(token),
+                auth=Bearer(token),
                 timeout=Timeout(connect=min(CONNECT, deadline), read=deadline, total=deadline),  # type: ignore[arg-type]
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError, ValueError) as error:
             raise CallFailed(unreachable(error, self.url)) from error
-        self._learn_clock(response.headers.get("Date"), began)
+        self.learn_clock(response.headers.get("Date"), began)
         return self._judge(response, token, accept)
 
     def _judge(self, response: requests.Response, token: Token, accept: Callable[[Answer], bool]) -> Answer:
         if not 200 <= response.status_code < 300:
-            cause = refused(response.status_code, _message(response), token, self.server_time(), self.identity.node_id)
-            raise CallFailed(cause, response.status_code, _retry_after(response.headers.get("Retry-After")))
-        answer = Answer(response.status_code, _object(response), response.text)
+            cause = refused(
+                response.status_code, message_of(response), token, self.server_time(), self.identity.node_id
+            )
+            raise CallFailed(
+                cause, response.status_code, retry_after(response.headers.get("Retry-After"), self.server_time())
+            )
+        answer = Answer(response.status_code, object_of(response), response.text)
         if not accept(answer):
             raise CallFailed(_somebody_else(response.status_code), response.status_code)
         return answer
@@ -142,7 +146,8 @@ class ControlPlane:
         """Return the control plane's clock as far as it is known, in seconds since the epoch."""
         return time.time() + (self.contact.clock_offset or 0.0)
 
-    def _learn_clock(self, date: str | None, began: float) -> None:
+    def learn_clock(self, date: str | None, began: float) -> None:
+        """Take an answer's Date header; `began` is when its request was sent."""
         if not date:
             return
         try:
@@ -197,7 +202,8 @@ def _somebody_else(status: int) -> Cause:
     )
 
 
-def _object(response: requests.Response) -> dict[str, Any]:
+def object_of(response: requests.Response) -> dict[str, Any]:
+    """Return an answer's JSON object, an empty one when it is none."""
     try:
         document = response.json()
     except (ValueError, RecursionError):
@@ -205,10 +211,19 @@ def _object(response: requests.Response) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _message(response: requests.Response) -> str:
-    message = _object(response).get("message", "")
+def message_of(response: requests.Response) -> str:
+    """Return what an answer says in words, on one line."""
+    message = object_of(response).get("message", "")
     return " ".join(str(message).split())[:200]
 
 
-def _retry_after(value: str | None) -> float:
-    return min(float(value), LONGEST_RETRY_AFTER) if value and value.isascii() and value.isdigit() else 0.0
+def retry_after(value: str | None, now: float) -> float:
+    """Return a Retry-After header, seconds or a date, as seconds, at most 300; `now` by the control plane's clock."""
+    if not value:
+        return 0.0
+    if value.isascii() and value.isdigit():
+        return min(float(value), LONGEST_RETRY_AFTER)
+    try:
+        return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), LONGEST_RETRY_AFTER)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

@@ -14,7 +14,7 @@ import json
 import logging
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sammy_agent import files
 from sammy_agent.config import AgentConfig
@@ -25,6 +25,7 @@ from sammy_agent.places import Places
 LOG = logging.getLogger(__name__)
 WAY_OUT = "Get a new token for this node from its control plane and give it to `sammy-agent token set`"
 LONGEST = 16384
+Kind = TypeVar("Kind", bound="Token")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Token:
     subject: str | None = None
 
     @classmethod
-    def parse(cls, raw: str) -> Token:
+    def parse(cls: type[Kind], raw: str) -> Kind:
         """Return a token; one that is no JWT simply says nothing about itself.
 
         :raises TokenUnusable: empty, or not fit for a header line.
@@ -66,6 +67,14 @@ class Token:
         return self.expires is not None and now >= self.expires
 
 
+class NodeToken(Token):
+    """A token that speaks for the node; no door of a workspace takes it."""
+
+
+class WorkspaceToken(Token):
+    """A token that speaks for one workspace. SAM's agent once overwrote these with the node's and lost messages."""
+
+
 def _claims(text: str) -> dict[str, Any]:
     """Read a JWT's claims. Nothing is verified: that is the control plane's part, and PyJWT would cost 10 MB."""
     parts = text.split(".")
@@ -85,7 +94,7 @@ def _number(value: Any) -> float | None:
     return float(value) if 0 <= value < 2**40 else None
 
 
-def source_wins(own: Token | None, source: Token | None, began_with: str | None) -> bool:
+def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str | None) -> bool:
     """Tell whether the user-data's token takes the place of the one in use.
 
     Only if there is none, or it is another than the one that ours began with and was issued later: cloud-init may
@@ -106,7 +115,7 @@ class Identity:
     def __init__(self, places: Places, config: AgentConfig) -> None:
         self._places, self._config = places, config
         self._lock = threading.Lock()
-        self._token: Token | None = None
+        self._token: NodeToken | None = None
         self._problem: Cause | None = None
         self._unsaved = False
 
@@ -118,7 +127,7 @@ class Identity:
         """The node's id."""
         return self._config.node_id
 
-    def token(self) -> Token | None:
+    def token(self) -> NodeToken | None:
         """Return the token in use."""
         with self._lock:
             return self._token
@@ -128,7 +137,7 @@ class Identity:
         with self._lock:
             return self._problem
 
-    def reload(self) -> Token | None:
+    def reload(self) -> NodeToken | None:
         """Look at the files again and return the token that counts; a token that could not be saved is tried again."""
         with self._lock:
             if self._unsaved and self._token is not None:
@@ -143,7 +152,7 @@ class Identity:
 
         :raises TokenUnusable: it is none, or not this node's.
         """
-        token = Token.parse(text)
+        token = NodeToken.parse(text)
         if token.subject not in (None, self._config.node_id) or token.scope not in (None, "node"):
             raise TokenUnusable(f"the control plane sent a token of {token.subject}, scope {token.scope}")
         with self._lock:
@@ -165,17 +174,17 @@ class Identity:
             where = self._config.token_file or "sammy.control_plane.token_file is not set"
             self._problem = Cause("no-token", f"this node has no token ({where})", WAY_OUT)
 
-    def _read_token(self, path: str) -> Token | None:
+    def _read_token(self, path: str) -> NodeToken | None:
         try:
             text = files.read(path)
-            return None if text is None else Token.parse(text)
+            return None if text is None else NodeToken.parse(text)
         except OSError as error:
             self._problem = Cause("token-unreadable", f"{path}: {error.strerror}", "Look at the disk: dmesg, df")
         except TokenUnusable as error:
             self._problem = Cause("token-unusable", f"{path}: {error.message}", error.next_step)
         return None
 
-    def _save(self, token: Token, *, began_with: str | None = None) -> None:
+    def _save(self, token: NodeToken, *, began_with: str | None = None) -> None:
         try:
             files.write(self._places.token, token.text + "\n", mode=files.PRIVATE)
             if began_with is not None:

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words of the outbox: what a row is, which lane it waits in, and what the wire allows on each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Weight(IntEnum):
+    """What a full outbox gives up first: the oldest row of the lowest weight."""
+
+    CHATTER = 0  # an agent's thinking and plans
+    PROGRESS = 1  # steps that began or went well
+    SPEECH = 2  # what user, assistant and tools said
+    FAILURE = 3  # what went wrong
+
+
+class Scope(IntEnum):
+    """Whose token opens a channel's door."""
+
+    NODE = 0
+    WORKSPACE = 1
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One kind of report: its door and the server's limits in the server's own units (rows, bytes of the body)."""
+
+    name: str
+    path: str
+    scope: Scope
+    key: str  # the array of the body that the rows go into; empty when the row is the body
+    most_rows: int
+    most_bytes: int
+    numbered: bool = False  # each row carries its `sequence`
+    optional: bool = False  # SAM has no such door: its 401 for unknown paths is no trouble of ours
+
+    @property
+    def most_row_bytes(self) -> int:
+        """Return what one row may take, so that it fits alone."""
+        return self.most_bytes - len(self.frame()) - self.row_overhead - 1
+
+    @property
+    def row_overhead(self) -> int:
+        """Return what a row grows by when it is sent."""
+        return SEQUENCE_BYTES if self.numbered else 0
+
+    def frame(self) -> bytes:
+        """Return the body without rows."""
+        return f'{{"{self.key}":[]}}'.encode() if self.key else b""
+
+    def encode(self, rows: Sequence[Row]) -> bytes:
+        """Return the body of a request with these rows."""
+        texts = [f'{row.body[:-1]},"sequence":{row.seq}}}' if self.numbered else row.body for row in rows]
+        return (f'{{"{self.key}":[{",".join(texts)}]}}' if self.key else texts[0]).encode()
+
+
+# `,"sequence":` and 19 digits
+SEQUENCE_BYTES = 32
+MESSAGES = Channel(
+    "messages", "/api/workspaces/{owner}/messages", Scope.WORKSPACE, "messages", 100, 262_144, numbered=True
+)
+NODE_BOOT_LOG = Channel("boot-log", "/api/nodes/{owner}/boot-log", Scope.NODE, "entries", 50, 65_536, optional=True)
+WORKSPACE_BOOT_LOG = Channel(
+    "workspace-boot-log", "/api/workspaces/{owner}/boot-log", Scope.WORKSPACE, "", 1, 65_536
+)  # fmt: skip
+CHANNELS = {channel.name: channel for channel in (MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG)}
+
+
+class Lane(NamedTuple):
+    """One first-in-first-out queue: a channel, and the workspace or node that it speaks for."""
+
+    channel: str
+    owner: str
+
+
+class NewRow(NamedTuple):
+    """A row on its way in: its id makes it the same row when it comes again; `body` is a JSON object."""
+
+    id: str
+    body: str
+    weight: Weight
+    group: str = ""  # rows of two groups never share a request: the wire refuses mixed sessions
+
+
+class Row(NamedTuple):
+    """A row in the queue; `size` in bytes as it is sent."""
+
+    seq: int
+    id: str
+    body: str
+    size: int
+    group: str
+
+
+def take(rows: Iterable[Row], channel: Channel, most: int) -> list[Row]:
+    """Return the longest head of `rows` that may share a request; one row always goes."""
+    taken: list[Row] = []
+    room = channel.most_bytes - len(channel.frame())
+    for row in rows:
+        room -= row.size + 1
+        if taken and (room < 0 or len(taken) >= most or row.group != taken[0].group):
+            break
+        taken.append(row)
+        if len(taken) >= most:
+            break
+    return taken
