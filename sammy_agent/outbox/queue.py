@@ -78,6 +78,7 @@ class Outbox:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lanes: dict[Lane, int] = {}
         self._totals: dict[str, int] | None = None
+        self._gate = threading.Lock()
         self._closed = False
         self._tell_from = 0.0
         # told of a lane that has new rows, in the caller's thread
@@ -90,8 +91,9 @@ class Outbox:
 
     def close(self) -> None:
         """Write what waits and close the file."""
-        self._closed = True
-        self._jobs.put(None)
+        with self._gate:
+            self._closed = True
+            self._jobs.put(None)
         self._writer.join()
         self._database.close()
 
@@ -173,10 +175,11 @@ class Outbox:
 
     def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Have the writer do it and wait for its commit."""
-        if self._closed:
-            raise OutboxUnavailable("the outbox is closed")
         job = _Job(work)
-        self._jobs.put(job)
+        with self._gate:  # behind the end mark nobody would do it, and its caller would wait for ever
+            if self._closed:
+                raise OutboxUnavailable("the outbox is closed")
+            self._jobs.put(job)
         job.done.acquire()
         if job.error is not None:
             raise job.error

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outbox's queue: its bounds, its end, its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from sammy_agent.outbox.channels import Lane, NewRow, Weight
+from sammy_agent.outbox.queue import Bounds, Outbox, OutboxUnavailable
+
+LANE = Lane("messages", "w1")
+
+
+def row(number: int, weight: Weight = Weight.SPEECH, size: int = 10) -> NewRow:
+    return NewRow(f"m{number}", json.dumps({"text": "x" * size}), weight)
+
+
+def test_whoever_adds_while_it_closes_is_kept_or_told_and_never_left_waiting(tmp_path: Path) -> None:
+    for attempt in range(20):
+        outbox = Outbox(str(tmp_path / f"{attempt}.db"))
+        outbox.add(LANE, [row(0)])
+        kept: list[int] = []
+
+        def add(first: int, outbox: Outbox = outbox, kept: list[int] = kept) -> None:
+            for number in range(first, first + 50):
+                try:
+                    outbox.add(LANE, [row(number)])
+                except OutboxUnavailable:
+                    return
+                kept.append(number)
+
+        callers = [threading.Thread(target=add, args=(first,), daemon=True) for first in (100, 200, 300)]
+        for caller in callers:
+            caller.start()
+        outbox.close()
+        for caller in callers:
+            caller.join(60)
+        assert not any(caller.is_alive() for caller in callers)
+        again = Outbox(str(tmp_path / f"{attempt}.db"))
+        assert again.totals()["rows"] == 1 + len(kept)
+        again.close()
+
+
+def test_beyond_its_bounds_the_oldest_of_the_lowest_weight_goes_and_is_counted(tmp_path: Path) -> None:
+    low, *_, high = sorted(Weight)
+    outbox = Outbox(str(tmp_path / "o.db"), Bounds(rows=5))
+    outbox.add(LANE, [row(0, high)])
+    outbox.add(LANE, [row(number, low) for number in range(1, 8)])
+    assert [one.id for one in outbox.head(LANE, 10)] == ["m0", "m4", "m5", "m6", "m7"]
+    totals = outbox.totals()
+    assert (totals["rows"], totals["dropped"]) == (5, 3)
+    outbox.close()
+
+
+def test_its_file_is_private_and_what_it_holds_outlives_it(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    outbox = Outbox(str(path))
+    outbox.add(LANE, [row(1), row(2)])
+    outbox.add(LANE, [row(2)])  # an id that is queued
+    assert {os.stat(tmp_path / name).st_mode & 0o777 for name in os.listdir(tmp_path)} == {0o600}
+    outbox.close()
+    again = Outbox(str(path))
+    assert [one.id for one in again.head(LANE, 10)] == ["m1", "m2"]
+    again.close()
+
+
+def test_a_damaged_file_is_kept_aside_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    path.write_bytes(b"no database at all " * 1000)
+    outbox = Outbox(str(path))
+    outbox.add(LANE, [row(1)])
+    assert str(path) in outbox.damage
+    assert [one.id for one in outbox.head(LANE, 10)] == ["m1"]
+    outbox.close()
