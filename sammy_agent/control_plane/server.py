@@ -21,6 +21,7 @@ from tornado import httpserver, netutil
 from sammy_agent import files
 from sammy_agent.control_plane import app
 from sammy_agent.control_plane.authority import Authority
+from sammy_agent.control_plane.handler import Parts
 from sammy_agent.control_plane.store import Store
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.errors import ControlPlaneError
@@ -97,7 +98,7 @@ def _only_one(folder: str) -> Iterator[None]:
 async def _serve(sockets: list[socket.socket], folder: str, url: str, names: Sequence[str]) -> None:
     authority = Authority(folder)
     store = Store(folder, create=True)
-    parts = app.Parts(store, Signer.open(folder), authority, url, _operator_token(folder))
+    parts = Parts(store, Signer.open(folder), authority, url, _operator_token(folder))
     own_names = _certificate_names(url, names)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
