@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the control plane remembers, in one SQLite file: nodes and the incidents they reported.
+"""What the control plane remembers, in one SQLite file: nodes and what they reported.
 
 The server and the verbs (`nodes`, `add-node`) open it at the same time, hence WAL and a busy timeout. Times are
 seconds since the epoch; words of the wire are made in `nodes`.
@@ -19,37 +19,58 @@ from sammy_agent import files
 from sammy_agent.errors import StoreUnusable
 
 FILE = "control-plane.db"
-SCHEMA_VERSION = 1
 PATIENCE = 5.0
-_SCHEMA = """
-CREATE TABLE nodes (
-    id TEXT PRIMARY KEY,
-    status TEXT NOT NULL DEFAULT 'creating',
-    created_at REAL NOT NULL,
-    updated_at REAL NOT NULL,
-    stale_after_s INTEGER NOT NULL DEFAULT 180,
-    last_heartbeat_at REAL,
-    ready_at REAL,
-    agent_version TEXT,
-    ip_address TEXT,
-    metrics TEXT,
-    provisioning TEXT,
-    boot_token_id TEXT,
-    boot_token_used_at REAL,
-    key_digest TEXT
-);
-CREATE TABLE incidents (
-    node_id TEXT NOT NULL,
-    incident_id TEXT NOT NULL,
-    received_at REAL NOT NULL,
-    level TEXT NOT NULL,
-    message TEXT NOT NULL,
-    source TEXT NOT NULL,
-    entry TEXT NOT NULL,
-    PRIMARY KEY (node_id, incident_id)
-);
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+# The n-th brings the schema from version n to n + 1; one that was released is never changed.
+MIGRATIONS = (
+    (
+        """CREATE TABLE nodes (
+            id TEXT PRIMARY KEY,
+            status TEXT NOT NULL DEFAULT 'creating',
+            created_at REAL NOT NULL,
+            updated_at REAL NOT NULL,
+            stale_after_s INTEGER NOT NULL DEFAULT 180,
+            last_heartbeat_at REAL,
+            ready_at REAL,
+            agent_version TEXT,
+            ip_address TEXT,
+            metrics TEXT,
+            provisioning TEXT,
+            boot_token_id TEXT,
+            boot_token_used_at REAL,
+            key_digest TEXT
+        )""",
+        """CREATE TABLE incidents (
+            node_id TEXT NOT NULL,
+            incident_id TEXT NOT NULL,
+            received_at REAL NOT NULL,
+            level TEXT NOT NULL,
+            message TEXT NOT NULL,
+            source TEXT NOT NULL,
+            entry TEXT NOT NULL,
+            PRIMARY KEY (node_id, incident_id)
+        )""",
+        "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    ),
+    (
+        # where the node's own server listens
+        "ALTER TABLE nodes ADD COLUMN agent_port INTEGER",
+        """CREATE TABLE workspaces (
+            id TEXT PRIMARY KEY, node_id TEXT NOT NULL, session_id TEXT, created_at REAL NOT NULL)""",
+        # SAM's rows; message_id is what makes a message the same when it comes again
+        """CREATE TABLE messages (
+            workspace_id TEXT NOT NULL, message_id TEXT NOT NULL, session_id TEXT NOT NULL, role TEXT NOT NULL,
+            content TEXT NOT NULL, tool_metadata TEXT, origin TEXT, timestamp TEXT NOT NULL, sequence INTEGER,
+            received_at REAL NOT NULL, PRIMARY KEY (workspace_id, message_id))""",
+        """CREATE TABLE boot_log (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, node_id TEXT NOT NULL, workspace_id TEXT, entry_id TEXT NOT NULL,
+            step TEXT NOT NULL, status TEXT NOT NULL, message TEXT NOT NULL, detail TEXT, timestamp TEXT NOT NULL,
+            received_at REAL NOT NULL, UNIQUE (node_id, entry_id))""",
+        # debug packages that nodes pushed; the content is a file beside the store
+        """CREATE TABLE artifacts (
+            node_id TEXT NOT NULL, incident_id TEXT NOT NULL, artifact_id TEXT NOT NULL, status TEXT NOT NULL,
+            declared TEXT NOT NULL, received_at REAL NOT NULL, PRIMARY KEY (node_id, incident_id, artifact_id))""",
+    ),
+)
 
 
 class Store:
@@ -72,12 +93,12 @@ class Store:
     def _migrate(self, path: str) -> None:
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA_VERSION:
+            if version > len(MIGRATIONS):
                 raise StoreUnusable(f"{path} was written by a later version of sammy-agent", "Install that version")
-            if version == 0:
-                for statement in _SCHEMA.split(";"):
+            for statements in MIGRATIONS[version:]:
+                for statement in statements:
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
