@@ -14,6 +14,7 @@ from sammy_agent.contact import Contact, iso
 from sammy_agent.events.store import EventStore
 from sammy_agent.guard import Guard
 from sammy_agent.identity import Identity
+from sammy_agent.inbound import Inbound
 from sammy_agent.notify import notify
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning, Watcher
@@ -33,6 +34,7 @@ class Reporting:
         self.identity = Identity(places, loaded)
         self.identity.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
+        self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
         self.guard = Guard()
         # before the first connection: of older ones the kernel says nothing
         self.monitor = NetworkMonitor(self._network_heard)
@@ -103,6 +105,7 @@ class Reporting:
             "node_id": self.config.node_id,
             "control_plane_url": self.config.url,
             "contact": self.contact.snapshot(),
+            "inbound": self.inbound.snapshot(),
             "token": self._token(),
             "ready": self.ready.snapshot(),
             "errors": self.errors.snapshot(),
