@@ -26,7 +26,7 @@ from sammy_agent.errors import AgentError
 from sammy_agent.events.store import EventStore
 from sammy_agent.notify import notify, watchdog_seconds
 from sammy_agent.places import Places
-from sammy_agent.provisioning import Watcher
+from sammy_agent.provisioning import Watcher, this_boot
 from sammy_agent.worker import Worker
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Agent:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._store = EventStore(places.events)
+        self._store = EventStore(places.events, boot_id=this_boot())
         self._watcher: Watcher | None = None
         self._reporting: Reporting | None = None
         self._config_problem: Cause | None = None
@@ -184,7 +184,7 @@ class Agent:
             "config_problem": asdict(self._config_problem) if self._config_problem else None,
             **(reporting.snapshot() if reporting else {}),
             "provisioning": watcher.level.summary() if watcher else {"phase": "waiting"},
-            "store": {"problem": watcher.store_problem if watcher else ""},
+            "store": {"problem": watcher.store_problem if watcher else "", "damage": self._store.damage},
             "network_changes": self._changes,
         }
 

@@ -19,7 +19,8 @@
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
      "provisioning": {"phase": "waiting|provisioning|ended", "outcome": "ready", "reason": "", "runId": "…"},
-     "store": {"problem": ""},
+     "store": {"problem": "",                                      why events cannot be kept now
+               "damage": ""},                                      what was found damaged, and where it lies
      "network_changes": ["docker-restart", …]}                      the last 100
 """
 

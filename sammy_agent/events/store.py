@@ -1,49 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The event store: runs and their steps in SQLite, fed from the state file and the run records.
+"""The event store: what happened on this node, and its runs, in SQLite; one connection writes.
 
-An event's id is made from what it is (run, step, attempt, status), so feeding the same record again adds nothing and
-no event is lost to a clash of empty ids, which once left SAM a single row of its first boot. Order is `seq`.
+An event has a key where it may be told twice (a step's is run, step, attempt and status, from records that are fed
+again and again); the store gives every event its number, and no event is lost to a clash of ids made elsewhere, which
+once left SAM a single row of its first boot. Order is `seq`, which never falls back, not even after a damaged file.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
-from sammy_agent.database import Database
+from cc_sammy.contract.fields import Outcome
+from cc_sammy.contract.state import RunRecord
+from sammy_agent import moment, retention
+from sammy_agent.database import Database, number_from_the_clock
+from sammy_agent.events import reading
+from sammy_agent.events.event import NewEvent
+from sammy_agent.events.reading import Wanted
+from sammy_agent.events.steps import events_of
+from sammy_agent.retention import MIB, Retention
 
-LOG = logging.getLogger(__name__)
-_COLUMNS = (
-    "id", "created_at", "run_id", "boot_id", "level", "type", "step", "status", "duration_ms", "attempt", "message",
-)  # fmt: skip
 MIGRATIONS = (
     (
+        # `store` makes ids of two stores differ when the clock fell back between them
+        "CREATE TABLE store (id INTEGER NOT NULL)",
+        """CREATE TABLE events (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, created_at INTEGER NOT NULL, boottime_us INTEGER NOT NULL,
+            boot_id TEXT NOT NULL, level TEXT NOT NULL, type TEXT NOT NULL, message TEXT NOT NULL,
+            run_id TEXT NOT NULL, step TEXT NOT NULL, status TEXT NOT NULL, attempt INTEGER, duration_us INTEGER,
+            detail TEXT, key TEXT UNIQUE)""",
+        "CREATE INDEX events_by_type ON events (type, seq)",
+        "CREATE INDEX events_by_run ON events (run_id, seq) WHERE run_id != ''",
         """CREATE TABLE runs (
             run_id TEXT PRIMARY KEY, boot_id TEXT NOT NULL, instance_id TEXT NOT NULL, wall_clock TEXT NOT NULL,
             outcome TEXT NOT NULL, reason TEXT NOT NULL, duration_ms REAL, document TEXT NOT NULL, reported_at TEXT)""",
-        """CREATE TABLE events (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL,
-            run_id TEXT NOT NULL, boot_id TEXT NOT NULL, level TEXT NOT NULL, type TEXT NOT NULL, step TEXT NOT NULL,
-            status TEXT NOT NULL, duration_ms REAL, attempt INTEGER NOT NULL, message TEXT NOT NULL)""",
-        "CREATE INDEX events_by_type ON events (type, seq)",
-        "CREATE INDEX events_by_run ON events (run_id, seq)",
     ),
 )
+# Runs whose record is kept whole; of older ones only that they were, so that a record fed again is known.
+RUNS_WHOLE, RUNS_KNOWN = 1000, 20_000
+KEPT = Retention(days=30, rows=100_000, bytes=64 * MIB)
+# So many new rows at the most between two looks at the bounds.
+LOOK_EVERY = 500
 
 
 class EventStore:
-    """One file, opened when first needed, so that a disk that is full at the start only delays it. Thread-safe."""
+    """One file, opened when first needed, so that a disk that is full at the start only delays it. Thread-safe.
 
-    def __init__(self, path: str) -> None:
+    Reading waits for no writer. `boot_id` is the present boot's.
+    """
+
+    def __init__(self, path: str, keep: Retention = KEPT, boot_id: str = "") -> None:
         self.path = path
-        self._database = Database(path, MIGRATIONS)
+        self._keep, self._boot_id = keep, boot_id
+        self._database = Database(path, MIGRATIONS, shrinks=True)
+        self._since_look = 0
 
     def __repr__(self) -> str:
-        return f"<EventStore {self._database.path}>"
+        return f"<EventStore {self.path}>"
 
     def close(self) -> None:
         """Close the file."""
@@ -54,9 +71,23 @@ class EventStore:
         """Say what was found damaged, and where it lies."""
         return self._database.damage
 
+    @property
+    def damages(self) -> int:
+        """How often the file was begun anew because it was damaged; what was in it is to be fed again."""
+        return self._database.damages
+
+    def on_damage(self, told: Callable[[str], None]) -> None:
+        """Have damage told, in the thread that met it; `told` must not wait for the store."""
+        self._database.on_damage = told
+
     def snapshot(self, path: str) -> None:
         """Write a consistent copy, by SQLite's backup, while others go on writing. sqlite3.Error."""
         self._database.snapshot(path)
+
+    def add(self, events: Sequence[NewEvent]) -> int:
+        """Keep events, all or none; return how many are new: one whose key is known is passed over. sqlite3.Error."""
+        with self._database.transaction() as db:
+            return self._insert(db, events)
 
     def add_run(self, record: RunRecord) -> bool:
         """Keep a run as it is now, with an event for each step that began or ended.
@@ -64,23 +95,22 @@ class EventStore:
         :return: whether it was kept; a run that ended is not overwritten by an older record of it.
         :raises sqlite3.Error: the store cannot be written.
         """
+        document = record.to_json()
         with self._database.transaction() as db:
-            known = db.execute("SELECT outcome FROM runs WHERE run_id=?", (record.run_id,)).fetchone()
-            if known is not None and known[0] != Outcome.RUNNING.value and record.outcome is Outcome.RUNNING:
-                return False
+            known = db.execute("SELECT outcome, document FROM runs WHERE run_id=?", (record.run_id,)).fetchone()
+            if known is not None and known[0] != Outcome.RUNNING.value:
+                if record.outcome is Outcome.RUNNING:
+                    return False
+                if known[1] in ("", document):
+                    return True  # its events may be given up already; they do not come back as the newest
             db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (run_id) DO UPDATE SET "
                 "outcome=excluded.outcome, reason=excluded.reason, duration_ms=excluded.duration_ms, "
                 "document=excluded.document",
                 (record.run_id, record.boot_id, record.instance_id, record.wall_clock, record.outcome.value,
-                 record.reason, record.duration_ms, record.to_json()),
+                 record.reason, record.duration_ms, document),
             )  # fmt: skip
-            for row in _events(record):
-                db.execute(
-                    f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-                    "ON CONFLICT (id) DO NOTHING",
-                    row,
-                )
+            self._insert(db, list(events_of(record)))
         return True
 
     def unreported_failures(self) -> list[RunRecord]:
@@ -98,42 +128,57 @@ class EventStore:
         with self._database.transaction() as db:
             db.execute("UPDATE runs SET reported_at=? WHERE run_id=?", (now, run_id))
 
-    def events(self, limit: int = 100) -> list[dict[str, Any]]:
-        """Return the newest events, newest first. sqlite3.Error."""
+    def events(
+        self,
+        limit: int = 100,
+        *,
+        before_seq: int | None = None,
+        level: str | None = None,
+        type_prefix: str = "",
+        **more: Any,
+    ) -> list[dict[str, Any]]:
+        """Return the newest events, newest first; `reading.Wanted` says what each argument does.
+
+        :raises sqlite3.Error: the file cannot be read.
+        :raises StoreUnusable: another version wrote it.
+        :raises ValueError: there is no such level.
+        """
+        return self.wanted(Wanted(limit, before_seq=before_seq, level=level, type_prefix=type_prefix, **more))
+
+    def wanted(self, what: Wanted) -> list[dict[str, Any]]:
+        """Return events, as `events` does."""
+        with self._database.reading() as db:
+            return [] if db is None else reading.select(db, what)
+
+    def trim(self) -> int:
+        """Hold the bounds now; return how many events were given up. sqlite3.Error."""
         with self._database.transaction() as db:
-            cursor = db.execute("SELECT * FROM events ORDER BY seq DESC LIMIT ?", (limit,))
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            return self._trim(db)
 
+    def _insert(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> int:
+        if db.execute("SELECT 1 FROM store").fetchone() is None:
+            db.execute("INSERT INTO store VALUES (?)", (secrets.randbelow(1 << 12),))
+            number_from_the_clock(db, "events")
+        before = db.total_changes
+        db.executemany(
+            f"INSERT INTO events ({', '.join(NewEvent._fields)}) VALUES ({', '.join('?' * len(NewEvent._fields))}) "
+            "ON CONFLICT (key) DO NOTHING",
+            events,
+        )
+        added = db.total_changes - before
+        self._since_look += added
+        if self._since_look >= LOOK_EVERY:
+            self._trim(db)
+        return added
 
-def _events(record: RunRecord) -> Iterator[tuple[object, ...]]:
-    for step in record.steps:
-        if step.started is not None and step.status is not Status.SKIPPED:
-            yield _row(record, step, Status.STARTED, step.started)
-        if step.status in (Status.COMPLETED, Status.FAILED, Status.SKIPPED):
-            began = record.started if step.started is None else step.started
-            yield _row(record, step, step.status, began + (step.duration_ms or 0.0) / 1000)
-
-
-def _row(record: RunRecord, step: StepRecord, status: Status, boottime: float) -> tuple[object, ...]:
-    ended = status is not Status.STARTED
-    message = f"{step.name} {status.value}" + (f": {step.reason}" if ended and step.reason else "")
-    return (
-        f"{record.run_id}/{step.name}/{step.attempt}/{status.value}",
-        _wall_clock(record, boottime),
-        record.run_id,
-        record.boot_id,
-        ("error" if step.required else "warn") if status is Status.FAILED else "info",
-        f"provision.{step.name}",
-        step.name,
-        status.value,
-        step.duration_ms if ended else None,
-        step.attempt,
-        message,
-    )
-
-
-def _wall_clock(record: RunRecord, boottime: float) -> str:
-    """Return a time of CLOCK_BOOTTIME by the wall clock that the run began with."""
-    began = datetime.fromisoformat(record.wall_clock)
-    return (began + timedelta(seconds=boottime - record.started)).isoformat(timespec="milliseconds")
+    def _trim(self, db: sqlite3.Connection) -> int:
+        self._since_look = 0
+        # a failed run that the control plane has not heard of stays, whatever its age
+        reported = "(outcome != 'failed' OR reported_at IS NOT NULL)"
+        newest = "(SELECT run_id FROM runs ORDER BY run_id DESC LIMIT ?)"
+        db.execute(
+            f"UPDATE runs SET document='', reason='' WHERE document != '' AND {reported} AND run_id NOT IN {newest}",
+            (RUNS_WHOLE,),
+        )
+        db.execute(f"DELETE FROM runs WHERE {reported} AND run_id NOT IN {newest}", (RUNS_KNOWN,))
+        return retention.trim(db, "events", self._keep, moment.now(), self._boot_id)

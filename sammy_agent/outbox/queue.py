@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sammy_agent.database import Database
+from sammy_agent.database import Database, number_from_the_clock
 from sammy_agent.errors import AgentError
 from sammy_agent.outbox.channels import CHANNELS, Lane, NewRow, Row, Weight, take
 
@@ -204,7 +204,7 @@ class Outbox:
             with self._database.transaction() as db:
                 if self._totals is None:
                     self._totals = dict(db.execute("SELECT * FROM totals"))
-                    self._begin_numbers(db)
+                    number_from_the_clock(db, "rows")  # the wire's `sequence`
                 for job in jobs:
                     job.result = job.work(db)
                 dropped = self._hold_bounds(db)
@@ -218,11 +218,6 @@ class Outbox:
                 job.done.release()
         if dropped:
             self._tell(dropped)
-
-    def _begin_numbers(self, db: sqlite3.Connection) -> None:
-        """Begin a new file's numbers at the clock: `sequence` must not fall back after a damaged file."""
-        if db.execute("SELECT 1 FROM sqlite_sequence WHERE name='rows'").fetchone() is None:
-            db.execute("INSERT INTO sqlite_sequence VALUES ('rows', ?)", (int(time.time() * 1000),))
 
     def _insert(self, db: sqlite3.Connection, lane: Lane, sized: Sequence[tuple[NewRow, int]]) -> None:
         number = self._lanes.get(lane)

@@ -267,6 +267,7 @@ def test_a_damaged_store_is_begun_anew(plane: ControlPlane, node: Agent) -> None
     node.start()
     wait_for(lambda: plane.nodes()["n1"]["incidents"], "the failure to be reported all the same")
     assert node.path("/var/lib/sammy/agent/events.db.damaged").exists()
+    assert "it is kept as" in node.status()["store"]["damage"]
 
 
 def test_a_damaged_state_file_is_not_ready(plane: ControlPlane, node: Agent) -> None:

@@ -109,8 +109,9 @@ def test_the_store_takes_the_same_record_many_times(store: EventStore) -> None:
         ("firewall", "started", "info"),
     ]
     assert [event["seq"] for event in events] == sorted({event["seq"] for event in events})
-    assert events[3]["created_at"] == "2026-11-24T00:00:01.750+00:00", "the step's own end, by the run's clock"
-    assert events[3]["duration_ms"] == 250.0 and events[3]["message"] == "docker failed: no dockerd"
+    assert events[3]["created_at"] == 1_795_478_401_750_000, "the step's own end, by the run's clock"
+    assert events[3]["boottime_us"] == 11_750_000
+    assert events[3]["duration_us"] == 250_000 and events[3]["message"] == "docker failed: no dockerd"
 
 
 def test_a_second_attempt_is_another_event(store: EventStore) -> None:
