@@ -19,6 +19,7 @@ from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import RunRecord, StepRecord
 from cc_sammy.errors import ConfigError, ProvisioningFailed, SammyError
 from cc_sammy.events import DEBUG, ERROR, NOTICE, WARNING, Journal, Lane
+from cc_sammy.history import History
 from cc_sammy.host import Host
 from cc_sammy.plan import Step
 from cc_sammy.runner import Runner, judge
@@ -147,6 +148,7 @@ class Teller:
     def __init__(self, host: Host, record: RunRecord, lane: Lane) -> None:
         self._host, self._record, self._lane = host, record, lane
         self._journal = Journal()
+        self.history = History(host, f"{paths.RUNS}/{record.run_id}.json")
         self._sequence = 0
 
     def run_started(self) -> None:
@@ -217,12 +219,14 @@ class Teller:
         record.journal_lost = self._journal.lost
         self._write_state()
         self._write_history()
+        self.history.flush()
 
     def config_invalid(self, error: ConfigError) -> None:
         """Nothing was done: say why, everywhere."""
         self._record.duration_ms = 0.0
         self._write_state()
         self._write_history()
+        self.history.flush()
         self._send(str(error), ERROR, {"MESSAGE_ID": fields.CONFIG_INVALID, "SAMMY_EVENT": "provision.config"})
         self._journal.flush()
 
@@ -256,20 +260,17 @@ class Teller:
         self._journal.send(message, priority, {**own, **more})
 
     def _write_state(self) -> None:
-        self._write(paths.STATE, self._record, sync=False)
+        """Write the level; a full disk must not stop a boot, and this file is on a tmpfs."""
+        try:
+            self._host.write_text(paths.STATE, self._record.to_json())
+        except (OSError, SammyError) as error:
+            LOG.debug("sammy: could not write %s: %s", paths.STATE, error)
 
     def _write_history(self) -> None:
         record = self._record
         if record.duration_ms is None:
             record = replace(record, outcome=Outcome.RUNNING, reason="")
-        self._write(f"{paths.RUNS}/{record.run_id}.json", record, sync=True)
-
-    def _write(self, path: str, record: RunRecord, *, sync: bool) -> None:
-        """Write the record; a full disk must not stop a boot, and the state file is on a tmpfs."""
-        try:
-            self._host.write_text(path, record.to_json(), sync=sync)
-        except (OSError, SammyError) as error:
-            LOG.debug("sammy: could not write %s: %s", path, error)
+        self.history.write(record.to_json())
 
 
 def _summary(step: StepRecord) -> str:

@@ -231,6 +231,7 @@ def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_on
     teller = Teller(host, record, Lane(None))
     teller.settled()
     teller.ended(record.steps[0])
+    teller.history.flush()
 
     def outcomes() -> list[str]:
         return [json.loads(host.files[path])["outcome"] for path in (paths.STATE, f"{paths.RUNS}/r.json")]
