@@ -44,7 +44,7 @@ class Usage:
 
 
 class Child(subprocess.Popen[bytes]):
-    """A command whose end is taken with wait4, which tells what it used; `communicate` ends in this `wait`."""
+    """A command whose end is taken with wait4, which tells what it used."""
 
     usage: Usage | None = None
 
@@ -59,6 +59,10 @@ class Child(subprocess.Popen[bytes]):
             time.sleep(min(pause, left))
             pause = min(pause * 2, LONGEST_LOOK)
         return self.returncode
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended; its children may live on."""
+        return self.returncode is not None or self._reap(os.WNOHANG)
 
     def _reap(self, options: int) -> bool:
         pid, status, used = os.wait4(self.pid, options)

@@ -60,6 +60,15 @@ class CommandTimeout(SammyError):
         )
 
 
+class Stopped(SammyError):
+    """The run was stopped from outside; its commands were ended with it."""
+
+    code = "stopped"
+
+    def __init__(self, argv: Sequence[str]) -> None:
+        super().__init__(f"{' '.join(argv[:3])} was ended, for the run was stopped from outside")
+
+
 class StepFailed(SammyError):
     """A step could not reach its goal."""
 

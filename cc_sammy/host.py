@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -18,7 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cc_sammy.accounting import Child, Ledger, Usage
-from cc_sammy.errors import CommandFailed, CommandTimeout
+from cc_sammy.children import Children, Conversation, kill
+from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
 
 # cloud-init's unit may have any PATH; C.UTF-8 keeps messages in the words our errors look for.
 ENVIRONMENT = {
@@ -47,16 +47,27 @@ class Host:
         on_output: Callable[[str], None] | None = None,
         ledger: Ledger | None = None,
         deadline: float | None = None,
+        children: Children | None = None,
     ) -> None:
         self._on_output = on_output
         self._deadline = deadline
+        self._children = children or Children()
         self.ledger = ledger or Ledger()
         self.usage: Usage | None = None  # of the commands run by this host, which is one step's; None: it ran none
         self.results: dict[str, str] = {}  # what the step got, for its record: an image's digest by its name
 
     def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
         """Return the same host for one step: its lines go to `on_output`, no command outlives `seconds`."""
-        return Host(on_output, self.ledger, time.monotonic() + seconds)
+        return Host(on_output, self.ledger, time.monotonic() + seconds, self._children)
+
+    def stop(self) -> None:
+        """End every command of every step; those that would begin from now on fail, but what tidies up."""
+        self._children.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run was stopped from outside."""
+        return self._children.stopped.is_set()
 
     def boottime(self) -> float:
         """Return seconds since the kernel started, suspend included (CLOCK_BOOTTIME)."""
@@ -68,8 +79,12 @@ class Host:
             self._on_output(line)
 
     def sleep(self, seconds: float) -> None:
-        """Sleep; here so that tests need not."""
-        time.sleep(seconds)
+        """Sleep; here so that tests need not.
+
+        :raises Stopped: in a step, as soon as the run is stopped from outside.
+        """
+        if self._children.stopped.wait(seconds) and self._deadline is not None:
+            raise Stopped(["sleep"])
 
     def run(
         self,
@@ -89,6 +104,7 @@ class Host:
         :param tidying: it puts something back, and has its time also when the step's is over.
         :raises CommandFailed: status other than 0, or no such program, with `check`.
         :raises CommandTimeout: the deadline passed.
+        :raises Stopped: the run was stopped from outside before the command had ended.
         """
         try:
             process = Child(
@@ -107,19 +123,19 @@ class Host:
         before = time.monotonic()
         if self._deadline is not None and not tidying:
             timeout = max(0.1, min(timeout, self._deadline - before))
+        talk = Conversation(process, (input or "").encode(), None if quiet else self._on_output)
         try:
-            raw_out, raw_err = process.communicate(input.encode() if input is not None else None, timeout=timeout)
+            with self._children.listed(process, tidying=tidying):
+                talk.hold(before + timeout)
         except subprocess.TimeoutExpired as expired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            said = process.communicate()  # all of it, what came before the deadline too
-            tail = b"".join(said).decode(errors="replace")
-            raise CommandTimeout(argv, time.monotonic() - before, tail) from expired
+            kill(process)
+            talk.finish()
+            raise CommandTimeout(argv, time.monotonic() - before, "".join(talk.said)) from expired
         finally:
             self._book(argv[0], process.usage or Usage())
-        out, err = raw_out.decode(errors="replace"), raw_err.decode(errors="replace")
-        for line in () if quiet else (out + err).splitlines():
-            self.tell(line)
+        if process.returncode < 0 and self.is_stopped and not tidying:
+            raise Stopped(argv)
+        out, err = talk.said
         if check and process.returncode != 0:
             raise CommandFailed(argv, process.returncode, out + err)
         return CommandResult(tuple(argv), process.returncode, out, err)

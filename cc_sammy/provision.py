@@ -81,11 +81,13 @@ def provision(
     _choose_mirror(host, config)
     beacon = Beacon(host, config, record)
     beacon.began()
-    Runner(steps, host, config, record, teller).run()
-    record.outcome, record.reason = judge(record)
-    record.own_cpu_ms = round((time.process_time() - cpu_before) * 1000, 1)
-    record.children_cpu_ms = {name: round(ms, 1) for name, ms in sorted(host.ledger.cpu_ms.items())}
-    teller.run_ended()
+    try:
+        Runner(steps, host, config, record, teller).run()
+    finally:  # a run that is stopped from outside has its verdict too
+        record.outcome, record.reason = judge(record)
+        record.own_cpu_ms = round((time.process_time() - cpu_before) * 1000, 1)
+        record.children_cpu_ms = {name: round(ms, 1) for name, ms in sorted(host.ledger.cpu_ms.items())}
+        teller.run_ended()
     if record.outcome is Outcome.FAILED:
         beacon.failed()
     return record

@@ -7,9 +7,11 @@ a step.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -18,11 +20,12 @@ from cc_sammy.accounting import Usage
 from cc_sammy.config import Config
 from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
-from cc_sammy.errors import SammyError
+from cc_sammy.errors import SammyError, Stopped
 from cc_sammy.host import Host
 from cc_sammy.plan import Step, blocked_by, is_settled, startable
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds
+LAST_WORDS = 10.0  # seconds that a run which is stopped waits for its steps: they may still put something back
 
 
 class Observer(Protocol):
@@ -118,7 +121,18 @@ class Runner:
         return f"<Runner {len(self._running)} running, {len(self._steps)} steps>"
 
     def run(self) -> None:
-        """Run all steps to their end; the record holds what came of them."""
+        """Run all steps to their end; the record holds what came of them.
+
+        :raises BaseException: what stopped the run from outside (cloud-init makes SystemExit of a SIGTERM); no command
+            is left then, and the record says so.
+        """
+        try:
+            self._run()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _run(self) -> None:
         while True:
             self._fail_blocked()
             self._start_startable()
@@ -127,14 +141,29 @@ class Runner:
             if not self._settled and is_settled(self._steps, self._statuses(), self._config):
                 self._settled = True
                 self._observer.settled()
-            news = self._news.get()
-            if isinstance(news, _Ended):
-                self._finish(news)
-            else:
-                record = self._record.step(news.step.name)
-                record.attempt = news.number + 1
-                record.first = record.first or news.last.record()
-                self._observer.again(record, news.last.reason, news.pause)
+            self._take(self._news.get())
+
+    def _take(self, news: _Ended | _Again) -> None:
+        if isinstance(news, _Ended):
+            self._finish(news)
+        else:
+            record = self._record.step(news.step.name)
+            record.attempt = news.number + 1
+            record.first = record.first or news.last.record()
+            self._observer.again(record, news.last.reason, news.pause)
+
+    def _stop(self) -> None:
+        """End what runs, hear how it ended, and say of every other step that it did not come to it."""
+        self._host.stop()
+        end = time.monotonic() + LAST_WORDS
+        with contextlib.suppress(queue.Empty):
+            while self._running and (left := end - time.monotonic()) > 0:
+                self._take(self._news.get(timeout=left))
+        for record in self._record.steps:
+            if record.status in (Status.PENDING, Status.STARTED):
+                word = "not begun" if record.status is Status.PENDING else "not ended"
+                record.status, record.reason = Status.FAILED, f"{word}: the run was stopped from outside"
+                self._observer.ended(record)
 
     def _statuses(self) -> dict[str, Status]:
         return {step.name: step.status for step in self._record.steps}
@@ -158,8 +187,8 @@ class Runner:
             record = self._record.step(step.name)
             begun = self._host.boottime()
             record.status, record.started = Status.STARTED, begun
-            self._running[step.name] = step
             self._observer.started(record)
+            self._running[step.name] = step
             work = threading.Thread(target=self._work, args=(step, begun), name=f"sammy-{step.name}", daemon=True)
             work.start()
 
@@ -185,11 +214,12 @@ class Runner:
                 # An attempt cut short by the deadline says little; the one before it met the cause.
                 last = replace(last, reason=f"{last.reason}; the attempt before: {before}")
             pause = pause_before(number + 1)
-            over = number > step.retries or host.boottime() + pause > ends
+            over = number > step.retries or host.boottime() + pause > ends or host.is_stopped
             if last.status is not Status.FAILED or not last.passing or over:
                 break
             self._news.put(_Again(step, last, number, pause))
-            host.sleep(pause)
+            with contextlib.suppress(Stopped):
+                host.sleep(pause)
             number, before = number + 1, last.reason.partition("; the attempt before: ")[0]
         self._news.put(_Ended(step, last, number, host.boottime() - begun, host.usage, dict(host.results)))
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
+import queue
+import threading
+from collections.abc import Sequence
 
 from cc_sammy import docker as engine
 from cc_sammy.config import Config
@@ -36,12 +38,38 @@ def run(host: Host, config: Config) -> None:
     """Pull the missing images side by side; fail with every one that could not be had."""
     engine.wait(host)
     absent = [name for name in config.image_prepull.images if engine.digest(name) is None]
-    with concurrent.futures.ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        pulls = [pool.submit(engine.pull, name, float(config.step_deadline), host.tell) for name in absent]
-        failures = [failure for pull in pulls if (failure := pull.exception()) is not None]
+    failures = _pull(host, absent, float(config.step_deadline))
     if failures:
         passing = any(getattr(failure, "passing", True) for failure in failures)
         raise StepFailed("; ".join(map(str, failures)), "Look at the image's name and its registry", passing=passing)
+
+
+def _pull(host: Host, names: Sequence[str], seconds: float) -> list[Exception]:
+    """Pull the images side by side; return what went wrong.
+
+    Threads of our own: an executor's are joined when the process ends, also when it is to end at once.
+    """
+    left: queue.SimpleQueue[str] = queue.SimpleQueue()
+    failures: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    for name in names:
+        left.put(name)
+
+    def work() -> None:
+        while True:
+            try:
+                name = left.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                engine.pull(name, seconds, host.tell)
+            except Exception as error:
+                failures.put(error)
+            else:
+                failures.put(None)
+
+    for _ in range(min(AT_ONCE, len(names))):
+        threading.Thread(target=work, name="sammy-pull", daemon=True).start()
+    return [failure for _ in names if (failure := failures.get()) is not None]
 
 
 # After Docker's restart, which would cut the pulls, and the metadata block: what readiness waits for goes first.

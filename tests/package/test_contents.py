@@ -13,7 +13,7 @@ import pytest
 from tests.package.chroot import TOP
 
 MODULES = "usr/lib/python3/dist-packages/"
-COMMON = ("__init__", "accounting", "config", "errors", "host", "sources")
+COMMON = ("__init__", "accounting", "children", "config", "errors", "host", "sources")
 COMMON_FOLDERS = ("cli", "contract", "firewall")
 
 

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cc_sammy import accounting
 from cc_sammy.accounting import Usage
-from cc_sammy.errors import CommandFailed, CommandTimeout
+from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
 from cc_sammy.host import FakeHost, Host
 
 
@@ -111,3 +114,75 @@ def test_a_killed_command_is_booked_too() -> None:
 def test_a_command_that_closes_its_output_and_stays_is_killed_at_its_deadline() -> None:
     with pytest.raises(CommandTimeout, match="killed after"):
         Host().run(["sh", "-c", "exec >&- 2>&-; sleep 1000"], timeout=0.5)
+
+
+def told(seconds: float = 60.0) -> tuple[Host, list[str]]:
+    lines: list[str] = []
+    return Host().for_step(lines.append, seconds), lines
+
+
+def test_a_line_is_told_while_its_command_still_runs(tmp_path: Path) -> None:
+    seen = threading.Event()
+    host = Host().for_step(lambda line: seen.set() if line == "first" else None, 60.0)
+    # It ends only after its first line has been told.
+    script = f"echo first; until [ -e {tmp_path}/go ]; do sleep 0.01; done; printf last"
+    threading.Thread(target=lambda: (seen.wait(30), (tmp_path / "go").touch())).start()
+    assert host.run(["sh", "-c", script], timeout=30).stdout == "first\nlast"
+
+
+def test_every_line_is_told_once_also_of_a_command_that_fails_or_is_killed() -> None:
+    for script, error in (("exit 0", None), ("exit 1", CommandFailed), ("sleep 1000", CommandTimeout)):
+        host, lines = told()
+        with contextlib.ExitStack() as stack:
+            if error is not None:
+                stack.enter_context(pytest.raises(error))
+            host.run(["sh", "-c", f"echo a; printf 'b\\nc'; {script}"], timeout=1)
+        assert lines == ["a", "b", "c"]
+
+
+def test_a_long_input_and_a_long_output_do_not_wait_for_each_other() -> None:
+    text = "a line of the input\n" * 50_000
+    assert Host().run(["cat"], input=text).stdout == text
+    assert Host().run(["true"], input=text).stdout == ""  # it reads nothing of it
+
+
+def test_a_daemon_that_keeps_the_pipe_does_not_hold_its_step() -> None:
+    begun = time.monotonic()
+    said = Host().run(["sh", "-c", "sleep 1000 & echo $!"], timeout=100).stdout
+    os.kill(int(said), 9)
+    assert time.monotonic() - begun < 50
+
+
+def test_a_stopped_run_has_no_command_left_and_begins_none_but_what_tidies_up(tmp_path: Path) -> None:
+    whole = Host()
+    host = whole.for_step(lambda line: None, 600.0)
+    ended: list[Exception] = []
+
+    def work() -> None:
+        try:
+            host.run(["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; wait"], timeout=500)
+        except Stopped as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    whole.stop()
+    thread.join(30)
+    assert [str(error).partition(",")[0] for error in ended] == [
+        "sh -c sleep 1000 & echo $! > " + f"{tmp_path}/pid; wait was ended"
+    ]
+    pid = int((tmp_path / "pid").read_text())
+    until(lambda: not _lives(pid))
+    with pytest.raises(Stopped):
+        host.run(["sleep", "1000"])
+    with pytest.raises(Stopped):
+        host.sleep(1000)
+    assert host.run(["echo", "back"], tidying=True).stdout == "back\n"
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +212,40 @@ def test_readiness_waits_for_a_step_in_the_background_only_where_it_is_required(
     background = replace(step("b", after=("a",)), section="image_prepull", awaited=False)
     _, listener = run(step("a"), background, user={"image_prepull": {"required": required}})
     assert listener.told == [("a", "started"), ("a", "completed"), *told]
+
+
+def test_a_run_that_is_stopped_leaves_no_command_and_says_of_each_step_how_far_it_came(tmp_path: Path) -> None:
+    def long(host: Host, loaded: config.Config) -> None:
+        host.run(["sh", "-c", f"sleep 1000 & echo $! > {tmp_path}/pid; wait"], timeout=500)
+
+    class Stopping(Listener):
+        """SIGTERM as cloud-init makes it: an exception in the thread that coordinates."""
+
+        def output(self, step: str, line: str) -> None:
+            raise AssertionError
+
+        def started(self, step: StepRecord) -> None:
+            super().started(step)
+            if step.name == "b":
+                while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+                    time.sleep(0.01)
+                raise SystemExit(1)
+
+    steps = (step("a", long, retries=2), step("b"), step("c", after=("a",)))
+    record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord(one.name) for one in steps])
+    listener = Stopping()
+    with pytest.raises(SystemExit):
+        Runner(steps, Host(), CONFIG, record, listener).run()
+    assert [one.status for one in record.steps] == [Status.FAILED] * 3
+    assert "was ended, for the run was stopped from outside" in record.step("a").reason
+    assert record.step("b").reason == "not ended: the run was stopped from outside"
+    assert record.step("c").reason == "not begun: the run was stopped from outside"
+    assert judge(record)[0] is Outcome.FAILED
+    pid = (tmp_path / "pid").read_text().strip()
+    end = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_images_come_last_and_nothing_that_readiness_needs_waits_for_them() -> None:
