@@ -14,6 +14,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
+
 LOG = logging.getLogger(__name__)
 DECIDING = "heartbeat"
 
@@ -43,14 +46,14 @@ def iso(seconds: float | None) -> str | None:
 class Contact:
     """Thread-safe; `on_change` is told the heartbeat's state in words when it changes."""
 
-    def __init__(self, on_change: Callable[[str], None] = lambda words: None) -> None:
+    def __init__(self, on_change: Callable[[str], None] = lambda words: None, record: Record = unrecorded) -> None:
         self._lock = threading.Lock()
-        self._on_change = on_change
+        self._on_change, self._record = on_change, record
         self._causes: dict[str, Cause] = {}
         self._last_success: dict[str, float] = {}
         self._beat_monotonic: float | None = None
         self._failures = 0
-        self._since = time.time()
+        self._since, self._since_monotonic = time.time(), time.monotonic()
         self.clock_offset: float | None = None
 
     def success(self, component: str) -> None:
@@ -63,13 +66,17 @@ class Contact:
                 return
             self._beat_monotonic = time.monotonic()
             failures, self._failures = self._failures, 0
+            lasted = time.monotonic() - self._since_monotonic
             if before is not None or first:
-                self._since = time.time()
+                self._since, self._since_monotonic = time.time(), time.monotonic()
         if before is not None or first:
             LOG.info(
                 "contact with the control plane%s", f" again, after {failures} failed attempts" if failures else ""
             )
             self._on_change("in contact with the control plane")
+            words = f"contact again after {lasted:.1f} s" if before else "contact with the control plane"
+            detail = {"failures": failures, "cause": before.code} if before else None
+            self._record(kinds.CONTACT_MADE if first else kinds.CONTACT_REGAINED, words, detail=detail, seconds=lasted)
 
     def failure(self, component: str, cause: Cause) -> None:
         """A reporter's call failed; the log hears of it when the cause is another than before."""
@@ -79,11 +86,14 @@ class Contact:
             if component == DECIDING:
                 self._failures += 1
                 if before is None:
-                    self._since = time.time()
+                    self._since, self._since_monotonic = time.time(), time.monotonic()
         if before is None or before.code != cause.code:
             LOG.warning("%s: %s (%s)", component, cause, cause.code)
             if component == DECIDING:
                 self._on_change(f"no contact: {cause.text}")
+                self._record(kinds.CONTACT_LOST, cause.text, detail={"code": cause.code, "next_step": cause.next_step})
+                if cause.code == "token-expired":
+                    self._record(kinds.TOKEN_EXPIRED, cause.text)
 
     def is_ok(self) -> bool:
         """Tell whether the last heartbeat was answered as it should be."""

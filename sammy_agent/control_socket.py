@@ -20,6 +20,7 @@
      "errors": {"unsent": 0},
      "provisioning": {"phase": "waiting|provisioning|ended", "outcome": "ready", "reason": "", "runId": "…"},
      "store": {"problem": "",                                      why events cannot be kept now
+               "lost": 0,                                          events that never reached the disk
                "damage": ""},                                      what was found damaged, and where it lies
      "network_changes": ["docker-restart", …]}                      the last 100
 """

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.worker import Backoff, Worker
 
 LOG = logging.getLogger(__name__)
@@ -39,9 +41,11 @@ def repair() -> dict[str, Any]:
 class Guard(Worker):
     """Mends after the kernel spoke of changed rules."""
 
-    def __init__(self, mend: Callable[[], dict[str, Any]] = repair, kept: str = KEPT) -> None:
+    def __init__(
+        self, mend: Callable[[], dict[str, Any]] = repair, kept: str = KEPT, record: Record = unrecorded
+    ) -> None:
         super().__init__("guard")
-        self._mend, self._kept = mend, kept
+        self._mend, self._kept, self._record = mend, kept, record
         self._heard = False
         self._not_before = self._tell_from = 0.0
         self._backoff = Backoff(first=APART, longest=60.0)
@@ -67,11 +71,14 @@ class Guard(Worker):
         if not answer.get("ok"):
             self._heard = True  # not known to be in force: asked again
             self._not_before = time.monotonic() + self._backoff.pause()
+            self._record(kinds.FIREWALL_UNCHECKED, f"the firewall could not be checked: {answer.get('error')}")
             self._tell(f"the firewall could not be checked: {answer.get('error')}. See `sammy firewall check`")
         elif answer.get("repaired"):
             self.repairs += 1
             self._not_before = time.monotonic() + self._backoff.pause()
-            self._tell(f"the firewall's rules were changed by another program and are back: {answer['repaired'][0]}")
+            what = f"the firewall's rules were changed by another program and are back: {answer['repaired'][0]}"
+            self._record(kinds.FIREWALL_REPAIRED, what, detail={"differences": answer["repaired"]})
+            self._tell(what)
         else:
             self._backoff.reset()
         return self._not_before - time.monotonic() if self._heard else None

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 
 from sammy_agent import files
 from sammy_agent.config import AgentConfig
-from sammy_agent.contact import Cause
+from sammy_agent.contact import Cause, iso
 from sammy_agent.errors import TokenUnusable
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.places import Places
 
 LOG = logging.getLogger(__name__)
@@ -112,8 +114,8 @@ def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str
 class Identity:
     """The node's id and token. Thread-safe."""
 
-    def __init__(self, places: Places, config: AgentConfig) -> None:
-        self._places, self._config = places, config
+    def __init__(self, places: Places, config: AgentConfig, record: Record = unrecorded) -> None:
+        self._places, self._config, self._record = places, config, record
         self._lock = threading.Lock()
         self._token: NodeToken | None = None
         self._problem: Cause | None = None
@@ -156,9 +158,13 @@ class Identity:
         if token.subject not in (None, self._config.node_id) or token.scope not in (None, "node"):
             raise TokenUnusable(f"the control plane sent a token of {token.subject}, scope {token.scope}")
         with self._lock:
-            if self._token is None or token.text != self._token.text:
+            renewed = self._token is None or token.text != self._token.text
+            if renewed:
                 self._token = token
                 self._save(token)
+        if renewed:
+            until = f", good until {iso(token.expires)}" if token.expires else ""
+            self._record(kinds.TOKEN_REFRESHED, f"the control plane renewed the token{until}")
 
     def _read(self) -> None:
         own = self._read_token(self._places.token)

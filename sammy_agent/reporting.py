@@ -11,6 +11,8 @@ from sammy_agent.calls import ControlPlane
 from sammy_agent.certificate import Certificate
 from sammy_agent.config import AgentConfig
 from sammy_agent.contact import Contact, iso
+from sammy_agent.events import kinds
+from sammy_agent.events.recorder import Recorder
 from sammy_agent.events.store import EventStore
 from sammy_agent.guard import Guard
 from sammy_agent.identity import Identity
@@ -28,14 +30,18 @@ from sammy_agent.worker import Worker
 class Reporting:
     """Everything that talks to one control plane."""
 
-    def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, store: EventStore) -> None:
+    def __init__(
+        self, loaded: AgentConfig, places: Places, watcher: Watcher, store: EventStore, recorder: Recorder
+    ) -> None:
         self.config = loaded
-        self.contact = Contact(lambda words: notify(f"STATUS={words}"))
-        self.identity = Identity(places, loaded)
+        self._record = recorder.record
+        self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
+        self.identity = Identity(places, loaded, self._record)
         self.identity.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
+        self.transport.on_remount = self._remounted
         self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
-        self.guard = Guard()
+        self.guard = Guard(record=self._record)
         # before the first connection: of older ones the kernel says nothing
         self.monitor = NetworkMonitor(self._network_heard)
         self.monitor.start()
@@ -44,8 +50,8 @@ class Reporting:
         def level() -> Provisioning:
             return watcher.level
 
-        self.ready = Ready(plane, level, places)
-        self.errors = Errors(plane, level, store)
+        self.ready = Ready(plane, level, places, self._record)
+        self.errors = Errors(plane, level, store, recorder.incidents)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
         self.certificate = Certificate(plane, places)
         self.workers: tuple[Worker, ...] = (
@@ -60,6 +66,7 @@ class Reporting:
         self._check_instance = watcher.on_change
         watcher.on_change = self._level_changed
         watcher.on_stored = self.errors.wake
+        recorder.on_incident = self.errors.wake
 
     def _contact_made(self) -> None:
         """Let the others not sit out their pauses after an outage."""
@@ -80,11 +87,15 @@ class Reporting:
 
     def _network_heard(self, reason: str) -> None:
         """Take the kernel's word; Docker's start alone makes dozens of them, so a good contact is not asked again."""
+        self._record(kinds.NETWORK_CHANGED, reason)
         self.transport.remount(reason)
         if "firewall" in reason:
             self.guard.heard()
         if not self.contact.is_ok():
             self.heartbeat.wake()
+
+    def _remounted(self, reason: str, closed: int, aborted: int) -> None:
+        self._record(kinds.TRANSPORT_REMOUNTED, reason, detail={"closed": closed, "aborted": aborted})
 
     def stop(self) -> None:
         """End the duties; the threads are left behind, they hold nothing that a kill could harm."""
@@ -95,7 +106,9 @@ class Reporting:
 
     def token_changed(self) -> None:
         """Read the token's files again and use what is there."""
-        self.identity.reload()
+        token = self.identity.reload()
+        until = f", good until {iso(token.expires)}" if token and token.expires else ""
+        self._record(kinds.TOKEN_SET, f"the token's files were read again{until}")
         for worker in self.workers:
             worker.wake()
 

@@ -64,9 +64,12 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     found.append(("token", _token(answer.get("token") or {})))
     ready = answer.get("ready") or {}
     found.append(("ready", _ready(ready)))
-    if (answer.get("store") or {}).get("problem"):
-        found.append(("event store", answer["store"]["problem"]))
-    return found
+    return [*found, *(("event store", words) for words in _store(answer.get("store") or {}))]
+
+
+def _store(store: dict[str, Any]) -> list[str]:
+    words = [str(store[key]) for key in ("problem", "damage") if store.get(key)]
+    return [*words, f"{store['lost']} events were lost. See `sammy events`"] if store.get("lost") else words
 
 
 def _problem(problem: dict[str, Any]) -> str:

@@ -5,9 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from sammy_agent.events.kinds import Kind
 
 LONGEST_MESSAGE, LONGEST_DETAIL = 2000, 8000  # characters
+
+
+def clean(text: str) -> str:
+    """Return a text that SQLite takes: a file name's undecodable bytes are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 class NewEvent(NamedTuple):
@@ -32,5 +39,20 @@ def detail_text(detail: Mapping[str, Any] | None) -> str | None:
     """Return the detail as it is kept, an object whatever its size."""
     if not detail:
         return None
-    text = json.dumps(detail, ensure_ascii=False, default=str)
+    text = clean(json.dumps(detail, ensure_ascii=False, default=str))
     return text if len(text) <= LONGEST_DETAIL else json.dumps({"cut": text[:LONGEST_DETAIL]}, ensure_ascii=False)
+
+
+class Record(Protocol):
+    """What a component tells an event by: `Recorder.record`, or `unrecorded`. It never waits and never raises."""
+
+    def __call__(
+        self, kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
+    ) -> None:
+        """Tell an event; `seconds` is how long what it tells of took."""
+
+
+def unrecorded(
+    kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
+) -> None:
+    """Tell nobody: for a component that stands alone."""

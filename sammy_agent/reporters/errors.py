@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Failures to /errors: each failed run once, from whatever boot, until the control plane has it.
 
-The run records are the outbox. An incident's id is made from the run's, so that a report whose answer was lost, or one
-that cc_sammy sent itself, is the same incident when it comes again.
+The run records are the outbox; the agent's own events that are incidents, as a damaged store, are told from memory. An
+incident's id is made from the run's or the event's, so that a report whose answer was lost, or one that cc_sammy sent
+itself, is the same incident when it comes again.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,8 @@ from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.incident import incident_id
 from cc_sammy.contract.state import RunRecord
 from sammy_agent.calls import CallFailed, ControlPlane
+from sammy_agent.events.event import NewEvent
+from sammy_agent.events.incidents import incident_of
 from sammy_agent.events.store import EventStore
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.worker import Backoff, Worker
@@ -48,9 +52,11 @@ def incident(record: RunRecord) -> dict[str, Any]:
 class Errors(Worker):
     """Sends what failed."""
 
-    def __init__(self, plane: ControlPlane, level: Callable[[], Provisioning], store: EventStore) -> None:
+    def __init__(
+        self, plane: ControlPlane, level: Callable[[], Provisioning], store: EventStore, events: deque[NewEvent]
+    ) -> None:
         super().__init__("errors")
-        self._plane, self._level, self._store = plane, level, store
+        self._plane, self._level, self._store, self._events = plane, level, store, events
         self._backoff = Backoff(longest=60.0)
         self._done: set[str] = set()
         self._unsent = 0
@@ -58,18 +64,28 @@ class Errors(Worker):
     def turn(self) -> float | None:
         """Send every failed run that is not acknowledged, oldest first, one a request."""
         waiting = self._waiting()
-        self._unsent = len(waiting)
-        for record in waiting:
-            try:
-                self._plane.post("errors", "errors", {"errors": [incident(record)]})
-            except CallFailed as failed:
-                if failed.status not in HOPELESS:
-                    return max(self._backoff.pause(), failed.retry_after)
-                LOG.error("the report of run %s is refused for good: %s", record.run_id, failed)
-            self._done.add(record.run_id)
-            self._unsent -= 1
-            self._backoff.reset()
+        self._unsent = len(waiting) + len(self._events)
+        try:
+            for record in waiting:
+                self._send(incident(record), f"run {record.run_id}")
+                self._done.add(record.run_id)
+            while self._events:
+                self._send(incident_of(self._events[0]), self._events[0].type)
+                self._events.popleft()
+        except CallFailed as failed:
+            return max(self._backoff.pause(), failed.retry_after)
         return None if self._remember() else self._backoff.pause()
+
+    def _send(self, entry: dict[str, Any], what: str) -> None:
+        """Send one; a report that is refused for good counts as sent. CallFailed: it is to be tried again."""
+        try:
+            self._plane.post("errors", "errors", {"errors": [entry]})
+        except CallFailed as failed:
+            if failed.status not in HOPELESS:
+                raise
+            LOG.error("the report of %s is refused for good: %s", what, failed)
+        self._unsent -= 1
+        self._backoff.reset()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `errors` part of the socket's status."""

@@ -18,6 +18,8 @@ from typing import Any
 from sammy_agent import __version__, files
 from sammy_agent.calls import Answer, CallFailed, ControlPlane
 from sammy_agent.contact import Cause, iso
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.worker import Backoff, Worker
@@ -64,8 +66,11 @@ def is_ready_answer(answer: Answer) -> bool:
 class Ready(Worker):
     """Says that this node is ready."""
 
-    def __init__(self, plane: ControlPlane, level: Callable[[], Provisioning], places: Places) -> None:
+    def __init__(
+        self, plane: ControlPlane, level: Callable[[], Provisioning], places: Places, record: Record = unrecorded
+    ) -> None:
         super().__init__("ready")
+        self._record = record
         self._plane, self._level, self._places = plane, level, places
         self._backoff = Backoff()
         self._attempts_left = FIREWALL_ATTEMPTS
@@ -93,6 +98,7 @@ class Ready(Worker):
         """
         if status == "creating" and self._memory is not None and sent > self._acknowledged_monotonic:
             LOG.warning("the control plane calls this node creating although it acknowledged: saying ready again")
+            self._record(kinds.READY_FORGOTTEN, "the control plane calls this node creating although it acknowledged")
             self._memory = None
             self.wake()
 
@@ -118,6 +124,7 @@ class Ready(Worker):
         self._memory = Memory(self._plane.identity.node_id, self._plane.url, iso(time.time()) or "")
         self._attempts_left = FIREWALL_ATTEMPTS
         LOG.info("ready: acknowledged by the control plane")
+        self._record(kinds.READY_ACKNOWLEDGED, "ready: acknowledged by the control plane")
         self._unsaved = True
         return 0.0
 
@@ -139,9 +146,11 @@ class Ready(Worker):
         self._attempts_left -= 1
         problem = _run(FIREWALL)
         if problem is None:
+            self._record(kinds.FIREWALL_APPLIED, "the firewall holds the rules of a node that is ready")
             self._memory, self._unsaved = Memory(memory.node_id, memory.url, memory.acknowledged_at, True), True
             return 0.0
         LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
+        self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")
         self._firewall_problem = Cause("firewall-apply", f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand")
         return self._backoff.pause()
 

@@ -29,6 +29,7 @@ import ssl
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -115,6 +116,8 @@ class ControlPlaneTransport(BaseAdapter):
         self.settings = settings
         self._tls = _tls_context(settings.ca_file)
         self._told: dict[str, tuple[float, int]] = {}
+        # told of each remount: its reason, idle connections closed, silent ones aborted; must neither wait nor raise
+        self.on_remount: Callable[[str, int, int], None] = lambda reason, closed, aborted: None
         self._reset(1)
         _transports.add(self)
 
@@ -227,6 +230,7 @@ class ControlPlaneTransport(BaseAdapter):
         # One connection's death is no verdict on the others in flight: they have their own watch.
         aborted = sum(generation.abort_silent() for generation in list(self._retired)) if only is None else 0
         self._tell(reason, closed, aborted)
+        self.on_remount(reason, closed, aborted)
 
     def _tell(self, reason: str, closed: int, aborted: int) -> None:
         now = time.monotonic()

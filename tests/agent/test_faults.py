@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.events.store import EventStore
 from tests.agent.lab import Agent, ControlPlane, Misbehaving, agent, control_plane, wait_for
 
 QUICK = {"heartbeat_seconds": 0.2}
@@ -222,7 +223,7 @@ def test_killed_many_times_during_a_boot(plane: ControlPlane, node: Agent) -> No
     with sqlite3.connect(own.parent / "events.db") as events:
         wait_for(
             lambda: (
-                events.execute("SELECT step, status FROM events ORDER BY seq").fetchall()
+                events.execute("SELECT step, status FROM events WHERE step != '' ORDER BY seq").fetchall()
                 == [("packages", "started"), ("packages", "completed"), ("docker", "started"), ("docker", "completed")]
             ),
             "each event once",
@@ -265,9 +266,49 @@ def test_a_damaged_store_is_begun_anew(plane: ControlPlane, node: Agent) -> None
     node.path("/var/lib/sammy/agent/events.db").write_bytes(b"this is no database" * 1000)
     node.provisioned("failed", "docker: no")
     node.start()
-    wait_for(lambda: plane.nodes()["n1"]["incidents"], "the failure to be reported all the same")
+    wait_for(
+        lambda: len(plane.nodes()["n1"]["incidents"]) == 2, "the failure to be reported all the same, and the damage"
+    )
+    messages = " ".join(one["message"] for one in plane.nodes()["n1"]["incidents"])
+    assert "provisioning failed: docker: no" in messages and "events.db was damaged" in messages
     assert node.path("/var/lib/sammy/agent/events.db.damaged").exists()
     assert "it is kept as" in node.status()["store"]["damage"]
+    types = [event["type"] for event in EventStore(str(node.path("/var/lib/sammy/agent/events.db"))).events()]
+    assert {"store.damaged", "agent.started", "provision.docker"} <= set(types)
+
+
+def test_the_agents_own_events(plane: ControlPlane, node: Agent) -> None:
+    store = EventStore(str(node.path("/var/lib/sammy/agent/events.db")))
+
+    def types() -> list[str]:
+        return [event["type"] for event in store.events()][::-1]
+
+    node.provisioned("ready")
+    node.start()
+    ends_ready(plane, node)
+    wait_for(
+        lambda: {"contact.made", "ready.acknowledged", "token.refreshed", "firewall.applied"} <= set(types()), "them"
+    )
+    plane.stop(signal.SIGKILL)
+    wait_for(lambda: "contact.lost" in types(), "the loss")
+    plane.start()
+    wait_for(lambda: "contact.regained" in types(), "the return")
+    (lost,) = store.events(type_prefix="contact.lost")
+    (again,) = store.events(type_prefix="contact.regained")
+    assert lost["detail"]["code"] == "unreachable" and lost["level"] == "warn"
+    apart = again["boottime_us"] - lost["boottime_us"]
+    assert abs(again["duration_us"] - apart) < 1_000_000, "how long the contact was gone"
+    node.ask("network-changed docker-restart")
+    node.stop(signal.SIGTERM)
+    assert {"agent.stopped", "network.changed", "transport.remounted"} <= set(types())
+    node.start()
+    wait_for(lambda: types().count("agent.started") == 2, "the second start")
+    node.stop(signal.SIGKILL)
+    assert "agent.crashed" not in types()
+    node.start()
+    wait_for(lambda: types().count("agent.started") == 3, "the third")
+    (crash,) = store.events(type_prefix="agent.crashed")
+    assert "killed or it crashed" in crash["message"] and crash["detail"]["pid"] != node.pid
 
 
 def test_a_damaged_state_file_is_not_ready(plane: ControlPlane, node: Agent) -> None:
