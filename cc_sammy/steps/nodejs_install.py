@@ -13,6 +13,7 @@ from cc_sammy.host import Host
 from cc_sammy.plan import Step
 
 PREFIX = "/opt/sammy/nodejs"
+PATH_FOLDER = "/usr/local/bin"
 PROGRAMS = ("node", "npm", "npx", "corepack")
 
 
@@ -74,12 +75,12 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
 
 
 def link(target: str, name: str) -> None:
-    """Put a program into /usr/local/bin by a link, atomically."""
-    beside = f"/usr/local/bin/.{name}.sammy"
+    """Put a program on everybody's PATH by a link, atomically."""
+    beside = f"{PATH_FOLDER}/.{name}.sammy"
     if os.path.lexists(beside):
         os.unlink(beside)
     os.symlink(target, beside)
-    os.replace(beside, f"/usr/local/bin/{name}")
+    os.replace(beside, f"{PATH_FOLDER}/{name}")
 
 
 def _mark(config: Config) -> str:

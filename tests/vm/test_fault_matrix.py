@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every step meets every fault it can meet, for real: the box stays reachable, the truth is told, the rest runs, and
-the next run heals it.
+the next run heals it. What is met here is a part of tests/unit/steps/test_fault_matrix.py, which has every cell.
 
 One machine is booted to ready. For each cell the step's work is undone, the fault is made, the module runs again; then
 the fault is mended and it runs once more. A fault in a command is a program of that name that stands first on PATH.
@@ -95,7 +95,7 @@ CELLS = (
     + [Cell(step, "server-error", "500") for step in DOWNLOADS]
     + [Cell(step, "dns-dead", "resolve") for step in DOWNLOADS]
     + [
-        Cell("packages", "lock-held", "lock"),
+        Cell("packages", "lock-held", "held by process"),
         Cell("packages", "corrupt-download", "jq"),
         Cell("image-prepull", "no-network", "could not pull"),
         Cell("tls-permissions", "link", "symbolic link"),

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every step meets every fault at every point where it acts on the machine: the box stays open to those who may reach
+it, the truth is told, the rest runs, and the next run heals it and repeats nothing.
+
+The machine is one in memory with named fault points (fault_machine.py), booted in three ways; a cell is one step and
+one fault, met at each point in turn. A cell that has no point has its reason here, and fails when it gets one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cc_sammy import provision
+from cc_sammy.config import Config
+from cc_sammy.contract import paths
+from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract.state import RunRecord
+from cc_sammy.errors import SammyError
+from cc_sammy.events import ERROR
+from cc_sammy.host import Host
+from cc_sammy.steps import declared, docker, packages
+from tests.unit.steps.fault_machine import FAULTS, IMAGE, Fault, FaultMachine, Point, played
+
+pytestmark = pytest.mark.needs("root")  # the key's file is made root's
+
+ALL = {step.name: step for step in declared(swap_is_concerned=True)}
+OTHERS = {"docker.io", "nodejs", "sammy-agent"}  # packages of other steps than packages
+NO_COMMAND = "it runs no command"
+NO_DOWNLOAD = "it fetches nothing"
+NO_APT = "it uses no apt"
+# Step -> fault -> why it cannot be met.
+NOT_MET: dict[str, dict[str, str]] = {
+    **{
+        name: {
+            **dict.fromkeys(("no-network", "dns-dead", "corrupt-download"), NO_DOWNLOAD),
+            "lock-held": NO_APT,
+        }
+        for name in ("firewall", "journald-config", "docker-restart", "metadata-block", "swap", "tls-permissions")
+    },
+    "devcontainer-cli": {"lock-held": NO_APT},
+    "image-prepull": {"lock-held": NO_APT},
+}
+NOT_MET["tls-permissions"] |= dict.fromkeys(("exit", "killed", "hang"), NO_COMMAND)
+NOT_MET["docker-restart"] |= dict.fromkeys(("disk-full", "permission-denied"), "it writes nothing")
+
+
+def fresh(machine: FaultMachine) -> dict[str, Any]:
+    """Nothing is installed; packages fetches for everybody, Node.js comes as an archive."""
+    return {
+        "nodejs": {"source": "archive", "version": "22.0.0", "sha256": "0" * 64, "urls": ["http://192.0.2.1/n"]},
+        "devcontainer_cli": {"version": "0.1.0", "integrity": f"sha512-{'A' * 86}==", "urls": ["http://192.0.2.1/d"]},
+        "image_prepull": {"images": [IMAGE]},
+        "swap": {"size_mb": 1},
+        "tls": {"key_file": f"{machine.disk}/tls/node.key", "certificate_file": f"{machine.disk}/tls/node.crt"},
+        "max_parallel": 1,  # so that it is always the same step that comes first to what two share
+    }
+
+
+def refused(machine: FaultMachine) -> dict[str, Any]:
+    """The one transaction cannot be had, so each step fetches what it stands on itself."""
+    machine.refuses = set(OTHERS)
+    return {**fresh(machine), "nodejs": {"source": "distro"}}
+
+
+def baked(machine: FaultMachine) -> dict[str, Any]:
+    """An image with a dockerd that runs and has not read our configuration; the agent comes by its address."""
+    machine.files["/usr/sbin/dockerd"] = ""
+    machine.installed |= {"docker.io", "git", "curl", "wget", "jq", "htop", "vim"}
+    machine.active.add(docker.UNIT)
+    agent = {"source": "url", "url": "http://192.0.2.1/sammy-agent.deb", "sha256": "0" * 64}
+    return {**fresh(machine), "agent": agent}
+
+
+BOOTS = (fresh, refused, baked)
+
+
+class Heard:
+    """A journal that keeps what it is sent."""
+
+    lost = 0
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, str]] = []
+
+    def send(self, message: str, priority: int, more: dict[str, str]) -> None:
+        self.events.append({**more, "MESSAGE": message, "PRIORITY": str(priority)})
+
+    def flush(self) -> None:
+        """Nothing is left to send."""
+
+
+class Lab:
+    """One machine, and what its runs told."""
+
+    def __init__(self, disk: Path, boot: Any, patch: pytest.MonkeyPatch) -> None:
+        disk.mkdir()
+        self.machine = FaultMachine(disk)
+        self.options = boot(self.machine)
+        self._patch = patch
+        self.heard = Heard()
+
+    def run(self, fault: Fault | None) -> RunRecord:
+        """Do one run, in which the fault is met."""
+        self.machine.fault, self.machine.met = fault, 0
+        self.heard = Heard()
+        self._patch.setattr(provision, "Journal", lambda: self.heard)
+        return provision.provision(copy.deepcopy(self.options), self.machine, "i", None, 0.0)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> dict[Point, Any]:
+    """Return each point that a step passes, with a boot that passes it; a well machine becomes ready in each."""
+    found: dict[Point, Any] = {}
+    for boot in BOOTS:
+        with pytest.MonkeyPatch.context() as patch:
+            lab = Lab(tmp_path_factory.mktemp("well") / boot.__name__, boot, patch)
+            with played(lab.machine, patch):
+                record = lab.run(None)
+                assert (record.outcome, record.reason) == (Outcome.READY, "")
+                for point in lab.machine.passed:
+                    found.setdefault(point, boot)
+                again = lab.run(None)
+        assert {step.name: step.reason for step in again.steps if step.status is not Status.SKIPPED} == {}
+    return found
+
+
+def cells() -> Iterator[tuple[str, str]]:
+    for step in ALL:
+        for fault in FAULTS:
+            if fault not in NOT_MET.get(step, {}):
+                yield step, fault
+
+
+@pytest.mark.parametrize(("step", "kind"), list(cells()), ids=str)
+def test_the_fault_is_told_the_rest_runs_and_the_next_run_heals(
+    step: str, kind: str, points: dict[Point, Any], tmp_path: Path
+) -> None:
+    met = [(Fault(kind, point), boot) for point, boot in points.items() if point.step == step and kind in point.meets]
+    assert met, "no point: say in NOT_MET why"
+    for number, (fault, boot) in enumerate(met):
+        with pytest.MonkeyPatch.context() as patch:
+            lab = Lab(tmp_path / str(number), boot, patch)
+            with played(lab.machine, patch):
+                meets(lab, fault)
+
+
+def meets(lab: Lab, fault: Fault) -> None:
+    where = f"{fault.kind} at {fault.point.name}"
+    record = lab.run(fault)
+    assert lab.machine.met, f"{where} was not met"
+    failed = {one.name for one in record.steps if one.status is Status.FAILED}
+    told(lab, record, fault, where)
+    # The rest ran: all but the step and what cannot be without it.
+    assert fault.point.step in failed, where
+    assert failed <= {fault.point.step, *needing(fault.point.step)}, f"{where}: {record.reason}"
+    assert all(one.status is not Status.PENDING for one in record.steps)
+    stays_open_to_those_who_may(lab.machine, record)
+    # The next run heals it, and repeats nothing that was finished.
+    finished = {one.name for one in record.steps if one.status in (Status.COMPLETED, Status.SKIPPED)}
+    if lab.machine.refuses - lab.machine.installed:
+        finished.discard("packages")  # it asks for what another step could not have either
+    healed = lab.run(None)
+    assert (healed.outcome, healed.reason) == (Outcome.READY, ""), where
+    repeated = {one.name for one in healed.steps if one.status is Status.COMPLETED} & finished
+    assert repeated == set(), f"{where}: {repeated} again"
+
+
+def test_a_step_that_hides_its_failure_would_be_found(points: dict[Point, Any], tmp_path: Path) -> None:
+    def hides(host: Host, loaded: Config) -> None:
+        with contextlib.suppress(SammyError):
+            packages.run(host, loaded)
+
+    liar = replace(packages.STEP, run=hides, achieved=lambda host, loaded: True)
+    point = next(one for one in points if (one.step, one.name) == ("packages", "apt-get install"))
+    with pytest.MonkeyPatch.context() as patch:
+        lab = Lab(tmp_path / "liar", points[point], patch)
+        patch.setattr(packages, "STEP", liar)
+        with played(lab.machine, patch), pytest.raises(AssertionError, match="exit at apt-get install"):
+            meets(lab, Fault("exit", point))
+
+
+def told(lab: Lab, record: RunRecord, fault: Fault, where: str) -> None:
+    """The truth is in the record, both files and the journal: which step, why, and what that makes of the node."""
+    step = record.step(fault.point.step)
+    assert fault.words in step.reason, f"{where}: {step.reason}"
+    assert record.outcome is (Outcome.FAILED if required(record) else Outcome.DEGRADED)
+    assert f"{step.name}: {step.reason}" in record.reason
+    for path in (paths.STATE, f"{paths.RUNS}/{record.run_id}.json"):
+        assert RunRecord.from_json(lab.machine.files[path]) == record
+    said = [event for event in lab.heard.events if event.get("SAMMY_STEP") == step.name]
+    assert [event["SAMMY_REASON"] for event in said if event.get("SAMMY_STATUS") == "failed"] == [step.reason]
+    assert {event["PRIORITY"] for event in said if event.get("SAMMY_STATUS") == "failed"} == {str(ERROR)}
+    whole = lab.heard.events[-1]
+    assert (whole["SAMMY_EVENT"], whole["SAMMY_REASON"]) == ("provision.all", record.reason)
+    assert record.outcome.value in whole["MESSAGE"]
+
+
+def required(record: RunRecord) -> bool:
+    return any(one.required for one in record.steps if one.status is Status.FAILED)
+
+
+def needing(name: str) -> set[str]:
+    direct = {step.name for step in ALL.values() if name in step.needs}
+    return direct.union(*(needing(one) for one in direct))
+
+
+def stays_open_to_those_who_may(machine: FaultMachine, record: RunRecord) -> None:
+    """Rules come whole or not at all, nothing else touches the packet filter, and no agent listens unguarded."""
+    filters = {call[0] for call in machine.calls if call[0] in ("nft", "iptables", "iptables-restore", "ip6tables")}
+    assert filters <= {"nft"}
+    if record.step("firewall").status is Status.FAILED:
+        assert "sammy-agent.service" not in machine.active
+
+
+def test_no_cell_is_skipped_silently(points: dict[Point, Any]) -> None:
+    """Prints the matrix: points a cell is met at, or why it cannot be."""
+    count: dict[tuple[str, str], int] = defaultdict(int)
+    for point in points:
+        for kind in point.meets:
+            count[point.step, kind] += 1
+    print("\n".join(matrix(count)))
+    unmet = {(step, kind) for step in ALL for kind in FAULTS if not count[step, kind]}
+    assert unmet == {(step, kind) for step, kinds in NOT_MET.items() for kind in kinds}
+    assert {step for step, _ in count} == set(ALL), "a step without any point"
+
+
+def matrix(count: dict[tuple[str, str], int]) -> Sequence[str]:
+    lines = ["", f"{'':17}" + " ".join(f"{kind:>17}" for kind in FAULTS)]
+    lines += [f"{step:17}" + " ".join(f"{count[step, kind] or '-':>17}" for kind in FAULTS) for step in ALL]
+    met = sum(1 for step in ALL for kind in FAULTS if count[step, kind])
+    lines.append(
+        f"{met} of {len(ALL) * len(FAULTS)} cells, met at {sum(count.values())} points. Not met, each with why:"
+    )
+    lines += [f"  {step}: {kind}: {why}" for step, kinds in NOT_MET.items() for kind, why in kinds.items()]
+    return lines
