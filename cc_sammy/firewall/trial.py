@@ -89,19 +89,22 @@ def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
 def attempt(policy: Policy, backend: ModuleType) -> Outcome:
     """Hold the trial in a thread of its own; never raises."""
     outcome = Outcome()
+    known = threading.Event()
 
     def inside() -> None:
-        try:
-            _leave()
-            outcome.problems = _hold(policy, backend, outcome)
-        except CommandFailed as error:
-            outcome.refused = error
-        except (Impossible, OSError, SammyError) as error:
-            outcome.impossible = str(error)
+        with contextlib.ExitStack() as wires:
+            try:
+                _leave()
+                outcome.problems = _hold(policy, backend, outcome, wires)
+            except CommandFailed as error:
+                outcome.refused = error
+            except (Impossible, OSError, SammyError) as error:
+                outcome.impossible = str(error)
+            finally:
+                known.set()  # closing the wires waits for all CPUs, 15 ms each: nobody need wait for that
 
-    thread = threading.Thread(target=inside, name="firewall-trial")
-    thread.start()
-    thread.join()
+    threading.Thread(target=inside, name="firewall-trial").start()
+    known.wait()
     return outcome
 
 
@@ -113,27 +116,28 @@ def _leave() -> None:
         raise Impossible(f"no network namespace: {os.strerror(ctypes.get_errno())}")
 
 
-def _hold(policy: Policy, backend: ModuleType, outcome: Outcome) -> list[str]:
+def _hold(policy: Policy, backend: ModuleType, outcome: Outcome, wires: contextlib.ExitStack) -> list[str]:
     from cc_sammy.firewall.packets import Wire, pick_stranger  # late: most applies have been tried before
 
     host = Host()
     versions = outcome.versions = _prepare(host)
-    with Wire("probe0", "02:00:00:00:00:01") as world, Wire("probe1", "02:00:00:00:00:02") as bridge:
-        free = next(port for port in (1, 2) if port != policy.agent_port)
-        for version in versions:
-            stranger = pick_stranger(policy, version)
-            if stranger and not world.answered(stranger, ADDRESS[version], [free])[free]:
-                raise Impossible(f"the trial's own wire carries no IPv{version}")
-        backend.load_in(host, policy)
-        problems = []
-        for version in versions:
-            problems += _from_world(policy, version, world, free)
-            problems += _over_loopback(policy.agent_port, version)
-        if "docker0" not in policy.uplinks:
-            answers = bridge.answered(CONTAINER, ADDRESS[4], [policy.agent_port, free], last=free)
-            if not answers[policy.agent_port]:
-                problems.append("a container on docker0 would not reach the agent port")
-        return problems
+    world = wires.enter_context(Wire("probe0", "02:00:00:00:00:01"))
+    bridge = wires.enter_context(Wire("probe1", "02:00:00:00:00:02"))
+    free = next(port for port in (1, 2) if port != policy.agent_port)
+    for version in versions:
+        stranger = pick_stranger(policy, version)
+        if stranger and not world.answered(stranger, ADDRESS[version], [free])[free]:
+            raise Impossible(f"the trial's own wire carries no IPv{version}")
+    backend.load_in(host, policy)
+    problems = []
+    for version in versions:
+        problems += _from_world(policy, version, world, free)
+        problems += _over_loopback(policy.agent_port, version)
+    if "docker0" not in policy.uplinks:
+        answers = bridge.answered(CONTAINER, ADDRESS[4], [policy.agent_port, free], last=free)
+        if not answers[policy.agent_port]:
+            problems.append("a container on docker0 would not reach the agent port")
+    return problems
 
 
 def _prepare(host: Host) -> tuple[int, ...]:
