@@ -14,14 +14,13 @@ import resource
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BLOCK = 512  # bytes of ru_inblock and ru_oublock, whatever the disk's own are (getrusage(2))
 FIRST_LOOK, LONGEST_LOOK = 0.0005, 0.05  # seconds between two looks at a child that must end by a deadline
 
 
-@dataclass(frozen=True)
-class Usage:
+class Usage(NamedTuple):
     """What ended commands used, together with the children they waited for.
 
     :param peak_kb: the largest resident size of one of them, in KiB; None when none was larger than this process.
@@ -33,7 +32,7 @@ class Usage:
     read_bytes: int = 0
     written_bytes: int = 0
 
-    def __add__(self, other: Usage) -> Usage:
+    def __add__(self, other: Usage) -> Usage:  # type: ignore[override]  # not a tuple's
         peaks = [peak for peak in (self.peak_kb, other.peak_kb) if peak is not None]
         return Usage(
             self.cpu_ms + other.cpu_ms,

@@ -13,8 +13,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cc_sammy.errors import ConfigError
 
@@ -40,8 +39,7 @@ class Section:
         return f"<Section {', '.join(self._values)}>"
 
 
-@dataclass(frozen=True)
-class FirewallConfig:
+class FirewallConfig(NamedTuple):
     """What the firewall needs of the configuration."""
 
     enabled: bool

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cc_sammy.accounting import Child, Ledger, Usage
 from cc_sammy.children import Children, Conversation, kill
@@ -29,8 +29,7 @@ ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class CommandResult:
+class CommandResult(NamedTuple):
     """What a command left: status, output."""
 
     argv: tuple[str, ...]

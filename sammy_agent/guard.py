@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cc_sammy.contract import paths
 from sammy_agent.events import kinds
 from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.worker import Backoff, Worker
 
 LOG = logging.getLogger(__name__)
 KEPT = "/var/lib/sammy/firewall/*.[nr]*"  # applied.nft, and the iptables backend's *.rules
-# The sammy command's cheap form: it reads kept settings and imports little (50 ms).
-REPAIR = ("/usr/bin/python3", "-m", "cc_sammy.firewall", "repair", "--json")
+REPAIR = (*paths.FIREWALL, "repair", "--json")  # the sammy command's cheap form, 40 ms
 DEADLINE = 60.0
 APART = 5.0  # seconds between two checks at the least: Docker's start alone changes rules for seconds
 TOLD_EVERY = 600.0

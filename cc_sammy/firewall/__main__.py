@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m cc_sammy.firewall VERB`: the verbs of `sammy firewall` for units, timers and the agent.
+"""The verbs of `sammy firewall` for units, timers and the agent: `python3 -I -S …/cc_sammy/firewall/__main__.py VERB`.
 
-It imports little and reads the settings kept by the last run: at a boot and in a timer each start is paid for.
+It imports little and reads the settings kept by the last run: at a boot and in a timer each start is paid for. Run by
+its path (contract.paths.FIREWALL) it starts in half the time that `python3 -m cc_sammy.firewall` takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+
+if __name__ == "__main__":
+    gc.disable()  # it lives 40 ms, and half of them are imports
+if not __package__:  # by its path, and -I -S look neither at this folder nor at installed packages
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import settings, verbs
@@ -43,7 +49,6 @@ def _parse(words: list[str]) -> Any:
 
 
 if __name__ == "__main__":
-    gc.disable()  # it lives 50 ms
     status = main()
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()

@@ -7,7 +7,6 @@ Rules are written in the very form that `iptables -S` prints, so that reading ba
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cc_sammy.firewall import readback
@@ -16,7 +15,7 @@ from cc_sammy.firewall.ruleset import SSH_PORT, Policy, bridge_uplinks
 
 CHAIN = "SAMMY"
 JUMP = f"-A INPUT -j {CHAIN}"
-COUNTERS = re.compile(r" -c (\d+) (\d+)")
+COUNTERS = r" -c (\d+) (\d+)"
 
 
 class Line(NamedTuple):
@@ -26,8 +25,7 @@ class Line(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """What the kernel holds of one family's filter table, as far as it concerns us."""
 
     policy: str
@@ -127,7 +125,7 @@ def parse(printed: str) -> Listing:
     """Return what `iptables -v -S` printed."""
     policy, input_, rules, dropped, exists = "ACCEPT", [], [], [], False
     for raw in printed.splitlines():
-        line = COUNTERS.sub("", raw)
+        line = re.sub(COUNTERS, "", raw)
         if line.startswith("-P INPUT "):
             policy = line.split()[2]
         elif line == f"-N {CHAIN}":
@@ -136,7 +134,7 @@ def parse(printed: str) -> Listing:
             input_.append(line)
         elif line.startswith(f"-A {CHAIN} "):
             rules.append(line)
-            counted = COUNTERS.search(raw)
+            counted = re.search(COUNTERS, raw)
             if line.endswith("-j DROP") and counted:
                 dropped.append((line, int(counted[1]), int(counted[2])))
     return Listing(policy, tuple(input_), tuple(rules), exists, tuple(dropped))

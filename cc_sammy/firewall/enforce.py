@@ -35,10 +35,9 @@ def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
     :raises SammyError: it is not in force, then what was in force before still is; or it is and could not be kept.
     """
     with exclusive(host):
+        looking = _Looking(host)
         chosen = backend(policy.backend)
         notes = trial.once(host, policy, chosen)
-        # nft has committed long before it ends: the kernel lets it wait some 15 ms for its old rules to be freed
-        looking = _Looking(host)
         chosen.load(host, policy)
         host.remove(kept.REMOVED)
         seen = looking.seen()
@@ -53,7 +52,10 @@ def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
 
 
 class _Looking(threading.Thread):
-    """A look at what others hold, beside the loading."""
+    """A look at what others hold, beside the trial and the loading.
+
+    It begins before the loading: an nft that ends while the kernel frees old rules waits for that, 10 ms and more.
+    """
 
     def __init__(self, host: Host) -> None:
         super().__init__(name="firewall-look", daemon=True)

@@ -15,7 +15,7 @@ from cc_sammy.firewall.ruleset import Policy
 ETH_P_ALL = 0x0003
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 FIRST_SOURCE_PORT = 20000
-SECONDS = 2.0
+SECONDS, AGAIN = 2.0, 0.01
 # networks set aside for documentation: nobody's, so good strangers
 STRANGERS = {
     4: ("203.0.113.7", "198.51.100.7", "192.0.2.7"),
@@ -95,10 +95,21 @@ class Wire:
     ) -> None:
         self._socket.close()
 
-    def answered(self, source: str, target: str, ports: Sequence[int], last: int | None = None) -> dict[int, bool]:
+    def wait(self, source: str, target: str, port: int) -> bool:
+        """Repeat a SYN until it is answered; tell whether it was. A new wire drops what is sent before it is ready."""
+        deadline = time.monotonic() + SECONDS
+        while not self.answered(source, target, [port], seconds=AGAIN)[port]:
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def answered(
+        self, source: str, target: str, ports: Sequence[int], last: int | None = None, seconds: float = SECONDS
+    ) -> dict[int, bool]:
         """Send a SYN to each port and tell which were answered.
 
         :param last: the port whose answer ends the waiting: packets keep their order. Else all are waited for.
+        :param seconds: the longest wait.
         """
         asked: dict[int, int] = {}
         for port in ports:
@@ -107,7 +118,7 @@ class Wire:
             asked[self._next] = port
             self._next += 1
         found = dict.fromkeys(ports, False)
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while not (found[last] if last is not None else all(found.values())):
             left = deadline - time.monotonic()
             if left <= 0:

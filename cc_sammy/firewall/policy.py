@@ -47,7 +47,7 @@ def from_config(config: FirewallConfig, agent_port: int, host: Host) -> Policy:
         uplinks=uplinks(host),
         backend=config.backend,
         guard_published=guard_published,
-    )
+    ).checked()
 
 
 def uplinks(host: Host) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ accept and nothing matches connections, so no rule here can break what the machi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall.ranges import Network4, Network6
@@ -31,14 +31,11 @@ TABLE = "sammy"
 SSH_PORT = 22
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """Who may reach what. `ssh` is `open`, `drop` or `networks` (then `ssh4` and `ssh6` are let in).
 
     `uplinks` are the interfaces that carry the default route: a bridge among them is the network's, not Docker's.
     `guard_published` closes the ports that containers publish to all but the allowed networks.
-
-    :raises SammyError: when nobody at all would be allowed, or the agent's port is ssh's.
     """
 
     agent_port: int
@@ -52,7 +49,11 @@ class Policy:
     backend: str = "nftables"
     guard_published: bool = False
 
-    def __post_init__(self) -> None:
+    def checked(self) -> Policy:
+        """Return itself.
+
+        :raises SammyError: when nobody at all would be allowed, or the agent's port is ssh's.
+        """
         if not (self.allow_any or self.allow4 or self.allow6):
             raise SammyError(
                 "firewall.allow is empty: the control plane could never reach the agent",
@@ -69,6 +70,7 @@ class Policy:
         for name in self.uplinks:
             if not re.fullmatch(r"[A-Za-z0-9_.:@+-]{1,15}", name):
                 raise SammyError(f"the interface of the default route has a name nft cannot quote: {name!r}")
+        return self
 
 
 def build(policy: Policy) -> Table:

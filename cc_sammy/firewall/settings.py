@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.contract import paths
@@ -37,7 +37,7 @@ def load(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, in
             return _from_json(held["firewall"]), int(held["agent_port"])
     config, port = _read(host, environment)
     with contextlib.suppress(OSError):  # not root, or a full disk: the next one reads anew, no more
-        text = json.dumps({"sources": sources, "firewall": asdict(config), "agent_port": port})
+        text = json.dumps({"sources": sources, "firewall": config._asdict(), "agent_port": port})
         host.write_text(KEPT, text, mode=0o600)
     return config, port
 
@@ -60,6 +60,10 @@ def _from_json(values: Mapping[str, object]) -> FirewallConfig:
 
 
 def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
+    if sys.flags.no_site:  # the cheap start: what validation needs is found now
+        import site
+
+        site.main()
     from cc_sammy import config
     from cc_sammy.cli.validate import system_configuration
 

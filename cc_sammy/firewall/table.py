@@ -9,24 +9,21 @@ idempotent, the same text loads into an empty kernel at boot. (`destroy` would b
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cc_sammy.firewall import kept
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True)
-class Clause:
+class Clause(NamedTuple):
     """One part of a rule: its nft text and the JSON that nft prints for it."""
 
     text: str
     json: tuple[dict[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule; `name` is its meaning in plain words, kept in the kernel as the rule's comment."""
 
     name: str
@@ -38,8 +35,7 @@ class Rule:
         return [part for clause in self.clauses for part in clause.json]
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """A base chain of type filter with policy accept."""
 
     name: str
@@ -48,8 +44,7 @@ class Chain:
     priority: int = -5  # before filter, so that our drop comes before anyone's accept is asked
 
 
-@dataclass(frozen=True)
-class AddressSet:
+class AddressSet(NamedTuple):
     """A named set of networks of one family (4 or 6)."""
 
     name: str
@@ -57,8 +52,7 @@ class AddressSet:
     networks: tuple[Network, ...]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of family inet, wholly ours."""
 
     name: str

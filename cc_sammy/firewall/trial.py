@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -50,14 +49,14 @@ class Impossible(Exception):
     """The trial itself could not be held; says nothing about the rules."""
 
 
-@dataclass
 class Outcome:
     """What a trial showed: `problems` of the rules, or why there was none (`impossible`)."""
 
-    problems: list[str] = field(default_factory=list)
-    impossible: str = ""
-    refused: CommandFailed | None = None
-    versions: tuple[int, ...] = ()
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.impossible = ""
+        self.refused: CommandFailed | None = None
+        self.versions: tuple[int, ...] = ()
 
 
 def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
@@ -117,7 +116,7 @@ def _leave() -> None:
 
 
 def _hold(policy: Policy, backend: ModuleType, outcome: Outcome, wires: contextlib.ExitStack) -> list[str]:
-    from cc_sammy.firewall.packets import Wire, pick_stranger  # late: most applies have been tried before
+    from cc_sammy.firewall.packets import Wire, pick_allowed, pick_stranger  # late: most applies have been tried before
 
     host = Host()
     versions = outcome.versions = _prepare(host)
@@ -125,9 +124,11 @@ def _hold(policy: Policy, backend: ModuleType, outcome: Outcome, wires: contextl
     bridge = wires.enter_context(Wire("probe1", "02:00:00:00:00:02"))
     free = next(port for port in (1, 2) if port != policy.agent_port)
     for version in versions:
-        stranger = pick_stranger(policy, version)
-        if stranger and not world.answered(stranger, ADDRESS[version], [free])[free]:
+        source = pick_stranger(policy, version) or pick_allowed(policy, version)
+        if source and not world.wait(source, ADDRESS[version], free):
             raise Impossible(f"the trial's own wire carries no IPv{version}")
+    if not bridge.wait(CONTAINER, ADDRESS[4], free):
+        raise Impossible("the trial's own bridge carries no IPv4")
     backend.load_in(host, policy)
     problems = []
     for version in versions:

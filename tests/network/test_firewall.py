@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +64,7 @@ def test_a_docker_bridge_is_let_in_unless_it_is_the_uplink(lab: Lab, vm: Machine
     lab.sh("vm", "ip link set wan0 down; ip link set wan0 name br-lan; ip link set br-lan up")
     lab.sh("vm", "ip -6 addr replace fd91:2::1/64 dev br-lan nodad")
     try:
-        enforce.apply(vm, replace(POLICY, backend=each))
+        enforce.apply(vm, POLICY._replace(backend=each))
         assert (lab.reach("stranger", AGENT), lab.reach("stranger", SSH)) == (REACHED, DROPPED)
         enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, uplinks=("br-lan",), backend=each))
         assert (lab.reach("edge", AGENT), lab.reach("stranger", AGENT)) == (REACHED, DROPPED)
@@ -119,7 +118,7 @@ def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) ->
 
 
 def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, each: str) -> None:
-    policy = replace(POLICY, backend=each)
+    policy = POLICY._replace(backend=each)
     enforce.apply(vm, policy)
     files = [path for path in os.listdir(vm.folder + kept.FOLDER) if path != "tried"]
     assert len(files) == (1 if each == "nftables" else 2)
@@ -133,7 +132,7 @@ def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, eac
 
 
 def test_a_file_that_fails_at_boot_keeps_no_other_from_being_loaded(lab: Lab, vm: MachineHost) -> None:
-    enforce.apply(vm, replace(POLICY, backend="iptables"))
+    enforce.apply(vm, POLICY._replace(backend="iptables"))
     lab.clear()
     vm.write_text(kept.FOLDER + "/metadata.nft", "nonsense\n")
     assert vm.run(["sh", BOOT, kept.FOLDER], check=False).returncode == 1
@@ -141,7 +140,7 @@ def test_a_file_that_fails_at_boot_keeps_no_other_from_being_loaded(lab: Lab, vm
 
 
 def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
-    policy = replace(POLICY, backend=each)
+    policy = POLICY._replace(backend=each)
     enforce.apply(vm, policy)
     enforce.remove(vm)
     enforce.remove(vm)
@@ -157,7 +156,7 @@ def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
 def test_another_backend_takes_over_without_a_gap_or_a_rest(lab: Lab, vm: MachineHost) -> None:
     for name, variant in (("nftables", "nft"), ("iptables", "nft"), ("iptables", "legacy"), ("nftables", "legacy")):
         vm.variant = variant
-        policy = replace(POLICY, backend=name)
+        policy = POLICY._replace(backend=name)
         enforce.apply(vm, policy)
         assert enforce.loaded(vm) == [name]
         assert enforce.check(vm, policy) == []
@@ -167,7 +166,7 @@ def test_another_backend_takes_over_without_a_gap_or_a_rest(lab: Lab, vm: Machin
 
 
 def test_iptables_keeps_the_rules_of_others_and_stands_before_them(lab: Lab, vm: MachineHost) -> None:
-    policy = replace(POLICY, backend="iptables")
+    policy = POLICY._replace(backend="iptables")
     for variant in ("nft", "legacy"):
         vm.variant = variant
         lab.sh("vm", f"iptables-{variant} -N MINE; iptables-{variant} -A INPUT -p icmp -j MINE")
@@ -186,7 +185,7 @@ def test_iptables_keeps_the_rules_of_others_and_stands_before_them(lab: Lab, vm:
 
 
 def test_check_notices_what_was_done_to_the_chain(lab: Lab, vm: MachineHost) -> None:
-    policy = replace(POLICY, backend="iptables")
+    policy = POLICY._replace(backend="iptables")
     for variant in ("nft", "legacy"):
         vm.variant = variant
         enforce.apply(vm, policy)
@@ -201,7 +200,7 @@ def test_check_notices_what_was_done_to_the_chain(lab: Lab, vm: MachineHost) -> 
 
 
 def test_the_old_trap_is_opened_and_other_closed_inputs_are_left(lab: Lab, vm: MachineHost, each: str) -> None:
-    policy = replace(POLICY, backend=each)
+    policy = POLICY._replace(backend=each)
     program = f"iptables-{'legacy' if vm.variant == 'legacy' else 'nft'}"
     established = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
     trap = f"{program} -P INPUT DROP; {program} -A INPUT {established}; {program} -A INPUT -i lo -j ACCEPT"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +73,7 @@ def test_docker_starts_over_our_rules_and_we_apply_over_its(
     lab: Lab, vm: MachineHost, docker: Docker, container: str, name: str
 ) -> None:
     vm.variant = name.removeprefix("iptables-")
-    policy = replace(POLICY, backend=name.partition("-")[0])
+    policy = POLICY._replace(backend=name.partition("-")[0])
     before = of_docker(lab)
     assert any("MASQUERADE" in line for line in before)  # dockerd did write rules
     enforce.apply(vm, policy)

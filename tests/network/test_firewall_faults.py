@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,11 +60,10 @@ class Filter(ctypes.Structure):
 filter = Filter(len(code), ctypes.addressof(text))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(filter)) == 0, os.strerror(ctypes.get_errno())
-from dataclasses import replace
 from tests.network import test_firewall_faults as t
 t.lock.LOCK = sys.argv[2] + "/firewall.lock"
 try:
-    t.enforce.apply(t.MachineHost(sys.argv[1], sys.argv[2]), replace(t.OTHER, backend=sys.argv[3]))
+    t.enforce.apply(t.MachineHost(sys.argv[1], sys.argv[2]), t.OTHER._replace(backend=sys.argv[3]))
 except t.SammyError as error:
     print(error)
 """
@@ -84,11 +82,11 @@ def reachable(lab: Lab) -> bool:
 
 @pytest.mark.parametrize(("name", "program"), [("nftables", "nft"), ("iptables", "iptables")])
 def test_a_missing_program_is_said_and_the_rules_of_before_stay(lab: Lab, vm: Faulty, name: str, program: str) -> None:
-    policy = replace(POLICY, backend=name)
+    policy = POLICY._replace(backend=name)
     enforce.apply(vm, policy)
     vm.missing = (program,)
     with pytest.raises(SammyError, match=f"{program} is not there.*what was in force before still is"):
-        enforce.apply(vm, replace(OTHER, backend=name))
+        enforce.apply(vm, OTHER._replace(backend=name))
     vm.missing = ()
     assert enforce.check(vm, policy) == []
     assert (reachable(lab), lab.reach("stranger", AGENT)) == (True, DROPPED)
@@ -104,7 +102,7 @@ def test_without_any_program_the_machine_is_open_and_says_so(lab: Lab, vm: Fault
 
 def test_one_family_refused_leaves_both_reachable(lab: Lab, vm: Faulty) -> None:
     """Two families are two transactions: the second may fail after the first."""
-    old, new = replace(POLICY, backend="iptables"), replace(OTHER, backend="iptables")
+    old, new = POLICY._replace(backend="iptables"), OTHER._replace(backend="iptables")
     enforce.apply(vm, old)
     vm.failing = ("ip6tables-nft-restore",)
     with pytest.raises(SammyError, match="the IPv6 rules were not loaded"):
@@ -129,7 +127,7 @@ def test_a_kernel_that_refuses_a_line_in_the_middle_keeps_what_it_had(lab: Lab, 
 def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
     lab: Lab, vm: Faulty, backend: str, held: bool
 ) -> None:
-    policy = replace(POLICY, backend=backend)
+    policy = POLICY._replace(backend=backend)
     if held:
         enforce.apply(vm, policy)
     words = [sys.executable, "-c", WITHOUT_MODULE, lab.names["vm"], vm.folder, backend]
@@ -147,7 +145,7 @@ def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_full_disk_guards_now_and_says_that_the_next_boot_does_not(lab: Lab, vm: Faulty, name: str) -> None:
     vm.variant = name.removeprefix("iptables-")
-    policy = replace(POLICY, backend=name.partition("-")[0])
+    policy = POLICY._replace(backend=name.partition("-")[0])
     folder = Path(vm.folder + kept.FOLDER)
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "small", str(folder)], check=True)
@@ -169,14 +167,14 @@ def test_a_full_disk_guards_now_and_says_that_the_next_boot_does_not(lab: Lab, v
 def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, name: str) -> None:
     backend = name.partition("-")[0]
     vm.variant = name.removeprefix("iptables-")
-    policies = [replace(POLICY, backend=backend), replace(OTHER, backend=backend)]
+    policies = [POLICY._replace(backend=backend), OTHER._replace(backend=backend)]
     enforce.apply(vm, policies[0])
     program = (
-        "import sys; from dataclasses import replace\n"
+        "import sys\n"
         "from tests.network import test_firewall_faults as t\n"
         "t.lock.LOCK = sys.argv[2] + '/firewall.lock'; vm = t.MachineHost(sys.argv[1], sys.argv[2], sys.argv[3])\n"
         "print('begin', flush=True)\n"
-        "[t.enforce.apply(vm, replace(p, backend=sys.argv[4])) for _ in range(50) for p in (t.OTHER, t.POLICY)]\n"
+        "[t.enforce.apply(vm, p._replace(backend=sys.argv[4])) for _ in range(50) for p in (t.OTHER, t.POLICY)]\n"
     )
     words = [lab.names["vm"], vm.folder, vm.variant, backend]
     seed = random.randrange(1 << 30)
@@ -208,7 +206,7 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
 @pytest.mark.parametrize("ssh", ["open", "drop"])
 def test_the_trial_passes_good_rules(backend: Any, ssh: str) -> None:
     before = Host().run(["ip", "-br", "link"]).stdout
-    for policy in (replace(POLICY, ssh=ssh), ruleset.Policy(AGENT, allow_any=True, ssh=ssh)):
+    for policy in (POLICY._replace(ssh=ssh), ruleset.Policy(AGENT, allow_any=True, ssh=ssh)):
         outcome = trial.attempt(policy, backend)
         assert (outcome.problems, outcome.impossible, outcome.refused) == ([], "", None)
         assert outcome.versions == (4, 6)
@@ -268,7 +266,7 @@ def test_rules_load_where_ipv6_is_switched_off(lab: Lab, vm: Faulty, name: str) 
         machine = MachineHost(alone, vm.folder, name.removeprefix("iptables-"))
         machine.run(["ip", "link", "set", "lo", "up"])
         machine.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
-        policy = replace(POLICY, backend=name.partition("-")[0])
+        policy = POLICY._replace(backend=name.partition("-")[0])
         enforce.apply(machine, policy)
         assert enforce.check(machine, policy) == []
         answer = machine.run([sys.executable, "-c", CONNECT, "127.0.0.1", str(AGENT), "5", "0"])

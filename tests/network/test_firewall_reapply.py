@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def vm(
 
 
 def of_backend(policy: ruleset.Policy, name: str) -> ruleset.Policy:
-    return replace(policy, backend=name.partition("-")[0])
+    return policy._replace(backend=name.partition("-")[0])
 
 
 def lost(counted: dict[str, int], role: str) -> int:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ LOOPBACK = "-A INPUT -i lo -j ACCEPT"
 @pytest.mark.parametrize("name", ["cloudflare.nft", "cloudflare.rules4", "cloudflare.rules6"])
 def test_the_rendered_rules_are_golden(name: str) -> None:
     rendered = {
-        "cloudflare.nft": lambda: ruleset.text(replace(CLOUDFLARE, backend="nftables")),
+        "cloudflare.nft": lambda: ruleset.text(CLOUDFLARE._replace(backend="nftables")),
         "cloudflare.rules4": lambda: chain.text(CLOUDFLARE, 4),
         "cloudflare.rules6": lambda: chain.text(CLOUDFLARE, 6),
     }
@@ -39,7 +38,7 @@ def test_the_order_is_the_peers_final_one() -> None:
 
 
 def test_a_bridge_that_is_the_uplink_is_closed_before_all_bridges_are_opened() -> None:
-    rules = [line.text for line in chain.lines(replace(CLOUDFLARE, uplinks=("br-lan", "docker0")), 4)]
+    rules = [line.text for line in chain.lines(CLOUDFLARE._replace(uplinks=("br-lan", "docker0")), 4)]
     closed = rules.index("-A SAMMY -i br-lan -p tcp -m tcp --dport 8443 -j DROP")
     opened = rules.index("-A SAMMY -i br-+ -p tcp -m tcp --dport 8443 -j ACCEPT")
     assert max(place for place, rule in enumerate(rules) if " -s " in rule) < closed < opened
@@ -67,7 +66,7 @@ def test_every_kind_of_damage_is_named() -> None:
     twice = chain.parse(printed(CLOUDFLARE, "-A INPUT -c 1 1 -j SAMMY"))
     assert chain.differences(CLOUDFLARE, 4, twice) == ["IPv4 INPUT jumps to SAMMY 2 times"]
     assert "is missing" in chain.differences(CLOUDFLARE, 4, chain.parse("-P INPUT ACCEPT\n"))[0]
-    other = replace(CLOUDFLARE, ssh="open")
+    other = CLOUDFLARE._replace(ssh="open")
     assert chain.differences(other, 4, chain.parse(printed(CLOUDFLARE))) == [
         "IPv4 chain SAMMY: extra rule at place 21: -A SAMMY -p tcp -m tcp --dport 22 -j DROP"
     ]

@@ -187,17 +187,17 @@ def test_every_wrong_network_is_named_at_once() -> None:
 
 def test_a_policy_that_allows_nobody_is_refused() -> None:
     with pytest.raises(SammyError, match=r"firewall\.allow is empty"):
-        ruleset.Policy(8443)
+        ruleset.Policy(8443).checked()
 
 
 def test_guarding_the_port_of_ssh_is_refused() -> None:
     with pytest.raises(SammyError, match=r"agent\.port 22"):
-        ruleset.Policy(22, allow_any=True)
+        ruleset.Policy(22, allow_any=True).checked()
 
 
 def test_a_quote_in_an_interface_name_is_refused() -> None:
     with pytest.raises(SammyError, match="cannot quote"):
-        ruleset.Policy(8443, allow_any=True, uplinks=('br-"x',))
+        ruleset.Policy(8443, allow_any=True, uplinks=('br-"x',)).checked()
 
 
 def test_metadata_closes_web_ports_only() -> None:
