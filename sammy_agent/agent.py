@@ -26,6 +26,8 @@ from sammy_agent.errors import AgentError
 from sammy_agent.events import kinds, lifecycle
 from sammy_agent.events.recorder import Recorder
 from sammy_agent.events.store import EventStore
+from sammy_agent.metrics.sampler import Sampler
+from sammy_agent.metrics.store import MetricsStore
 from sammy_agent.notify import notify, watchdog_seconds
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Watcher, this_boot
@@ -48,7 +50,10 @@ class Agent:
         self._places = places
         self._store = EventStore(places.events, boot_id=this_boot())
         self._recorder = Recorder(self._store, this_boot())
-        self._store.on_damage(lambda words: self._recorder.record(kinds.STORE_DAMAGED, words))
+        metrics = MetricsStore(places.metrics, boot_id=this_boot())
+        self._sampler = Sampler(metrics)
+        for store in (self._store, metrics):
+            store.on_damage(lambda words: self._recorder.record(kinds.STORE_DAMAGED, words))
         self._began = moment.now()
         self._watcher: Watcher | None = None
         self._reporting: Reporting | None = None
@@ -83,6 +88,7 @@ class Agent:
             self._watcher.stop()
         if self._reporting is not None:
             self._reporting.stop()
+        self._sampler.stop()
         self._recorder.close()
 
     def told_to_stop(self, number: int) -> None:
@@ -104,6 +110,7 @@ class Agent:
         # only now is it known that the store is this machine's
         lifecycle.record_start(self._recorder, self._store, self._began, this_boot())
         self._recorder.start()
+        self._sampler.start()
         watcher = Watcher(self._places, self._store)
         watcher.on_change = lambda before, now: self._check_instance()
         watcher.of_instance(self._instance_id)
@@ -205,6 +212,7 @@ class Agent:
                 "damage": self._store.damage,
                 "lost": self._recorder.lost,
             },
+            "metrics": {"problem": self._sampler.problem, "lost": self._sampler.lost},
             "network_changes": self._changes,
         }
 

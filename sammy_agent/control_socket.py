@@ -22,6 +22,7 @@
      "store": {"problem": "",                                      why events cannot be kept now
                "lost": 0,                                          events that never reached the disk
                "damage": ""},                                      what was found damaged, and where it lies
+     "metrics": {"problem": "", "lost": 0},                        samples of metrics.db, one a minute
      "network_changes": ["docker-restart", …]}                      the last 100
 """
 

@@ -72,6 +72,11 @@ class Places:
         return self.at(f"{OWN}/events.db")
 
     @property
+    def metrics(self) -> str:
+        """How the machine fared."""
+        return self.at(f"{OWN}/metrics.db")
+
+    @property
     def tls_mark(self) -> str:
         """Says that the node's TLS key is one that the agent made."""
         return self.at(f"{OWN}/tls-key-is-ours")

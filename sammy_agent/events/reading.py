@@ -8,6 +8,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from sammy_agent import timeframe
 from sammy_agent.events.kinds import LEVELS
 from sammy_agent.moment import Moment
 
@@ -30,7 +31,7 @@ class Wanted:
 
     def where(self) -> tuple[str, list[Any]]:
         """Return the condition and its values. ValueError: there is no such level."""
-        terms: list[tuple[str, tuple[Any, ...]]] = []
+        terms = timeframe.terms(self.since, self.until, self.boot_id)
         if self.before_seq is not None:
             terms.append(("seq < ?", (self.before_seq,)))
         if self.after_seq is not None:
@@ -44,11 +45,7 @@ class Wanted:
             terms.append(("type >= ? AND type < ?", (self.type_prefix, self.type_prefix + HIGHEST)))
         if self.run_id:
             terms.append(("run_id = ?", (self.run_id,)))
-        for bound, sign in ((self.since, ">="), (self.until, "<")):
-            if bound is not None:
-                judged = f"CASE WHEN boot_id=? THEN boottime_us {sign} ? ELSE created_at {sign} ? END"
-                terms.append((judged, (self.boot_id, bound.boot, bound.wall)))
-        return " AND ".join(text for text, _ in terms) or "1", [value for _, values in terms for value in values]
+        return timeframe.joined(terms)
 
 
 def select(db: sqlite3.Connection, what: Wanted) -> list[dict[str, Any]]:
