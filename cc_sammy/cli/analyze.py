@@ -9,14 +9,13 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from cc_sammy.cli import analysis, plot
+from cc_sammy.cli import analysis, plot, stages
 from cc_sammy.cli.text import table
 from cc_sammy.cli.timings import add_run, chosen
 from cc_sammy.contract import paths
-from cc_sammy.contract.state import RunRecord
+from cc_sammy.contract.fields import Status
+from cc_sammy.contract.state import RunRecord, StepRecord
 from cc_sammy.host import Host
-
-STAGES = ("cloud-init-local", "cloud-init", "cloud-init-main", "cloud-init-network", "cloud-config", "cloud-final")
 
 
 def add_parser(verbs: Any) -> None:
@@ -44,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"sammy: no such run, or no step of it began. The stored ones are in {paths.RUNS}", file=sys.stderr)
         return 3
     if arguments.analysis == "plot":
-        picture = plot.svg(_title(record), [*_stages(record), *_bars(record, found)])
+        bars = [*_stages(record), *_bars(record, found)]
+        picture = plot.svg(_title(record), _subtitle(record, found), bars)
         if arguments.output:
             Host().write_text(arguments.output, picture)
         else:
@@ -100,39 +100,42 @@ def _chain(found: list[analysis.Span]) -> list[str]:
 
 
 def _title(record: RunRecord) -> str:
-    took = "" if record.duration_ms is None else f", {record.duration_ms / 1000:.1f} s"
-    return f"Boot steps of run {record.run_id}: {record.outcome.value}{took}"
+    took = "" if record.duration_ms is None else f" after {plot.shown(record.duration_ms / 1000)}"
+    return f"Boot steps: {record.outcome.value}{took}"
+
+
+def _subtitle(record: RunRecord, found: list[analysis.Span]) -> str:
+    parts = [f"run {record.run_id}", f"{len(found)} steps"]
+    most = max(analysis.costs(found), key=lambda cost: cost.gain)
+    if most.gain > 0:
+        parts.append(f"without {most.span.name} it would be {plot.shown(most.gain / 1000)} shorter")
+    return "  ·  ".join(parts)
 
 
 def _bars(record: RunRecord, found: list[analysis.Span]) -> list[plot.Bar]:
     chain = {span.name for span in analysis.critical_chain(found)}
+    slack = {cost.span.name: max(0.0, cost.slack) / 1000 for cost in analysis.costs(found)}
     return [
         plot.Bar(
             span.name,
             record.started + span.begin / 1000,
             record.started + span.end / 1000,
             span.status if span.status in ("failed", "skipped") else (*span.uses, "own")[0],
-            span.status if span.status != "completed" else "",
+            _note(record.step(span.name)),
             span.name in chain,
+            slack[span.name],
         )
         for span in found
     ]
 
 
+def _note(step: StepRecord) -> str:
+    """Say what the bar's colour and length do not."""
+    words = [step.status.value] if step.status is not Status.COMPLETED else []
+    if step.attempt > 1:
+        words.append(f"{step.attempt} attempts")
+    return ", ".join(words)
+
+
 def _stages(record: RunRecord) -> list[plot.Bar]:
-    """Return kernel and cloud-init's stages, where the run is this boot's: systemd knows no other."""
-    host = Host()
-    if (host.read_text("/proc/sys/kernel/random/boot_id") or "").strip() != record.boot_id:
-        return []
-    properties = "--property=Id,InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic"
-    units = [f"{name}.service" for name in STAGES]
-    answer = host.run(["systemctl", "show", properties, *units], check=False, timeout=10)
-    bars = []
-    for block in answer.stdout.split("\n\n"):
-        found = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        begin = int(found.get("InactiveExitTimestampMonotonic") or 0) / 1e6
-        end = int(found.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
-        if begin:
-            bars.append(plot.Bar(found["Id"].removesuffix(".service"), begin, max(end, begin) or begin, "stage"))
-    bars.sort(key=lambda bar: bar.begin)
-    return [plot.Bar("kernel, systemd", 0.0, bars[0].begin, "stage"), *bars] if bars else []
+    return [plot.Bar(stage.name, stage.begin, stage.end, "stage") for stage in stages.of_boot(Host(), record.boot_id)]

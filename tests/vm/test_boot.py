@@ -7,6 +7,7 @@ The tests of this file look at one machine in the order of the file.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from typing import Any
 
@@ -56,6 +57,15 @@ def test_analyze_lists_each_step_under_our_module(booted: Boot) -> None:
     ours = shown[shown.index("Starting stage: modules-final/config-sammy") :]
     ours = ours[: ours.index("Finished stage: (modules-final/config-sammy)")]
     assert sorted(line.split()[1].removeprefix("`->") for line in ours.splitlines()[1:]) == sorted(STEPS)
+
+
+def stages_drawn(booted: Boot, *words: str) -> list[str]:
+    drawn = booted.machine.run(["sammy", "analyze", "plot", *words]).stdout
+    return re.findall(r"<title>((?:systemd|cloud-[a-z-]+)): ", drawn)
+
+
+def test_the_picture_begins_with_systemd_and_cloud_inits_stages(booted: Boot) -> None:
+    assert stages_drawn(booted) == ["systemd", "cloud-init-local", "cloud-init", "cloud-config", "cloud-final"]
 
 
 def test_the_journal_carries_the_contracts_fields(booted: Boot) -> None:
@@ -178,6 +188,8 @@ def test_the_second_boot_does_nothing_twice_and_is_guarded_before_the_network(bo
     assert len([line for line in said if line.startswith("Started ")]) == 1
     runs = machine.run(["ls", "/var/lib/sammy/runs"]).stdout.split()
     assert len(runs) >= 3, "the first boot's record is kept"
+    # The first boot's stages are in the journal; journald may have come too late for the very first.
+    assert stages_drawn(booted, "--run", "first")[-3:] == ["cloud-init", "cloud-config", "cloud-final"]
     loaded = machine.run(["systemctl", "show", "sammy-firewall", "--property=ActiveState"]).stdout
     assert loaded == "ActiveState=active\n"
     listen(machine, AGENT_PORT)

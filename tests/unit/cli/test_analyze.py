@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cc_sammy.cli import analysis, main, plot
+from cc_sammy.cli import analysis, main, plot, stages
 from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
+from cc_sammy.host import FakeHost
 
 
 def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
@@ -109,3 +111,64 @@ def test_timings_tell_attempts_only_where_there_was_more_than_one(
     assert main(["timings", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)[0]["first"]
     assert first == {"started": 100.0, "duration_ms": 10, "reason": "no route"}
+
+
+SHOW_STAGES = (
+    "Id=cloud-final.service\nInactiveExitTimestampMonotonic=9000000\nActiveEnterTimestampMonotonic=30000000\n\n"
+    "Id=cloud-init-local.service\nInactiveExitTimestampMonotonic=5000000\nActiveEnterTimestampMonotonic=6000000\n\n"
+    "Id=cloud-init-main.service\nInactiveExitTimestampMonotonic=\nActiveEnterTimestampMonotonic=\n"
+)
+
+
+def booted(*, container: bool = False) -> FakeHost:
+    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-1\n", **({stages.CONTAINER: ""} if container else {})})
+    host.script(["systemctl", "show", stages.USERSPACE], stdout="UserspaceTimestampMonotonic=3000000\n")
+    host.script(["systemctl", "show", stages.MOMENTS], stdout=SHOW_STAGES)
+    return host
+
+
+def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages() -> None:
+    assert stages.of_boot(booted(), "b-1") == [
+        ("kernel", 0.0, 3.0),
+        ("systemd", 3.0, 5.0),
+        ("cloud-init-local", 5.0, 6.0),
+        ("cloud-final", 9.0, 30.0),
+    ]
+
+
+def test_a_containers_boot_does_not_begin_with_its_hosts_kernel() -> None:
+    assert stages.of_boot(booted(container=True), "b-1")[0] == ("systemd", 3.0, 5.0)
+
+
+def test_another_boots_stages_come_from_the_journal() -> None:
+    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-2\n"})
+    entries = [
+        {"UNIT": "cloud-final.service", "MESSAGE_ID": stages.STARTING, "__MONOTONIC_TIMESTAMP": "9000000"},
+        {"UNIT": "cloud-final.service", "MESSAGE_ID": stages.STARTED, "__MONOTONIC_TIMESTAMP": "30000000"},
+        {"UNIT": "cloud-config.service", "MESSAGE_ID": stages.STARTED, "__MONOTONIC_TIMESTAMP": "8000000"},
+    ]
+    host.script(["journalctl"], stdout="".join(json.dumps(entry) + "\n" for entry in entries))
+    assert stages.of_boot(host, "b-1") == [("cloud-final", 9.0, 30.0)]
+    assert "_BOOT_ID=b1" in host.calls[0]
+    assert stages.of_boot(FakeHost(), "b-1") == []
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.0, "0 ms"), (0.1164, "116 ms"), (1.454, "1.45 s"), (17.06, "17.1 s")])
+def test_durations_are_said_as_one_says_them(seconds: float, said: str) -> None:
+    assert plot.shown(seconds) == said
+
+
+def test_the_picture_tells_failure_attempts_chain_and_what_is_to_spare(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = step("docker", 11, 2, "packages", "apt", attempt=3)
+    failed.status = Status.FAILED
+    record = replace(RECORD, steps=[*STEPS[:3], failed, STEPS[4]], outcome=Outcome.FAILED)
+    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": record)
+    assert main(["analyze", "plot"]) == 0
+    said = capsys.readouterr().out
+    for words in ("Boot steps: failed after 16.0 s", "without packages it would be", "2.00 s, failed, 3 attempts",
+                  "nodejs: 4.00 s, 11.0 s to spare", "time to spare", "uses apt alone"):  # fmt: skip
+        assert words in said, words
+    assert "uses Docker alone" not in said, "the legend explains what is there"
+    assert said.count('class="chain"') == 3 + 1  # four steps on the chain, and the legend
