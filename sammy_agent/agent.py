@@ -8,6 +8,7 @@ duties are threads that may be killed at any moment: what matters is on disk bef
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import selectors
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,14 @@ class Agent:
 
     def verbs(self) -> dict[str, Any]:
         """Return what the control socket answers."""
-        return {"network-changed": self._network_changed, "token-changed": self._token_changed, "status": self._status}
+        return {
+            "network-changed": self._network_changed,
+            "token-changed": self._token_changed,
+            "status": self._status,
+            "say": lambda words: self._keep(words, lambda reporting: reporting.say),
+            "boot-log": lambda words: self._keep(words, lambda reporting: reporting.log),
+            "outbox-requeue": self._requeue,
+        }
 
     def is_alive(self) -> bool:
         """Tell whether every duty takes its turns."""
@@ -195,6 +203,26 @@ class Agent:
         if self._reporting is not None:
             self._reporting.token_changed()
         return {}
+
+    def _keep(self, words: str, verb: Callable[[Reporting], Callable[[dict[str, Any]], None]]) -> dict[str, Any]:
+        """Let a reporter keep what a workspace says; answered when it would survive a power cut. AgentError."""
+        if self._reporting is None:
+            raise AgentError("there is no control plane to tell it", "See sammy status")
+        try:
+            document: Any = json.loads(words)
+        except ValueError as error:
+            raise AgentError(f"what follows the verb is no JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise AgentError("what follows the verb is no JSON object")
+        verb(self._reporting)(document)
+        return {}
+
+    def _requeue(self, words: str) -> dict[str, Any]:
+        """Send again what was set aside: all, or the rows whose ids are listed. AgentError."""
+        if self._reporting is None:
+            raise AgentError("there is no control plane to send it to", "See sammy status")
+        ids: Any = json.loads(words or "[]")
+        return {"requeued": self._reporting.delivery.outbox.requeue(ids or None)}
 
     def _status(self, _: str) -> dict[str, Any]:
         watcher, reporting = self._watcher, self._reporting

@@ -16,6 +16,7 @@ from sammy_agent import __version__
 from sammy_agent.control_plane import cli as control_plane
 from sammy_agent.debug_package import verb as debug_package
 from sammy_agent.errors import AgentError
+from sammy_agent.outbox import verb as outbox
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,10 +24,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sammy-agent {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     running = verbs.add_parser("run", help="run in the foreground, as the unit does")
-    token = verbs.add_parser("token", help="the node's token")
+    token = verbs.add_parser("token", help="the node's token, or a workspace's")
     token.add_argument("action", choices=["set"], help="set: take a new one from standard input")
+    token.add_argument("--workspace", metavar="ID", help="the token is this workspace's")
     package = debug_package.add_parser(verbs)
-    for one in (running, token, package):
+    waiting = outbox.add_parser(verbs)
+    for one in (running, token, package, waiting):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
@@ -41,13 +44,13 @@ def _run(arguments: argparse.Namespace) -> int:
 def _token(arguments: argparse.Namespace) -> int:
     from sammy_agent import token_verb
 
-    return token_verb.set_token(sys.stdin, arguments.root)
+    return token_verb.set_token(sys.stdin, arguments.root, arguments.workspace)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
-    run = {"run": _run, "token": _token, "debug-package": debug_package.run}
+    run = {"run": _run, "token": _token, "debug-package": debug_package.run, "outbox": outbox.run}
     try:
         return run.get(arguments.verb, control_plane.run)(arguments)
     except AgentError as error:

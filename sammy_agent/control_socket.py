@@ -3,6 +3,9 @@
 
 `network-changed REASON`: the transport is remounted and a heartbeat goes out.
 `token-changed`: the token's files are read again (`sammy-agent token set` says so).
+`say {"workspace", "messages": […]}`: messages of a workspace, as the wire writes them; likewise
+`boot-log {"workspace", "entry"}`. Answered when they would survive a power cut; the same ids again have no effect.
+`outbox-requeue [ID, …]`: rows that were set aside are sent again, without ids all.
 `status`: what is known, below. Absent or null means not known.
 
     {"ok": true,
@@ -18,6 +21,8 @@
                "problem": {code, text, next_step}},                 problem: of its files
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
+     "outbox": {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, "trouble": {"messages ws-1": "hold: 401"}, …},
+     "workspaces": {"ws-1": {"state": "ok|expired", "expires": ISO}},
      "provisioning": {"phase": "waiting|provisioning|ended", "outcome": "ready", "reason": "", "runId": "…"},
      "store": {"problem": "",                                      why events cannot be kept now
                "lost": 0,                                          events that never reached the disk
@@ -33,11 +38,17 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
+from sammy_agent.errors import AgentError
+
 LOG = logging.getLogger(__name__)
-PATIENCE = 1.0
+PATIENCE = 1.0  # seconds without a byte of the line
+PATIENCE_TO_ANSWER = 30.0  # seconds for a peer to take the answer
+LONGEST = 4 * 1024 * 1024  # bytes of a line
+MOST = 64  # connections at a time
 
 
 class ControlSocket:
@@ -45,6 +56,7 @@ class ControlSocket:
 
     def __init__(self, path: str, verbs: dict[str, Callable[[str], dict[str, Any]]]) -> None:
         self._path, self._verbs = path, verbs
+        self._free = threading.BoundedSemaphore(MOST)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -58,12 +70,23 @@ class ControlSocket:
         return f"<ControlSocket {self._path}>"
 
     def serve_one(self) -> None:
-        """Take one connection, read its line, answer; a peer that says nothing is given up after 1 s."""
+        """Take one connection and serve it beside: a question may have to wait for the disk."""
         connection, _ = self.listener.accept()
-        with connection, contextlib.suppress(OSError, UnicodeDecodeError):
-            connection.settimeout(PATIENCE)
-            line = connection.recv(4096).decode().strip()
-            connection.sendall((self.answer(line) + "\n").encode())
+        if not self._free.acquire(blocking=False):
+            connection.close()  # root's own programs in a loop: they ask again
+            return
+        threading.Thread(target=self._serve, args=(connection,), name="control-socket", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        """Read a line, answer; a peer that falls silent in the middle of it is given up."""
+        try:
+            with connection, contextlib.suppress(OSError, UnicodeDecodeError):
+                connection.settimeout(PATIENCE)
+                line = _line(connection).decode().strip()
+                connection.settimeout(PATIENCE_TO_ANSWER)
+                connection.sendall((self.answer(line) + "\n").encode())
+        finally:
+            self._free.release()
 
     def answer(self, line: str) -> str:
         """Return the answer to one line, JSON."""
@@ -73,6 +96,8 @@ class ControlSocket:
             return json.dumps({"ok": False, "error": f"unknown verb {verb!r}; known are {known}"})
         try:
             return json.dumps({"ok": True, **self._verbs[verb](rest)})
+        except AgentError as error:
+            return json.dumps({"ok": False, "code": error.code, "error": str(error)})
         except Exception as error:
             LOG.exception("%s: a bug", verb)  # a question must not end the agent
             return json.dumps({"ok": False, "error": f"{verb} failed: {error}; see journalctl -u sammy-agent"})
@@ -82,6 +107,17 @@ class ControlSocket:
         self.listener.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
+
+
+def _line(connection: socket.socket) -> bytes:
+    """Return what comes before the line's end, or before the peer's; longer ones are cut, and so no verb's."""
+    line = bytearray()
+    while len(line) < LONGEST:
+        data = connection.recv(65536)
+        line += data
+        if not data or b"\n" in data:
+            break
+    return bytes(line.partition(b"\n")[0])
 
 
 def ask(path: str, line: str, seconds: float = 5.0) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 
@@ -81,5 +82,9 @@ def discard(places: Places) -> None:
     files.remove(places.ready_acknowledged)
     kept = {os.path.basename(places.instance)}
     for path in glob.glob(os.path.join(places.at(OWN), "*")):
-        if os.path.basename(path) not in kept:
+        if os.path.basename(path) in kept:
+            continue
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
             files.remove(path)

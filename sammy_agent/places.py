@@ -77,6 +77,16 @@ class Places:
         return self.at(f"{OWN}/metrics.db")
 
     @property
+    def outbox(self) -> str:
+        """What must reach the control plane and has not yet."""
+        return self.at(f"{OWN}/outbox.db")
+
+    @property
+    def workspaces(self) -> str:
+        """The folder of the workspaces' tokens."""
+        return self.at(f"{OWN}/workspaces")
+
+    @property
     def tls_mark(self) -> str:
         """Says that the node's TLS key is one that the agent made."""
         return self.at(f"{OWN}/tls-key-is-ours")

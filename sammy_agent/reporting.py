@@ -11,6 +11,7 @@ from sammy_agent.calls import ControlPlane
 from sammy_agent.certificate import Certificate
 from sammy_agent.config import AgentConfig
 from sammy_agent.contact import Contact, iso
+from sammy_agent.delivery import Delivery
 from sammy_agent.events import kinds
 from sammy_agent.events.recorder import Recorder
 from sammy_agent.events.store import EventStore
@@ -20,11 +21,15 @@ from sammy_agent.inbound import Inbound
 from sammy_agent.notify import notify
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning, Watcher
+from sammy_agent.reporters import boot_log
+from sammy_agent.reporters.boot_log import BootLog
 from sammy_agent.reporters.errors import Errors
 from sammy_agent.reporters.heartbeat import Heartbeat
+from sammy_agent.reporters.messages import Message, Messages
 from sammy_agent.reporters.ready import Ready
 from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
 from sammy_agent.worker import Worker
+from sammy_agent.workspaces import WorkspaceTokens, check_id
 
 
 class Reporting:
@@ -38,6 +43,8 @@ class Reporting:
         self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
         self.identity = Identity(places, loaded, self._record)
         self.identity.reload()
+        self.workspaces = WorkspaceTokens(places)
+        self.workspaces.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
         self.transport.on_remount = self._remounted
         self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
@@ -46,20 +53,32 @@ class Reporting:
         self.monitor = NetworkMonitor(self._network_heard)
         self.monitor.start()
         plane = ControlPlane(loaded.url, self.identity, self.transport, self.contact)
+        self.delivery = Delivery(
+            loaded.url,
+            places,
+            identity=self.identity,
+            tokens=self.workspaces,
+            transport=self.transport,
+            contact=self.contact,
+        )
+        self.messages = Messages(self.delivery.outbox)
 
         def level() -> Provisioning:
             return watcher.level
 
         self.ready = Ready(plane, level, places, self._record)
-        self.errors = Errors(plane, level, store, recorder.incidents)
+        self.errors = Errors(plane, level, store, self.delivery.outbox, recorder.incidents)
+        self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
         self.certificate = Certificate(plane, places)
         self.workers: tuple[Worker, ...] = (
             self.heartbeat,
             self.ready,
             self.errors,
+            self.boot_log,
             self.certificate,
             self.guard,
+            *self.delivery.workers,
         )
         self.heartbeat.on_status = self.ready.heard_status
         self.heartbeat.on_contact = self._contact_made
@@ -72,11 +91,13 @@ class Reporting:
         """Let the others not sit out their pauses after an outage."""
         for worker in (self.ready, self.errors, self.certificate):
             worker.wake()
+        self.delivery.hurry()
 
     def _level_changed(self, before: Provisioning, now: Provisioning) -> None:
         self._check_instance(before, now)
         self.ready.wake()
         self.errors.wake()
+        self.boot_log.wake()
         if (before.phase, before.summary().get("outcome")) != (now.phase, now.summary().get("outcome")):
             self.heartbeat.wake()
 
@@ -103,14 +124,32 @@ class Reporting:
             worker.stop()
         self.monitor.stop()
         self.transport.close()
+        self.delivery.close()
 
     def token_changed(self) -> None:
         """Read the token's files again and use what is there."""
         token = self.identity.reload()
         until = f", good until {iso(token.expires)}" if token and token.expires else ""
         self._record(kinds.TOKEN_SET, f"the token's files were read again{until}")
+        self.workspaces.reload()
+        self.delivery.hurry()
         for worker in self.workers:
             worker.wake()
+
+    def say(self, document: dict[str, Any]) -> None:
+        """Keep a workspace's messages: `workspace` and `messages`, each as the wire has it.
+
+        :raises AgentError: in words, what is wrong with it, or that the disk takes nothing.
+        """
+        workspace = check_id(document.get("workspace"))
+        self.messages.say(workspace, *map(Message.from_wire, document.get("messages") or ()))
+
+    def log(self, document: dict[str, Any]) -> None:
+        """Keep an entry of a workspace's boot log: `workspace`, and `entry` as the wire has it, with an id.
+
+        :raises AgentError: in words, what is wrong with it, or that the disk takes nothing.
+        """
+        boot_log.say(self.delivery.outbox, check_id(document.get("workspace")), dict(document.get("entry") or {}))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the parts of the status that need a control plane."""
@@ -122,11 +161,17 @@ class Reporting:
             "token": self._token(),
             "ready": self.ready.snapshot(),
             "errors": self.errors.snapshot(),
+            "outbox": self.delivery.snapshot(),
+            "workspaces": self.workspaces.snapshot(self._now()),
         }
+
+    def _now(self) -> float:
+        """Return the time by the control plane's clock as far as it is known."""
+        return time.time() + (self.contact.clock_offset or 0.0)
 
     def _token(self) -> dict[str, Any]:
         token, problem = self.identity.token(), self.identity.problem()
-        now = time.time() + (self.contact.clock_offset or 0.0)
+        now = self._now()
         state = "missing" if token is None else "expired" if token.is_expired(now) else "ok"
         return {
             "state": state,

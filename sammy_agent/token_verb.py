@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sammy-agent token set`: the way out for a node whose token expired while it was off. Reads standard input.
+"""`sammy-agent token set`: a node's way out when its token expired while it was off; with --workspace a workspace's.
 
-Never from an argument: arguments are seen by everyone on the machine and kept by shells.
+Reads standard input, never an argument: arguments are seen by everyone on the machine and kept by shells.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sammy_agent.control_socket import ask
 from sammy_agent.errors import AgentError, TokenUnusable
 from sammy_agent.identity import LONGEST, Token
 from sammy_agent.places import Places
+from sammy_agent.workspaces import WorkspaceTokens
 
 
 def check(raw: str, node_id: str) -> Token:
@@ -26,23 +27,23 @@ def check(raw: str, node_id: str) -> Token:
     return token
 
 
-def set_token(source: TextIO, root: str) -> int:
-    """Take the token, keep it, tell the running agent; return the exit status."""
+def set_token(source: TextIO, root: str, workspace: str | None = None) -> int:
+    """Take the node's token, or a workspace's, keep it, tell the running agent; return the exit status."""
     places = Places(root)
     loaded = config.load(places)
     if loaded is None:
         raise AgentError(f"{places.config} names no control plane", "Set sammy.control_plane.url first")
     # a terminal would show it and keep it in its scroll-back
     raw = getpass.getpass("Token: ") if source.isatty() else source.read(LONGEST + 1)
-    token = check(raw, loaded.node_id)
     try:
-        files.write(places.token, token.text + "\n", mode=files.PRIVATE)
+        if workspace is None:
+            files.write(places.token, check(raw, loaded.node_id).text + "\n", mode=files.PRIVATE)
+        else:
+            WorkspaceTokens(places).put(workspace, raw)
     except PermissionError:
         raise
     except OSError as error:
-        raise AgentError(f"{places.token}: {error.strerror}", "Make room: df -h /var") from error
+        raise AgentError(f"{error.filename or places.token}: {error.strerror}", "Make room: df -h /var") from error
     told = ask(places.socket, "token-changed")
-    print(
-        "token set; " + ("the agent beats with it now" if told else "the agent does not run; it takes it when it does")
-    )
+    print("token set; " + ("the agent uses it now" if told else "the agent does not run; it takes it when it does"))
     return 0

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cc_sammy.cli import analyze, debug_package, options, status, timings, token, validate
+from cc_sammy.cli import analyze, debug_package, options, outbox, status, timings, token, validate
 from cc_sammy.errors import SammyError
 
 
@@ -20,7 +20,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="sammy", description="Shows and steers what cloud-init-sammy makes of this machine."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, timings, analyze, validate, options, token, debug_package):
+    for module in (status, timings, analyze, validate, options, token, outbox, debug_package):
         module.add_parser(verbs)
     from cc_sammy.firewall import verbs as firewall
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "validate": validate.run,
         "options": options.run,
         "token": token.run,
+        "outbox": outbox.run,
         "debug-package": debug_package.run,
         "firewall": _firewall,
     }

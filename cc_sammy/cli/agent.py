@@ -64,6 +64,9 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     found.append(("token", _token(answer.get("token") or {})))
     ready = answer.get("ready") or {}
     found.append(("ready", _ready(ready)))
+    waiting = _outbox(answer.get("outbox") or {})
+    if waiting:
+        found.append(("outbox", waiting))
     return [*found, *(("event store", words) for words in _store(answer.get("store") or {}))]
 
 
@@ -103,6 +106,18 @@ def _ready(ready: dict[str, Any]) -> str:
     if ready.get("state") == "acknowledged":
         return f"acknowledged by the control plane at {ready.get('acknowledged_at')}"
     return f"not acknowledged yet: {_problem(ready['cause'])}" if ready.get("cause") else "not told yet"
+
+
+def _outbox(outbox: dict[str, Any]) -> str:
+    """Return what waits, and why; nothing where all is delivered."""
+    said = [f"{outbox['rows']} rows wait"] if outbox.get("rows") else []
+    said += [f"{lane}: {trouble}" for lane, trouble in sorted((outbox.get("trouble") or {}).items())]
+    said += [str(outbox[name]) for name in ("problem", "damage") if outbox.get(name)]
+    if outbox.get("set_aside_now"):
+        said.append(f"{outbox['set_aside_now']} were refused and set aside: see sammy outbox")
+    if outbox.get("dropped"):
+        said.append(f"{outbox['dropped']} were given up, it was full")
+    return "; ".join(said)
 
 
 def _span(seconds: float) -> str:

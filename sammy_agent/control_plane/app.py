@@ -11,6 +11,7 @@ from tornado import web
 from sammy_agent.control_plane.handler import Handler, Parts
 from sammy_agent.control_plane.node_routes import Certificate, Errors, Heartbeat, Ready
 from sammy_agent.control_plane.operator_routes import Nodes
+from sammy_agent.control_plane.workspace_routes import Messages, NodeBootLog, WorkspaceBootLog, Workspaces
 
 LOG = logging.getLogger(__name__)
 
@@ -46,14 +47,19 @@ def log_request(handler: web.RequestHandler) -> None:
 
 def application(parts: Parts) -> web.Application:
     """Return the routes."""
-    node = r"/api/nodes/([A-Za-z0-9][A-Za-z0-9._-]{0,127})"
+    node, workspace = (rf"/api/{kind}/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})" for kind in ("nodes", "workspaces"))
     routes: list[Any] = [
         (node + "/heartbeat", Heartbeat),
         (node + "/ready", Ready),
         (node + "/errors", Errors),
         (node + "/origin-ca-certificate", Certificate),
+        (node + "/boot-log", NodeBootLog),
         (node, Nodes),
         (r"/api/nodes", Nodes),
+        (workspace + "/messages", Messages),
+        (workspace + "/boot-log", WorkspaceBootLog),
+        (workspace, Workspaces),
+        (r"/api/workspaces", Workspaces),
         (r"/\.well-known/jwks\.json", Jwks),
     ]
     given = {"parts": parts}

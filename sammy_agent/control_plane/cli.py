@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from sammy_agent import files
-from sammy_agent.control_plane import nodes
+from sammy_agent.control_plane import nodes, workspace_cli
 from sammy_agent.errors import ControlPlaneError
 
 STATE = "/var/lib/sammy/control-plane"
@@ -36,7 +36,7 @@ def add_parsers(verbs: Any) -> None:
     _add_token_life(token)
     removing = inner.add_parser("remove-node", help="forget a node; its tokens open nothing any more")
     removing.add_argument("node")
-    for parser in (listing, token, removing):
+    for parser in (listing, token, removing, *workspace_cli.add_parsers(inner)):
         _add_state(parser)
 
     adding = verbs.add_parser("add-node", help="print the #cloud-config that makes a machine a node")
@@ -70,6 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     verb = {"nodes": _nodes, "token": _token, "remove-node": _remove}.get(arguments.control_verb)
     if verb is not None:
         return verb(arguments)
+    if arguments.control_verb in workspace_cli.VERBS:
+        return workspace_cli.VERBS[arguments.control_verb](arguments, _open_store(arguments.state))
     import logging
 
     from sammy_agent.control_plane import server
@@ -90,15 +92,10 @@ def _nodes(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"url": store.setting("url"), "nodes": views}, indent=1))
     elif views:
-        print("\n".join(_aligned(nodes.table_rows(views, now))))
+        print("\n".join(nodes.aligned(nodes.table_rows(views, now))))
     else:
         print("no nodes yet; `sammy-agent add-node` makes one's user-data")
     return 0
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _token(arguments: argparse.Namespace) -> int:

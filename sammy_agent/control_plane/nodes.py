@@ -170,7 +170,20 @@ def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str
         outcome = provisioning.get("outcome") or provisioning.get("phase") or "-"
         why = node["errorMessage"] or provisioning.get("reason") or ""
         rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), str(why)))
-    return [tuple(map(_printable, row)) for row in rows]
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return lines whose columns align, without what a terminal would obey; `right` numbers those flush right."""
+    shown = [tuple(map(_printable, row)) for row in rows]
+    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in shown
+    ]
 
 
 def _printable(text: str) -> str:

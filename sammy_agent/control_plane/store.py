@@ -91,7 +91,7 @@ class Store:
             raise StoreUnusable(f"{path}: {error}", "Is the disk full or the file damaged?") from error
 
     def _migrate(self, path: str) -> None:
-        with self._transaction():
+        with self.transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > len(MIGRATIONS):
                 raise StoreUnusable(f"{path} was written by a later version of sammy-agent", "Install that version")
@@ -101,10 +101,11 @@ class Store:
             self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection in a transaction that is committed with the block. sqlite3.Error."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            yield self._db
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
@@ -135,19 +136,17 @@ class Store:
     def add_node(self, node: str, boot_token_id: str) -> None:
         """Add a node, or make a known one new: creating, another boot token, no certificate, no past."""
         now = time.time()
-        with self._transaction():
-            self._db.execute("DELETE FROM incidents WHERE node_id=?", (node,))
-            self._db.execute("DELETE FROM nodes WHERE id=?", (node,))
-            self._db.execute(
+        with self.transaction() as db:
+            _forget(db, node)
+            db.execute(
                 "INSERT INTO nodes (id, created_at, updated_at, boot_token_id) VALUES (?, ?, ?, ?)",
                 (node, now, now, boot_token_id),
             )
 
     def remove_node(self, node: str) -> bool:
-        """Forget a node and its incidents; return whether there was one."""
-        with self._transaction():
-            self._db.execute("DELETE FROM incidents WHERE node_id=?", (node,))
-            return self._db.execute("DELETE FROM nodes WHERE id=?", (node,)).rowcount == 1
+        """Forget a node and all it told; return whether there was one."""
+        with self.transaction() as db:
+            return _forget(db, node)
 
     def update_node(self, node: str, values: Mapping[str, Any]) -> bool:
         """Set columns of a node; return whether there is one. Mappings are stored as JSON."""
@@ -177,6 +176,14 @@ class Store:
             (node, limit),
         )
         return [{**json.loads(row["entry"]), "receivedAt": row["received_at"]} for row in rows]
+
+
+def _forget(db: sqlite3.Connection, node: str) -> bool:
+    """Remove a node and what is of it and its workspaces; return whether there was one."""
+    db.execute("DELETE FROM messages WHERE workspace_id IN (SELECT id FROM workspaces WHERE node_id=?)", (node,))
+    for table in ("incidents", "workspaces", "boot_log", "artifacts"):
+        db.execute(f"DELETE FROM {table} WHERE node_id=?", (node,))
+    return db.execute("DELETE FROM nodes WHERE id=?", (node,)).rowcount == 1
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

@@ -67,7 +67,8 @@ NODE_BOOT_LOG = Channel("boot-log", "/api/nodes/{owner}/boot-log", Scope.NODE, "
 WORKSPACE_BOOT_LOG = Channel(
     "workspace-boot-log", "/api/workspaces/{owner}/boot-log", Scope.WORKSPACE, "", 1, 65_536
 )  # fmt: skip
-CHANNELS = {channel.name: channel for channel in (MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG)}
+ERRORS = Channel("errors", "/api/nodes/{owner}/errors", Scope.NODE, "errors", 10, 32_768)
+CHANNELS = {channel.name: channel for channel in (MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, ERRORS)}
 
 
 class Lane(NamedTuple):

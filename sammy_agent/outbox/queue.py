@@ -34,8 +34,9 @@ MIGRATIONS = (
         "CREATE INDEX rows_by_lane ON rows (lane, seq)",
         "CREATE INDEX rows_by_weight ON rows (weight, seq)",
         """CREATE TABLE set_aside (
-            seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, id TEXT NOT NULL, reason TEXT NOT NULL,
-            at REAL NOT NULL, body TEXT NOT NULL)""",
+            seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, id TEXT NOT NULL,
+            weight INTEGER NOT NULL, size INTEGER NOT NULL, session TEXT NOT NULL, body TEXT NOT NULL,
+            reason TEXT NOT NULL, at REAL NOT NULL)""",
         "CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     ),
 )
@@ -103,10 +104,7 @@ class Outbox:
         :raises OutboxUnavailable: the disk is full or broken; none of the rows is kept.
         """
         sized = [(row, len(row.body.encode()) + CHANNELS[lane.channel].row_overhead) for row in rows]
-        try:
-            self._do(lambda db: self._insert(db, lane, sized))
-        except (sqlite3.Error, OSError, AgentError) as error:
-            raise OutboxUnavailable(f"{self._database.path}: {error}", "Look at the disk: df -h /var") from error
+        self._asked(lambda db: self._insert(db, lane, sized))
         self.on_added(lane)
 
     def head(self, lane: Lane, most: int) -> list[Row]:
@@ -129,11 +127,12 @@ class Outbox:
         """Take rows out of the way, kept with the reason. sqlite3.Error."""
 
         def work(db: sqlite3.Connection) -> None:
-            self._delete(db, rows)
             db.executemany(
-                "INSERT OR REPLACE INTO set_aside VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(row.seq, *lane, row.id, reason, time.time(), row.body) for row in rows],
+                "INSERT OR REPLACE INTO set_aside "
+                "SELECT seq, ?, ?, id, weight, size, session, body, ?, ? FROM rows WHERE seq=?",
+                [(*lane, reason, time.time(), row.seq) for row in rows],
             )
+            self._delete(db, rows)
             db.execute(
                 "DELETE FROM set_aside WHERE seq NOT IN (SELECT seq FROM set_aside ORDER BY seq DESC LIMIT ?)",
                 (self._bounds.set_aside,),
@@ -143,6 +142,30 @@ class Outbox:
         self._do(work)
         for row in rows:
             LOG.error("%s of %s: row %s is set aside: %s", lane.channel, lane.owner, row.id, reason)
+
+    def requeue(self, ids: Sequence[str] | None = None) -> int:
+        """Put rows that were set aside back at their lanes' ends, all or those with the ids; return how many.
+
+        :raises OutboxUnavailable: the disk is full or broken; all stay where they are.
+        """
+
+        def work(db: sqlite3.Connection) -> dict[Lane, int]:
+            found = db.execute(
+                "SELECT seq, channel, owner, id, weight, size, session, body FROM set_aside ORDER BY seq"
+            )
+            moved: dict[Lane, int] = {}
+            for seq, channel, owner, id, weight, size, session, body in found.fetchall():
+                lane = Lane(channel, owner)
+                if (ids is None or id in ids) and channel in CHANNELS:
+                    self._insert(db, lane, [(NewRow(id, body, Weight(weight), session), size)])
+                    db.execute("DELETE FROM set_aside WHERE seq=?", (seq,))
+                    moved[lane] = moved.get(lane, 0) + 1
+            return moved
+
+        moved: dict[Lane, int] = self._asked(work)
+        for lane in moved:
+            self.on_added(lane)
+        return sum(moved.values())
 
     def lanes(self) -> list[Lane]:
         """Return the lanes that hold rows. sqlite3.Error."""
@@ -160,9 +183,11 @@ class Outbox:
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def totals(self) -> dict[str, int]:
-        """Return rows and bytes queued, and what was ever set_aside or dropped, by weight too. sqlite3.Error."""
+        """Return rows and bytes queued, rows set_aside_now, and what was ever set_aside or dropped. sqlite3.Error."""
         with self._database.transaction() as db:
-            return {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, **dict(db.execute("SELECT * FROM totals"))}
+            (aside,) = db.execute("SELECT COUNT(*) FROM set_aside").fetchone()
+            totals = dict(db.execute("SELECT * FROM totals"))
+        return {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, **totals, "set_aside_now": aside}
 
     @property
     def damage(self) -> str:
@@ -172,6 +197,13 @@ class Outbox:
     def snapshot(self, path: str) -> None:
         """Write a consistent copy. sqlite3.Error."""
         self._database.snapshot(path)
+
+    def _asked(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Do what somebody outside asks for. OutboxUnavailable when it cannot be."""
+        try:
+            return self._do(work)
+        except (sqlite3.Error, OSError, AgentError) as error:
+            raise OutboxUnavailable(f"{self._database.path}: {error}", "Look at the disk: df -h /var") from error
 
     def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Have the writer do it and wait for its commit."""

@@ -13,19 +13,26 @@ from urllib3.util import Timeout
 
 from sammy_agent.calls import CONNECT, DEADLINE, Bearer, message_of, object_of, retry_after
 from sammy_agent.identity import Token
-from sammy_agent.outbox.channels import MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Channel, Lane
+from sammy_agent.outbox.channels import CHANNELS, ERRORS, MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Channel, Lane
 from sammy_agent.outbox.decisions import Reply
 from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport, describe
 
-# What an answer of a control plane holds; anything else of status 200 is a portal's.
-PROOFS = {MESSAGES.name: "persisted", NODE_BOOT_LOG.name: "success", WORKSPACE_BOOT_LOG.name: "success"}
+# What a control plane's answer holds, or its status where it holds nothing; any other 2xx is a portal's.
+PROOFS: dict[str, str | int] = {
+    MESSAGES.name: "persisted",
+    NODE_BOOT_LOG.name: "success",
+    WORKSPACE_BOOT_LOG.name: "success",
+    ERRORS.name: 204,
+}
+RENEWED = "refreshedToken"
 
 
 class Wire:
-    """One thread's Session on the transport.
+    """One thread's Sessions on the transport, one a channel.
 
     :param token_for: the token of a lane, None while there is none.
     :param clock_offset: seconds that the control plane's clock is ahead of ours, as far as it is known.
+    :param on_renewed: told a new token that an answer carried.
     """
 
     def __init__(
@@ -34,10 +41,13 @@ class Wire:
         transport: ControlPlaneTransport,
         token_for: Callable[[Channel, Lane], Token | None],
         clock_offset: Callable[[], float] = lambda: 0.0,
+        *,
         deadline: float = DEADLINE,
+        on_renewed: Callable[[Channel, Lane, str], None] = lambda channel, lane, token: None,
     ) -> None:
         self._url, self._token_for, self._clock_offset, self._deadline = url, token_for, clock_offset, deadline
-        self._session = transport.session("outbox")
+        self._sessions = {channel.name: transport.session(channel.name) for channel in CHANNELS.values()}
+        self._on_renewed = on_renewed
         self._failing = False
 
     def __call__(self, channel: Channel, lane: Lane, body: bytes) -> Reply:
@@ -46,7 +56,7 @@ class Wire:
         if token is None:
             return Reply(401, message="there is no token for it here")
         try:
-            response = self._session.post(
+            response = self._sessions[channel.name].post(
                 self._url + channel.path.format(owner=lane.owner),
                 data=body,
                 headers={
@@ -65,17 +75,20 @@ class Wire:
         except (requests.RequestException, OSError, ValueError) as error:
             self._failing = True
             return Reply(None, message=describe(error))
-        reply = self._read(channel, token, response)
+        document = object_of(response)
+        reply = self._read(channel, token, response, document)
         self._failing = not reply.accepted
+        if reply.accepted and isinstance(document.get(RENEWED), str):
+            self._on_renewed(channel, lane, document[RENEWED])
         return reply
 
-    def _read(self, channel: Channel, token: Token, response: requests.Response) -> Reply:
-        status, document = response.status_code, object_of(response)
+    def _read(self, channel: Channel, token: Token, response: requests.Response, document: dict[str, Any]) -> Reply:
+        status, proof = response.status_code, PROOFS[channel.name]
         now = time.time() + self._clock_offset()
         remaining: Any = document.get("remainingCapacity")
         return Reply(
             status,
-            accepted=200 <= status < 300 and PROOFS[channel.name] in document,
+            accepted=200 <= status < 300 and (proof == status or proof in document),
             error=str(document.get("error", "")),
             message=message_of(response),
             retry_after=retry_after(response.headers.get("Retry-After"), now),

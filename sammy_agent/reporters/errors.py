@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures to /errors: each failed run once, from whatever boot, until the control plane has it.
+"""Failures to /errors, through the outbox: each failed run once, from whatever boot, and what the agent itself met.
 
-The run records are the outbox; the agent's own events that are incidents, as a damaged store, are told from memory. An
-incident's id is made from the run's or the event's, so that a report whose answer was lost, or one that cc_sammy sent
-itself, is the same incident when it comes again.
+An incident's id is made from the run's or the event's, so that a report whose answer was lost, or one that cc_sammy
+sent itself, is the same incident when it comes again. A disk that takes nothing is a usual reason of a failure, so
+where the outbox cannot keep an incident it is sent from memory.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cc_sammy.contract.fields import Outcome, Status
@@ -21,11 +22,14 @@ from sammy_agent.calls import CallFailed, ControlPlane
 from sammy_agent.events.event import NewEvent
 from sammy_agent.events.incidents import incident_of
 from sammy_agent.events.store import EventStore
+from sammy_agent.outbox.channels import ERRORS, Lane, NewRow, Weight
+from sammy_agent.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.provisioning import Provisioning
+from sammy_agent.reporters.messages import whole
 from sammy_agent.worker import Backoff, Worker
 
 LOG = logging.getLogger(__name__)
-# The wire's limits for message and the whole body (32 KiB); reasons hold a command's last lines.
+# The wire cuts messages at 2,048; reasons hold a command's last lines.
 LONGEST_MESSAGE, LONGEST_STEP_REASON = 2048, 1000
 # Answers that will never change for this report.
 HOPELESS = (400, 413)
@@ -49,50 +53,87 @@ def incident(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def row(entry: Mapping[str, Any]) -> NewRow:
+    """Return an incident as a row; a context that is too large for the wire gives way to a mark."""
+    body = _json(entry)
+    if len(body.encode()) > ERRORS.most_row_bytes:
+        body = _json({**entry, "context": {"truncated": True, "bytes": len(body.encode())}})
+    return NewRow(str(entry["incidentId"]), body, Weight.FAILURE)
+
+
+def _json(value: object) -> str:
+    return whole(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
 class Errors(Worker):
-    """Sends what failed."""
+    """Puts incidents into the outbox, or sends them itself where it takes none.
+
+    :param events: the agent's own events that are incidents, waiting in memory.
+    """
 
     def __init__(
-        self, plane: ControlPlane, level: Callable[[], Provisioning], store: EventStore, events: deque[NewEvent]
+        self,
+        plane: ControlPlane,
+        level: Callable[[], Provisioning],
+        store: EventStore,
+        outbox: Outbox,
+        events: deque[NewEvent],
     ) -> None:
         super().__init__("errors")
-        self._plane, self._level, self._store, self._events = plane, level, store, events
+        self._plane, self._level, self._store, self._outbox, self._events = plane, level, store, outbox, events
+        self._lane = Lane(ERRORS.name, plane.identity.node_id)
         self._backoff = Backoff(longest=60.0)
         self._done: set[str] = set()
         self._unsent = 0
 
+    def report(self, entry: Mapping[str, Any]) -> None:
+        """Keep an incident until the control plane has it.
+
+        :param entry: incidentId (a ULID, the same for the same incident), level, message, source, timestamp, context.
+        :raises OutboxUnavailable: the disk takes nothing.
+        """
+        self._outbox.add(self._lane, [row(entry)])
+
     def turn(self) -> float | None:
-        """Send every failed run that is not acknowledged, oldest first, one a request."""
+        """Hand over every failed run that was not yet, oldest first, and the agent's own incidents."""
         waiting = self._waiting()
         self._unsent = len(waiting) + len(self._events)
         try:
             for record in waiting:
-                self._send(incident(record), f"run {record.run_id}")
+                self._hand_over(incident(record), f"run {record.run_id}")
                 self._done.add(record.run_id)
             while self._events:
-                self._send(incident_of(self._events[0]), self._events[0].type)
+                self._hand_over(incident_of(self._events[0]), self._events[0].type)
                 self._events.popleft()
         except CallFailed as failed:
             return max(self._backoff.pause(), failed.retry_after)
         return None if self._remember() else self._backoff.pause()
 
-    def _send(self, entry: dict[str, Any], what: str) -> None:
-        """Send one; a report that is refused for good counts as sent. CallFailed: it is to be tried again."""
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `errors` part of the socket's status: incidents that are neither delivered nor on disk."""
+        return {"unsent": self._unsent}
+
+    def _hand_over(self, entry: Mapping[str, Any], what: str) -> None:
+        """Let the outbox keep it, else send it. CallFailed when neither can be: it is to be tried again."""
         try:
-            self._plane.post("errors", "errors", {"errors": [entry]})
+            self.report(entry)
+        except OutboxUnavailable as error:
+            LOG.warning("the report of %s is sent from memory: %s", what, error)
+            self._send(entry, what)
+        self._unsent -= 1
+        self._backoff.reset()
+
+    def _send(self, entry: Mapping[str, Any], what: str) -> None:
+        """Send one; a report that is refused for good counts as sent. CallFailed."""
+        try:
+            self._plane.post("errors", "errors", {"errors": [dict(entry)]})
         except CallFailed as failed:
             if failed.status not in HOPELESS:
                 raise
             LOG.error("the report of %s is refused for good: %s", what, failed)
-        self._unsent -= 1
-        self._backoff.reset()
-
-    def snapshot(self) -> dict[str, Any]:
-        """Return the `errors` part of the socket's status."""
-        return {"unsent": self._unsent}
 
     def _waiting(self) -> list[RunRecord]:
-        """Return failed runs that were not sent; this boot's also when the store cannot be read."""
+        """Return failed runs that were not handed over; this boot's also when the store cannot be read."""
         try:
             stored = {record.run_id: record for record in self._store.unreported_failures()}
         except (sqlite3.Error, OSError):

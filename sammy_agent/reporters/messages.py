@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sammy_agent.errors import AgentError
 from sammy_agent.outbox.channels import MESSAGES, Lane, NewRow, Weight
@@ -45,6 +46,24 @@ class Message:
     timestamp: str
     tool_metadata: str | None = None
     origin: str | None = None
+
+    @classmethod
+    def from_wire(cls, document: Any) -> Message:
+        """Return a message written as the wire has it. MessageInvalid names the key of the wrong type."""
+        if not isinstance(document, dict):
+            raise MessageInvalid("a message is no object")
+        for name in ("messageId", "sessionId", "role", "content", "timestamp", "toolMetadata", "origin"):
+            if not isinstance(document.get(name, ""), str):
+                raise MessageInvalid(f"a message's {name} is no text")
+        return cls(
+            document.get("messageId", ""),
+            document.get("sessionId", ""),
+            document.get("role", ""),
+            document.get("content", ""),
+            document.get("timestamp", ""),
+            document.get("toolMetadata"),
+            document.get("origin"),
+        )
 
 
 class Messages:

@@ -170,7 +170,7 @@ def test_an_expired_token_is_said_and_set_anew(plane: ControlPlane, node: Agent)
     )  # fmt: skip
     assert wrong.returncode == 1 and "this token is for n2" in wrong.stderr
     done = command("token", "set", "--root", str(node.root), input=plane.token("n1") + "\n")
-    assert done.stdout == "token set; the agent beats with it now\n"
+    assert done.stdout == "token set; the agent uses it now\n"
     wait_for(lambda: seen(plane)["status"] == "running", "ready with the new token")
     assert node.status()["token"]["state"] == "ok"
 
@@ -255,7 +255,10 @@ def test_network_changed_proves_the_contact_anew(plane: ControlPlane, node: Agen
     assert node.ask("network-changed docker-restart") == {"ok": True}
     wait_for(lambda: seen(plane)["lastHeartbeatAt"] != last, "a beat at once", 30)
     assert node.status()["network_changes"] == ["docker-restart"]
-    assert "known are network-changed, status, token-changed" in node.ask("nonsense")["error"]
+    assert (
+        "known are boot-log, network-changed, outbox-requeue, say, status, token-changed"
+        in node.ask("nonsense")["error"]
+    )
 
 
 def test_no_secret_is_shown(plane: ControlPlane, node: Agent) -> None:

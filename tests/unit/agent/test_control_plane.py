@@ -44,8 +44,8 @@ def test_a_nodes_words_do_not_steer_the_terminal() -> None:
         "metrics": None, "created_at": 0.0, "updated_at": 0.0, "ready_at": None, "agent_version": None,
         "provisioning": json.dumps({"outcome": "failed", "reason": "\x1b[2Jall is well\r\n"}),
     }  # fmt: skip
-    (_, shown) = nodes.table_rows([nodes.view(row, 0.0)], 0.0)
-    assert shown[5] == " [2Jall is well  "
+    (_, shown) = nodes.aligned(nodes.table_rows([nodes.view(row, 0.0)], 0.0))
+    assert shown.endswith("  failed    [2Jall is well")
 
 
 @pytest.fixture
