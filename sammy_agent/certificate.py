@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 from sammy_agent import files
 from sammy_agent.calls import Answer, CallFailed, ControlPlane
@@ -36,6 +37,7 @@ class Certificate(Worker):
         super().__init__("certificate")
         self._plane, self._places = plane, places
         self._backoff = Backoff(longest=60.0)
+        self.on_installed: Callable[[], None] = lambda: None
 
     def turn(self) -> float | None:
         """Look whether a certificate is needed, and get it."""
@@ -58,6 +60,7 @@ class Certificate(Worker):
             answer = self._plane.post("certificate", "origin-ca-certificate", wanted, accept=is_certificate)
             self._helper("install", input=answer.text)
             LOG.info("the node's certificate is signed")
+            self.on_installed()
         self._backoff.reset()
         return LOOK_AGAIN
 

@@ -19,6 +19,9 @@
                  "components": {"ready": {"last_success": ISO, "cause": …}, …}},
      "token": {"state": "ok|expired|missing", "issued": ISO, "expires": ISO, "seconds_left": 43200.0,
                "problem": {code, text, next_step}},                 problem: of its files
+     "inbound": {"requests": 7, "visits": 3, "last": ISO, "last_age_s": 12.1, "last_peer": "192.0.2.1"},
+     "server": {"state": "off|listening|serving", "port": 8443, "families": ["ipv4", "ipv6"], "connections": 0,
+                "problem": {code, text, next_step}},                 listening: loaded by the first connection
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
      "outbox": {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, "trouble": {"messages ws-1": "hold: 401"}, …},

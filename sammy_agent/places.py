@@ -87,6 +87,16 @@ class Places:
         return self.at(f"{OWN}/workspaces")
 
     @property
+    def jwks(self) -> str:
+        """The control plane's public keys as last fetched."""
+        return self.at(f"{OWN}/jwks.json")
+
+    @property
+    def outgoing(self) -> str:
+        """What is being sent to the control plane, in private; nothing of it is kept."""
+        return self.at("/var/lib/sammy/outgoing")
+
+    @property
     def tls_mark(self) -> str:
         """Says that the node's TLS key is one that the agent made."""
         return self.at(f"{OWN}/tls-key-is-ours")

@@ -27,6 +27,9 @@ from sammy_agent.reporters.errors import Errors
 from sammy_agent.reporters.heartbeat import Heartbeat
 from sammy_agent.reporters.messages import Message, Messages
 from sammy_agent.reporters.ready import Ready
+from sammy_agent.server.keys import Keys, fetcher
+from sammy_agent.server.listener import Listener
+from sammy_agent.server.parts import Parts
 from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
 from sammy_agent.worker import Worker
 from sammy_agent.workspaces import WorkspaceTokens, check_id
@@ -71,6 +74,19 @@ class Reporting:
         self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
         self.certificate = Certificate(plane, places)
+        self.server = Listener(
+            Parts(
+                node_id=loaded.node_id,
+                issuer=loaded.url,
+                places=places,
+                store=store,
+                level=level,
+                inbound=self.inbound,
+                keys=Keys(fetcher(self.transport, loaded.url), places.jwks),
+                clock=plane.server_time,
+            ),
+            loaded.port,
+        )
         self.workers: tuple[Worker, ...] = (
             self.heartbeat,
             self.ready,
@@ -79,7 +95,9 @@ class Reporting:
             self.certificate,
             self.guard,
             *self.delivery.workers,
+            self.server,
         )
+        self.certificate.on_installed = self.server.wake
         self.heartbeat.on_status = self.ready.heard_status
         self.heartbeat.on_contact = self._contact_made
         self._check_instance = watcher.on_change
@@ -158,6 +176,7 @@ class Reporting:
             "control_plane_url": self.config.url,
             "contact": self.contact.snapshot(),
             "inbound": self.inbound.snapshot(),
+            "server": self.server.snapshot(),
             "token": self._token(),
             "ready": self.ready.snapshot(),
             "errors": self.errors.snapshot(),

@@ -67,6 +67,8 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     waiting = _outbox(answer.get("outbox") or {})
     if waiting:
         found.append(("outbox", waiting))
+    if answer.get("server"):
+        found.append(("server", _server(answer["server"], answer.get("inbound") or {})))
     return [*found, *(("event store", words) for words in _store(answer.get("store") or {}))]
 
 
@@ -118,6 +120,14 @@ def _outbox(outbox: dict[str, Any]) -> str:
     if outbox.get("dropped"):
         said.append(f"{outbox['dropped']} were given up, it was full")
     return "; ".join(said)
+
+
+def _server(server: dict[str, Any], inbound: dict[str, Any]) -> str:
+    if server.get("problem"):
+        return _problem(server["problem"])
+    age = inbound.get("last_age_s")
+    came = "has not come in yet" if age is None else f"came in {_span(age)} ago"
+    return f"listens on port {server.get('port')}; the control plane {came}"
 
 
 def _span(seconds: float) -> str:

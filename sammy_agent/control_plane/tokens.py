@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Callback tokens: RS256 JWTs with SAM's claims, and the key set that verifies them.
+"""Callback and management tokens: RS256 JWTs with SAM's claims, and the key set that verifies them.
 
 A node's first token travels in its user-data and may lie there for long before the machine is booted: it is good
 until its first use (the first heartbeat, which answers with a token of 24 h), and after that for 24 h more, so that
@@ -24,8 +24,10 @@ from sammy_agent import files
 from sammy_agent.errors import ControlPlaneError
 
 AUDIENCE = "workspace-callback"
+MANAGEMENT = "node-management"
 LIFE = 24 * 3600.0  # CALLBACK_TOKEN_EXPIRY_MS of the wire
 REFRESH_AT = 0.5  # share of a token's life after which a heartbeat renews it
+MANAGEMENT_LIFE = 3600.0
 UNUSED_LIFE = 10 * 365 * 86400.0
 
 
@@ -87,24 +89,21 @@ class Signer:
         self, issuer: str, node: str, *, scope: str = "node", life: float = LIFE, now: float | None = None
     ) -> str:
         """Return a callback token; `life` in seconds, `now` in seconds since the epoch."""
-        return self._sign(issuer, node, life, now, {"scope": scope})
+        return self._sign(issuer, node, life, now, {**_callback(node), "scope": scope})
 
     def boot_token(self, issuer: str, node: str, token_id: str, *, life: float = UNUSED_LIFE) -> str:
         """Return a token for a node's user-data; `life` in seconds is how long it may lie unused."""
-        return self._sign(issuer, node, life, None, {"scope": "node", "jti": token_id, "boot": True})
+        more = {**_callback(node), "scope": "node", "jti": token_id, "boot": True}
+        return self._sign(issuer, node, life, None, more)
+
+    def management_token(self, issuer: str, node: str, *, life: float = MANAGEMENT_LIFE) -> str:
+        """Return a token that opens the node's own server to us; `issuer` is our address as the node has it."""
+        more = {"aud": MANAGEMENT, "type": MANAGEMENT, "node": node}
+        return self._sign(issuer, node, life, None, more)
 
     def _sign(self, issuer: str, subject: str, life: float, now: float | None, more: dict[str, Any]) -> str:
         issued = int(time.time() if now is None else now)
-        claims = {
-            "iss": issuer,
-            "aud": AUDIENCE,
-            "sub": subject,
-            "workspace": subject,
-            "type": "callback",
-            "iat": issued,
-            "exp": issued + int(life),
-            **more,
-        }
+        claims = {"iss": issuer, "sub": subject, "iat": issued, "exp": issued + int(life), **more}
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._kid})
 
     def verify(self, token: str) -> Claims:
@@ -150,6 +149,10 @@ class Signer:
                 }
             ]
         }
+
+
+def _callback(subject: str) -> dict[str, Any]:
+    return {"aud": AUDIENCE, "workspace": subject, "type": "callback"}
 
 
 def new_token_id() -> str:

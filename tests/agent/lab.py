@@ -24,6 +24,7 @@ import yaml
 TREE = Path(__file__).resolve().parents[2]
 # noisy machines with two cores run this: deadlines bound a failure, they do not time a success
 PATIENCE = 60.0
+QUICK = {"heartbeat_seconds": 0.2}
 
 
 def wait_for(what: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
@@ -209,6 +210,7 @@ class Agent:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         program = root / "bin" / "sammy"
         program.parent.mkdir(parents=True)
@@ -233,7 +235,7 @@ class Agent:
             "control_plane_url": control["url"],
             "token_file": control["token_file"],
             "ca_file": control["ca_file"],
-            "port": 8443,
+            "port": self.port,
             **more,
         }
         self.path("/etc/sammy/agent.json").write_text(json.dumps(document))

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,9 @@ import pytest
 from cryptography import x509
 
 from sammy_agent.control_plane.tokens import Signer
-from tests.agent.lab import TREE, Agent, ControlPlane, agent, command, control_plane, wait_for
+from tests.agent.lab import QUICK, TREE, Agent, ControlPlane, command, wait_for
 
-QUICK = {"heartbeat_seconds": 0.2}
 READY = "/var/lib/sammy/ready-acknowledged"
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with control_plane(tmp_path_factory.mktemp("plane")) as running:
-        yield running
-
-
-@pytest.fixture
-def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Agent]:
-    """A configured agent of node n1, not yet started; n1 is new."""
-    with agent(tmp_path) as one:
-        one.configure(plane.add_node("n1", "--replace"), **QUICK)
-        yield one
 
 
 def seen(plane: ControlPlane) -> dict[str, Any]:

@@ -24,9 +24,8 @@ from cryptography.x509.oid import NameOID
 
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.events.store import EventStore
-from tests.agent.lab import Agent, ControlPlane, Misbehaving, agent, control_plane, wait_for
+from tests.agent.lab import Agent, ControlPlane, Misbehaving, control_plane, wait_for
 
-QUICK = {"heartbeat_seconds": 0.2}
 KILLS = 50
 READY = "/var/lib/sammy/ready-acknowledged"
 
@@ -41,13 +40,6 @@ def plane(folder: Path) -> Iterator[ControlPlane]:
     """A control plane that a test may stop and start; its CA and keys are the module's."""
     with control_plane(folder) as running:
         yield running
-
-
-@pytest.fixture
-def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Agent]:
-    with agent(tmp_path) as one:
-        one.configure(plane.add_node("n1", "--replace"), **QUICK)
-        yield one
 
 
 def status_of(plane: ControlPlane) -> str:

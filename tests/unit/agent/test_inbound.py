@@ -8,16 +8,7 @@ import threading
 import pytest
 
 from sammy_agent.inbound import REMEMBERED, Inbound, Rhythm
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.unit.agent.clock import Clock
 
 
 @pytest.fixture

@@ -90,6 +90,8 @@ def test_a_node_in_contact_is_well(state: Any, agent: Any, capsys: pytest.Captur
         ("contact", {"state": "failing", "cause": CAUSE, "clock_offset_s": 31536000.0}, "is 365 d behind"),
         ("token", {"state": "expired"}, "expired; a new one: sammy-agent token set"),
         ("store", {"problem": "No space left on device"}, "No space left on device"),
+        ("server", {"port": 8443, "problem": None}, "listens on port 8443; the control plane has not come in yet"),
+        ("server", {"port": 8443, "problem": CAUSE}, "server         the control plane answers 500. Look at its log"),
         ("ready", {"state": "waiting", "cause": CAUSE}, "not acknowledged yet: the control plane answers 500"),
     ],
 )

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The management server against clients with bad manners: real sockets and TLS, its patience cut short."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from sammy_agent import node_key
+from sammy_agent.control_plane.authority import Authority
+from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.events.store import EventStore
+from sammy_agent.inbound import Inbound
+from sammy_agent.places import Places
+from sammy_agent.provisioning import Provisioning
+from sammy_agent.server import app, bounds, handler, package
+from sammy_agent.server.bounds import Connections, Sparing
+from sammy_agent.server.keys import Keys
+from sammy_agent.server.listener import tls_context
+from sammy_agent.server.parts import Parts
+from tests.agent.lab import wait_for
+
+ISSUER = "https://plane.example"
+
+
+class Lab:
+    """A server in this process."""
+
+    def __init__(self, root: Path) -> None:
+        self.signer, self.authority = Signer.open(str(root)), Authority(str(root))
+        self.places = Places(str(root / "node"))
+        for path in (self.places.tls_key, self.places.events):
+            Path(path).parent.mkdir(parents=True)
+        request = node_key.request(self.places.tls_key, self.places.tls_certificate, "n1")
+        Path(self.places.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
+        keys = Keys(lambda: json.dumps(self.signer.jwks()), self.places.jwks)
+        self.inbound = Inbound()
+        self.parts = Parts("n1", ISSUER, self.places, EventStore(self.places.events), Provisioning, self.inbound, keys)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.socket.setblocking(False)
+        self.port = self.socket.getsockname()[1]
+        self.thread = app.ServerThread(self.parts, [self.socket], tls_context(self.places))
+
+    def get(self, path: str, **more: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {self.signer.management_token(ISSUER, 'n1')}"}
+        url = f"https://127.0.0.1:{self.port}{path}"
+        return requests.get(url, headers=headers, verify=self.authority.ca_file, timeout=30, **more)
+
+    def connect(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return ssl.create_default_context(cafile=self.authority.ca_file).wrap_socket(plain, server_hostname="127.0.0.1")
+
+    def ask(self, path: str) -> ssl.SSLSocket:
+        """Send a request, and read nothing."""
+        channel = self.connect()
+        token = self.signer.management_token(ISSUER, "n1")
+        channel.sendall(f"GET {path} HTTP/1.1\r\nHost: n1\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        return channel
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Yield a lab whose server is not yet begun."""
+    one = Lab(tmp_path)
+    yield one
+    one.thread.stop()
+    if one.thread.ident:
+        one.thread.join(30)
+    one.parts.store.close()
+    one.socket.close()
+
+
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Put a shell script in the place of `sammy-agent`; $OUTPUT is where the package belongs."""
+    path = tmp_path / "program"
+    path.write_text(f"#!/bin/sh\nOUTPUT=$4\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(package, "PROGRAM", [str(path)])
+
+
+def is_cut_off(channel: socket.socket) -> bool:
+    """Read to the end, which must come; an answer before it is fine."""
+    with contextlib.suppress(ConnectionError, ssl.SSLError):
+        while channel.recv(65536):
+            pass
+    return True
+
+
+def test_idle_connections_and_drips_are_cut_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "HEADER_SECONDS", 1.0)
+    assert lab.thread.begin()
+    silent = [socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(50)]
+    dripping = lab.connect()
+    over = threading.Event()
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"GET /health HTTP/1.1\r\nX-Long: " + b"x" * 1000:
+                dripping.send(bytes([byte]))
+                if over.wait(0.05):
+                    return
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    assert lab.get("/events").status_code == 200, "the control plane is served meanwhile"
+    assert all(is_cut_off(one) for one in (*silent, dripping))
+    over.set()
+    thread.join()
+    wait_for(lambda: len(lab.thread.connections) == 0, "every connection to be forgotten")
+    for one in (*silent, dripping):
+        one.close()
+
+
+def test_more_strangers_than_there_is_room_do_not_shut_the_control_plane_out(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lab.thread.begin()
+    strangers = [socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(3 * bounds.MOST)]
+    assert lab.get("/events").status_code == 200
+    assert len(lab.thread.connections) <= bounds.MOST and lab.thread.connections.turned_away >= 2 * bounds.MOST
+    for one in strangers:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        b"GET /health HTTP/1.1\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: n1\r\nContent-Length: 100000\r\n\r\n" + b"x" * 70000,
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET /health HTTP/9.9\r\nHost: n1\r\nContent-Length: -1\r\n\r\n",
+    ],
+    ids=["long header", "long body", "no HTTP", "odd length"],
+)
+def test_what_is_too_long_or_no_request_is_cut_off(lab: Lab, request_text: bytes) -> None:
+    assert lab.thread.begin()
+    with lab.connect() as channel:
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            channel.sendall(request_text)
+        assert is_cut_off(channel)
+    assert lab.get("/health").status_code == 200
+
+
+def test_a_client_that_stops_reading_is_given_up(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handler, "STALLED", 1.0)
+    program(tmp_path, monkeypatch, 'head -c 64000000 /dev/urandom > "$OUTPUT"')
+    assert lab.thread.begin()
+    before = resident()
+    with caplog.at_level(logging.INFO), lab.ask("/debug-package") as channel:
+        assert channel.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        wait_for(lambda: "is given up" in caplog.text, "the stalled client to be given up")
+        assert not list(Path(lab.places.outgoing).iterdir()), "nothing is left of it on the disk"
+        assert is_cut_off(channel)
+    assert resident() - before < 32_000_000, "64 MB were on their way, and must not have been in memory"
+    answer = lab.get("/debug-package")
+    assert len(answer.content) == 64_000_000 == int(answer.headers["Content-Length"])
+    assert answer.headers["X-Content-SHA256"] == hashlib.sha256(answer.content).hexdigest()
+    assert resident() - before < 32_000_000 + 64_000_000  # the client's own copy is in this process too
+    assert "Traceback" not in caplog.text
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_one_package_at_a_time_and_none_for_who_is_gone(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    program(tmp_path, monkeypatch, f"sleep 600 & echo $! > {tmp_path}/sleeps; wait")
+    assert lab.thread.begin()
+    first = lab.ask("/debug-package")
+    sleeps = tmp_path / "sleeps"
+    pid = int(wait_for(lambda: sleeps.exists() and sleeps.read_text(), "the package to be begun"))
+    second = lab.get("/debug-package")
+    assert (second.status_code, second.headers["Retry-After"]) == (409, str(package.RETRY_AFTER))
+    assert "is being made" in second.json()["error"]
+    assert lab.get("/events").status_code == 200, "everything else goes on"
+    first.close()
+    wait_for(lambda: not alive(pid), "the program to be ended with its children")
+    program(tmp_path, monkeypatch, 'echo done > "$OUTPUT"')
+    assert wait_for(lambda: lab.get("/debug-package").content == b"done\n", "the next one")
+    assert "Traceback" not in caplog.text
+
+
+def alive(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo working >&2; echo 'sammy-agent: a secret of this node stood in it. Report it' >&2; exit 1",
+         "a secret of this node stood in it. Report it"),
+        ("exit 7", "its program ended with status 7"),
+        ("kill -9 $$", "its program ended with status -9"),
+    ],
+    ids=["leak", "silent", "killed"],
+)  # fmt: skip
+def test_a_package_that_fails_is_a_500_in_words(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    program(tmp_path, monkeypatch, script)
+    assert lab.thread.begin()
+    answer = lab.get("/debug-package")
+    assert (answer.status_code, answer.json()) == (500, {"error": words})
+
+
+def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "PROGRAM", [str(tmp_path / "nothing")])
+    assert lab.thread.begin()
+    assert "cannot be started" in lab.get("/debug-package").json()["error"]
+    program(tmp_path, monkeypatch, "sleep 600")
+    monkeypatch.setattr(package, "DEADLINE", 0.5)
+    assert "not done within" in lab.get("/debug-package").json()["error"]
+
+
+def test_only_the_control_planes_requests_are_visits(lab: Lab) -> None:
+    assert lab.thread.begin()
+    url = f"https://127.0.0.1:{lab.port}"
+    for path in ("/health", "/events", "/nothing"):
+        requests.get(url + path, verify=lab.authority.ca_file, timeout=30)
+    assert lab.inbound.rhythm().visits == 0
+    assert lab.get("/health").json()["nodeId"] == "n1"
+    assert lab.inbound.snapshot()["last_peer"] == "127.0.0.1"
+    refused = requests.get(
+        url + "/health", headers={"Authorization": "Bearer x.y.z"}, verify=lab.authority.ca_file, timeout=30
+    )
+    assert refused.status_code == 401, "a token that is sent must be good, on /health too"
+
+
+def test_who_makes_room() -> None:
+    room: Connections[str] = Connections(most=2)
+    assert room.came("a") is None and room.came("b") is None
+    room.proved("a")
+    assert room.came("c") == "b", "the one that waits longest; never one that is being answered"
+    room.proved("c")
+    assert room.came("d") == "d", "where all are the control plane's, the new one goes"
+    room.waits("a")
+    assert room.came("e") == "a"
+    room.went("c")
+    room.went("e")
+    room.went("never came")
+    assert len(room) == 0 and room.turned_away == 3
+
+
+def test_strangers_do_not_fill_the_log() -> None:
+    now = [100.0]
+    sparing = Sparing(lambda: now[0])
+    assert [sparing.untold() for _ in range(3)] == [0, None, None]
+    now[0] += bounds.TELL_EVERY
+    assert sparing.untold() == 2
+
+
+def test_the_same_store_is_exported_while_it_is_written(lab: Lab, tmp_path: Path) -> None:
+    import sqlite3
+
+    lab.parts.store.trim()  # makes it
+    assert lab.thread.begin()
+    done = threading.Event()
+
+    def write() -> None:
+        with contextlib.closing(sqlite3.connect(lab.places.events, timeout=30)) as db:
+            number = 0
+            while not done.wait(0.002):
+                with db:
+                    for _ in range(2):  # two rows a transaction: a copy with an odd number was torn
+                        number += 1
+                        db.execute(
+                            "INSERT INTO events (created_at, boottime_us, boot_id, level, type, message, run_id, step, "
+                            "status, key) VALUES (1, 1, '', 'info', 't', 'm', '', '', '', ?)",
+                            (str(number),),
+                        )
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    copies = [lab.get("/events/export") for _ in range(5)]
+    done.set()
+    thread.join()
+    for number, copy in enumerate(copies):
+        assert copy.headers["Content-Type"] == "application/vnd.sqlite3"
+        (tmp_path / f"copy{number}").write_bytes(copy.content)
+        with contextlib.closing(sqlite3.connect(tmp_path / f"copy{number}")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert db.execute("SELECT count(*) FROM events").fetchone()[0] % 2 == 0
+
+
+def test_a_disk_that_takes_nothing_is_a_503_in_words(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    Path(lab.places.at("/var/lib/sammy")).mkdir(parents=True, exist_ok=True)
+    assert lab.thread.begin()
+    Path(lab.places.outgoing).write_text("")
+    for path in ("/debug-package", "/events/export"):
+        answer = lab.get(path)
+        assert answer.status_code == 503 and "cannot be written" in answer.json()["error"], path
+    assert "Traceback" not in caplog.text
+
+
+def test_a_damaged_or_full_store_is_a_503_in_words(lab: Lab) -> None:
+    Path(lab.places.events).mkdir()
+    assert lab.thread.begin()
+    for path in ("/events", "/events/export"):
+        answer = lab.get(path)
+        assert answer.status_code == 503 and "event store" in answer.json()["error"], path
