@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +35,7 @@ POISON = "poison"
 class Mixed:
     """A messages route: rows are kept once by id; `share` of the requests is answered from MIX instead.
 
-    A batch with a poison row is refused whole. Of a `cut-late` answer the effect stays.
+    A batch with a poison row is refused whole. Of a `cut-late` answer the effect stays. Heartbeats are answered well.
     """
 
     def __init__(self, seed: int, share: float, delay: float = 0.0) -> None:
@@ -53,7 +53,13 @@ class Mixed:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                outer._serve(self, self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+                raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                if self.path.endswith("/messages"):
+                    outer._serve(self, raw)
+                elif self.path.endswith("/heartbeat"):
+                    answer(self, 200, {"status": "running", "healthStatus": "healthy"})
+                else:
+                    answer(self, 404, {"message": "there is no such door here"})
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -101,13 +107,7 @@ class Mixed:
         if manner == "cut-late":
             request.close_connection = True
             return
-        body = json.dumps(document).encode()
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        if status == 429:
-            request.send_header("Retry-After", "0")
-        request.end_headers()
-        request.wfile.write(body)
+        answer(request, status, document)
 
     def _keep(self, workspace: str, rows: Sequence[dict[str, Any]], size: int) -> tuple[int, dict[str, Any]]:
         if any(POISON in row["content"] for row in rows):
@@ -123,17 +123,34 @@ class Mixed:
         return 200, {"persisted": len(new), "duplicates": len(rows) - len(new)}
 
 
+def answer(request: BaseHTTPRequestHandler, status: int, document: dict[str, Any]) -> None:
+    """Send JSON; a 429 says that one may come back at once."""
+    body = json.dumps(document).encode()
+    request.send_response(status)
+    request.send_header("Content-Length", str(len(body)))
+    if status == 429:
+        request.send_header("Retry-After", "0")
+    request.end_headers()
+    request.wfile.write(body)
+
+
 def is_poison(number: int) -> bool:
     """Tell which of a workspace's messages the server refuses; two of them stand together."""
     return number % 97 in (40, 41)
 
 
-def problems(kept: dict[str, list[tuple[str, int]]], set_aside: set[str], workspaces: int, each: int) -> list[str]:
-    """Return what was lost, doubled, out of order, or wrongly set aside."""
+def problems(
+    kept: dict[str, list[tuple[str, int]]],
+    set_aside: set[str],
+    workspaces: int,
+    each: int,
+    bad: Callable[[int], bool] = is_poison,
+) -> list[str]:
+    """Return what was lost, doubled, out of order, or wrongly set aside; `bad` tells which the server refuses."""
     found = []
-    poison = {f"ws-{w}:{n}" for w in range(workspaces) for n in range(each) if is_poison(n)}
+    poison = {f"ws-{w}:{n}" for w in range(workspaces) for n in range(each) if bad(n)}
     for workspace in (f"ws-{number}" for number in range(workspaces)):
-        wanted = [f"{workspace}:{number}" for number in range(each) if not is_poison(number)]
+        wanted = [f"{workspace}:{number}" for number in range(each) if not bad(number)]
         got = [message for message, _ in kept.get(workspace, [])]
         if len(got) != len(set(got)):
             found.append(f"{workspace}: a message twice")
@@ -235,7 +252,12 @@ def kill_often(folder: Path, *, kills: int, workspaces: int, each: int, seed: in
 
 def counted(folder: Path) -> tuple[int, int]:
     """Return how many rows wait and how many are set aside, asked beside the sender."""
-    db = sqlite3.connect(f"file:{folder}/outbox.db?mode=ro", uri=True, timeout=PATIENCE)
+    return waiting_and_aside(folder / "outbox.db")
+
+
+def waiting_and_aside(path: Path) -> tuple[int, int]:
+    """Return how many rows of an outbox wait and how many are set aside, asked beside whoever uses it."""
+    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)
     try:
         waiting, aside = db.execute("SELECT (SELECT COUNT(*) FROM rows), (SELECT COUNT(*) FROM set_aside)").fetchone()
         return int(waiting), int(aside)
