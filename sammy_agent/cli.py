@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `sammy-agent` command: the unit's process, its token, and the embedded control plane.
 
-Exit statuses: 0 done, 1 could not be done, 2 the command line is wrong. Imports are late: an idle agent must not
-carry a web server in its memory.
+Exit statuses: 0 done, 1 could not be done, 2 the command line is wrong, 3 there is nothing to show. Imports are late:
+an idle agent must not carry a web server in its memory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from cc_sammy.contract import agents_verbs
 from sammy_agent import __version__
 from sammy_agent.control_plane import cli as control_plane
 from sammy_agent.debug_package import verb as debug_package
@@ -29,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--workspace", metavar="ID", help="the token is this workspace's")
     package = debug_package.add_parser(verbs)
     waiting = outbox.add_parser(verbs)
-    for one in (running, token, package, waiting):
+    shown = [verb.add_parser(verbs) for verb in agents_verbs.VERBS]
+    for one in (running, token, package, waiting, *shown):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
@@ -47,10 +49,29 @@ def _token(arguments: argparse.Namespace) -> int:
     return token_verb.set_token(sys.stdin, arguments.root, arguments.workspace)
 
 
+def _events(arguments: argparse.Namespace) -> int:
+    from sammy_agent.events import verb
+
+    return verb.run(arguments)
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    from sammy_agent.metrics import verb
+
+    return verb.run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
-    run = {"run": _run, "token": _token, "debug-package": debug_package.run, "outbox": outbox.run}
+    run = {
+        "run": _run,
+        "token": _token,
+        "outbox": outbox.run,
+        "debug-package": debug_package.run,
+        "events": _events,
+        "metrics": _metrics,
+    }
     try:
         return run.get(arguments.verb, control_plane.run)(arguments)
     except AgentError as error:

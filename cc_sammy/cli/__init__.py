@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from cc_sammy.cli import analyze, debug_package, options, outbox, status, timings, token, validate
+from cc_sammy.cli import agents_verb, analyze, debug_package, options, outbox, status, timings, token, validate
+from cc_sammy.contract import agents_verbs
 from cc_sammy.errors import SammyError
 
 
@@ -22,6 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (status, timings, analyze, validate, options, token, outbox, debug_package):
         module.add_parser(verbs)
+    for verb in agents_verbs.VERBS:
+        verb.add_parser(verbs)
     from cc_sammy.firewall import verbs as firewall
 
     firewall.add_parser(verbs)
@@ -39,7 +43,7 @@ def _firewall(arguments: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
-    run = {
+    run: dict[str, Callable[[argparse.Namespace], int]] = {
         "status": status.run,
         "timings": timings.run,
         "analyze": analyze.run,
@@ -49,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "outbox": outbox.run,
         "debug-package": debug_package.run,
         "firewall": _firewall,
+        **{verb.name: partial(agents_verb.become_same, verb) for verb in agents_verbs.VERBS},
     }
     try:
         return run[arguments.verb](arguments)

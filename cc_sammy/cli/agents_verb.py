@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 
+from cc_sammy.contract.agents_verbs import Verb
 from cc_sammy.errors import SammyError
 
 AGENT = "sammy-agent"
+
+
+def become_same(verb: Verb, arguments: argparse.Namespace) -> int:
+    """Become the agent's verb with the same options."""
+    return become(verb.words(arguments))
 
 
 def become(words: Sequence[str]) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+
+from cc_sammy.contract.table import table
+
+__all__ = ["paint", "table"]
 
 COLOURS = {
     "completed": "32",
@@ -22,15 +25,3 @@ def paint(text: str, word: str) -> str:
     if word not in COLOURS or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\x1b[{COLOURS[word]}m{text}\x1b[0m"
-
-
-def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
-    """Return aligned lines; `right` numbers the columns flush right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

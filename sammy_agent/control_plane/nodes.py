@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
+from cc_sammy.contract.table import table
+
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
 MAX_ERRORS, MAX_ERRORS_BYTES = 10, 32768
@@ -175,15 +177,7 @@ def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Return lines whose columns align, without what a terminal would obey; `right` numbers those flush right."""
-    shown = [tuple(map(_printable, row)) for row in rows]
-    widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in shown
-    ]
+    return table([tuple(map(_printable, row)) for row in rows], right)
 
 
 def _printable(text: str) -> str:

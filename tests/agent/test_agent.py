@@ -17,7 +17,7 @@ import pytest
 from cryptography import x509
 
 from sammy_agent.control_plane.tokens import Signer
-from tests.agent.lab import QUICK, TREE, Agent, ControlPlane, command, wait_for
+from tests.agent.lab import PATIENCE, QUICK, TREE, Agent, ControlPlane, command, wait_for
 
 READY = "/var/lib/sammy/ready-acknowledged"
 
@@ -321,3 +321,34 @@ def test_an_idle_agent_carries_no_server() -> None:
         [sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_events_and_metrics_answer_whether_the_agent_lives_or_not(plane: ControlPlane, node: Agent) -> None:
+    root = ("--root", str(node.root))
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "sammy_agent", "events", *root, "--follow", "--json", "--type", "agent."],
+        cwd=TREE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert follower.stdout is not None
+    try:
+        node.start()
+        assert json.loads(follower.stdout.readline())["type"] == "agent.started", (
+            "followed from before there was a file"
+        )
+    finally:
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(PATIENCE) == 0
+        follower.stdout.close()
+    beats_go_on(plane)
+
+    def told() -> list[tuple[str, str]]:
+        made = command("events", *root, "--json", check=False)
+        return [(event["type"], event["level"]) for event in json.loads(made.stdout or "[]")]
+
+    wait_for(lambda: ("contact.made", "info") in told(), "the events of a living one")
+    wait_for(lambda: command("metrics", *root, check=False).returncode == 0, "its first sample")
+    node.stop(signal.SIGKILL)
+    assert ("agent.started", "info") in told()
+    assert "memory in use" in command("metrics", *root).stdout
+    node.start()
+    wait_for(lambda: ("agent.crashed", "warn") in told(), "how the last one ended")

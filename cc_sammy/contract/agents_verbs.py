@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs of the agent that `sammy` has too, under the name where one looks first: each is described once, for both."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+class Value(NamedTuple):
+    """An option that takes a value; `names` are written with dashes, the long one last."""
+
+    names: tuple[str, ...]
+    shown: str
+    help: str
+
+
+class Switch(NamedTuple):
+    """An option that takes none."""
+
+    names: tuple[str, ...]
+    help: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb and its options."""
+
+    name: str
+    help: str
+    options: tuple[Value | Switch, ...]
+
+    def add_parser(self, verbs: Any) -> argparse.ArgumentParser:
+        """Add the verb to a command line."""
+        parser: argparse.ArgumentParser = verbs.add_parser(self.name, help=self.help)
+        # -5m is a time, not an option: argparse takes only what looks like a negative number for a value
+        parser._negative_number_matcher = re.compile(r"-\d\w*$")
+        for option in self.options:
+            if isinstance(option, Value):
+                parser.add_argument(*option.names, metavar=option.shown, help=option.help)
+            else:
+                parser.add_argument(*option.names, action="store_true", help=option.help)
+        return parser
+
+    def words(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the words that say the same again, for the agent's command line."""
+        found = [self.name]
+        for option in self.options:
+            name = option.names[-1]
+            value = getattr(arguments, name.removeprefix("--"))
+            if isinstance(option, Switch):
+                found += [name] if value else []
+            elif value is not None:
+                found.append(f"{name}={value}")
+        return found
+
+
+SINCE = Value(
+    ("--since",), "TIME", "not before: -5m, -2h, -1d, boot, today, yesterday, a date, 'YYYY-MM-DD HH:MM:SS', RFC 3339"
+)
+EVENTS = Verb(
+    "events",
+    "what happened on this node: boot steps, contact, tokens, firewall, the agent itself",
+    (
+        SINCE,
+        Value(("--level",), "LEVEL", "debug, info, warn or error: this one and what is worse"),
+        Value(("--type",), "TYPE", "a type, or the beginning of types: contact. for all of that family"),
+        Value(("--run",), "ID", "of one provisioning run"),
+        Value(("-n", "--limit"), "N", "the newest N (default: 100, with --since or --run 10000)"),
+        Switch(("-f", "--follow"), "go on with what comes, until interrupted"),
+        Switch(("--json",), "print a list of objects; with --follow one object a line"),
+    ),
+)
+METRICS = Verb(
+    "metrics",
+    "how this machine fared: CPU, memory, disks, network, pressure, once a minute",
+    (
+        SINCE._replace(help=f"{SINCE.help} (default: -1h)"),
+        Switch(("--json",), "print a list of objects, one a sample, oldest first"),
+    ),
+)
+VERBS = (EVENTS, METRICS)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sammy-agent events` and `metrics` as a person and a script meet them; no agent runs here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+import cc_sammy.cli
+from cc_sammy.contract import agents_verbs
+from sammy_agent import cli, moment, screen, when
+from sammy_agent.events import kinds, verb
+from sammy_agent.events.recorder import Recorder
+from sammy_agent.events.store import EventStore
+from sammy_agent.metrics import summary
+from sammy_agent.metrics.figures import FIGURES, NAMES
+from sammy_agent.metrics.store import MetricsStore
+from sammy_agent.moment import Moment
+from sammy_agent.places import Places
+from sammy_agent.provisioning import this_boot
+
+TOP = Path(__file__).resolve().parents[3]
+NOW = Moment(1_795_600_000_000_000, 5_000_000_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    """A machine whose agent died after it had told a few things."""
+    places = Places(str(tmp_path))
+    before = Recorder(EventStore(places.events, boot_id="boot-before"), "boot-before")
+    before.record(kinds.AGENT_STARTED, "began")
+    before.turn()
+    recorder = Recorder(EventStore(places.events, boot_id=this_boot()), this_boot())
+    recorder.record(kinds.CONTACT_LOST, "no answer \x1b[2J", detail={"code": "no-answer"})
+    recorder.record(kinds.CONTACT_REGAINED, "again", seconds=1.0)
+    recorder.turn()
+    metrics = MetricsStore(places.metrics, boot_id=this_boot())
+    now = moment.now()
+    for number in range(10):
+        at = Moment(now.wall - (10 - number) * 60_000_000, now.boot - (10 - number) * 60_000_000)
+        metrics.add(
+            {"interval_s": 60, "cpu_user": 10.0 * number, "cpu_system": 1, "load1": number, "uplink_rx": 61_440}, at
+        )
+    return str(tmp_path)
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = cli.main(list(words))
+    told = capsys.readouterr()
+    return status, told.out, told.err
+
+
+def test_events_for_a_person(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = shown(capsys, "events", "--root", root)
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0] == "-- boot boot-before --" and lines[2] == f"-- boot {this_boot()} (this one) --"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  info   agent\.started +began", lines[1])
+    assert lines[3].endswith(r"no answer \x1b[2J"), "nothing repaints the terminal"
+    assert lines[4].split()[2:] == ["info", "contact.regained", "again"]
+    assert len(lines) == 5
+
+
+def test_events_for_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = shown(capsys, "events", "--root", root, "--json", "--level", "warn", "--since", "-5m")
+    (event,) = json.loads(out)
+    assert status == 0 and event["detail"] == {"code": "no-answer"} and event["type"] == "contact.lost"
+    status, out, _ = shown(capsys, "events", "--root", root, "--json", "-n", "2", "--type", "contact.")
+    assert [event["message"] for event in json.loads(out)] == ["no answer \x1b[2J", "again"], "oldest first"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--level", "loud"], 2, "'loud' is no level. Known are debug, info, warn, error"),
+        (["--since", "-5x"], 2, "'-5x' is no time. Write -5m"),
+        (["--limit", "0"], 2, "--limit is '0'"),
+        (["--type", "nothing."], 3, "there is no such event"),
+        (["--run", "r", "--json"], 3, ""),
+    ],
+)
+def test_what_is_not_there_or_wrong_is_said(
+    root: str, capsys: pytest.CaptureFixture[str], words: list[str], status: int, said: str
+) -> None:
+    got, out, err = shown(capsys, "events", "--root", root, *words)
+    assert got == status and said in err and out in ("", "[]\n")
+
+
+def test_a_machine_without_files_and_one_with_damaged_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(tmp_path)
+    assert shown(capsys, "events", "--root", root)[::2] == (
+        3, f"sammy-agent: no events are kept yet in {root}/var/lib/sammy/agent/events.db. "
+        "Does the agent run? systemctl status sammy-agent\n",
+    )  # fmt: skip
+    assert shown(capsys, "metrics", "--root", root)[0] == 3
+    assert shown(capsys, "metrics", "--root", root, "--json")[:2] == (3, "[]\n")
+    assert not (tmp_path / "var").exists(), "who only reads leaves nothing behind"
+    for path in (Places(root).events, Places(root).metrics):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).write_bytes(b"no database" * 1000)
+    for word in ("events", "metrics"):
+        status, _, err = shown(capsys, word, "--root", root)
+        assert status == 1 and "cannot be read: file is not a database" in err and "systemctl restart" in err
+
+
+def test_following_shows_the_newest_and_what_comes(
+    root: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(EventStore(Places(root).events, boot_id=this_boot()), this_boot())
+    looks = iter(range(3))
+
+    def sleep(_: float) -> None:
+        look = next(looks, None)
+        if look is None:
+            raise KeyboardInterrupt
+        recorder.record(kinds.READY_FORGOTTEN, f"news {look}")
+        recorder.record(kinds.TOKEN_SET, f"calm {look}")
+        recorder.turn()
+
+    monkeypatch.setattr(verb.time, "sleep", sleep)
+    status, out, _ = shown(capsys, "events", "--root", root, "--follow", "--json", "--level", "warn")
+    assert status == 0
+    assert [json.loads(line)["message"] for line in out.splitlines()] == [
+        "no answer \x1b[2J", "news 0", "news 1", "news 2"
+    ]  # fmt: skip
+
+
+def test_metrics_for_a_person_and_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = shown(capsys, "metrics", "--root", root)
+    lines = out.splitlines()
+    assert status == 0 and lines[0].split() == ["FIGURE", "NOW", "MEAN", "MOST"]
+    assert lines[1].split() == ["CPU", "91.0", "%", "46.0", "%", "91.0", "%"]
+    assert any(re.split(r"\s{2,}", line) == ["network in", "1.0 KiB/s", "1.0 KiB/s", "1.0 KiB/s"] for line in lines)
+    assert "swap" not in out, "what this machine does not have is left out"
+    assert lines[-1].startswith("10 samples from ")
+    status, out, _ = shown(capsys, "metrics", "--root", root, "--json", "--since", "-210s")
+    samples = json.loads(out)
+    assert [sample["load1"] for sample in samples] == [7, 8, 9] and set(NAMES) < set(samples[0])
+
+
+def test_a_course_has_a_bar_for_what_is_known_and_a_blank_for_what_is_not() -> None:
+    row = summary.Row("x", lambda sample: sample["x"], summary.percent, 100)
+    course = summary.Course(row, 0, 10, 10)
+    for at, value in ((0, 0.0), (1, 50.0), (1.5, 100.0), (3, None), (9.9, 25.0)):
+        course.add(at, {"x": value})
+    assert course.bars() == "▁█       ▃"
+    assert course.cells() == ("x", "25.0 %", "43.8 %", "100.0 %")
+    assert summary.Course(row, 0, 1, 1).cells() is None
+
+
+def test_every_row_of_the_table_takes_its_figures_from_a_sample() -> None:
+    whole = dict.fromkeys(NAMES, 1.0)
+    assert all(row.value(whole) is not None for row in summary.ROWS)
+    assert all(row.value(dict.fromkeys(NAMES)) is None for row in summary.ROWS)
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [("-5m", 300), ("90s", 90), ("2h ago", 7200), ("-1d", 86400), ("10 min", 600)],
+)
+def test_times_from_now_go_by_both_clocks(text: str, ago: int) -> None:
+    assert when.parse(text, NOW) == Moment(NOW.wall - ago * 10**6, NOW.boot - ago * 10**6)
+
+
+def test_times_by_the_calendar() -> None:
+    def at(text: str) -> float:
+        return when.parse(text, NOW).wall / 1e6
+
+    assert when.parse("boot", NOW) == Moment(NOW.wall - NOW.boot, 0)
+    assert at("2026-11-24T10:46:49Z") == datetime.fromisoformat("2026-11-24T10:46:49+00:00").timestamp()
+    assert at("2026-11-24T10:46:49.5+02:00") == datetime.fromisoformat("2026-11-24T08:46:49.500+00:00").timestamp()
+    assert at("2026-11-24 10:46:49") == datetime(2026, 11, 24, 10, 46, 49).timestamp()
+    assert at("2026-11-24") == datetime(2026, 11, 24).timestamp()
+    midnight = datetime.fromtimestamp(NOW.wall / 1e6).replace(hour=0, minute=0, second=0, microsecond=0)
+    assert at("today") == midnight.timestamp() and at("yesterday") < at("today")
+    for text in ("", "soon", "2026-13-01", "-5x", "5", "10:00"):
+        with pytest.raises(when.TimeInvalid, match="is no time"):
+            when.parse(text, NOW)
+
+
+def test_sammy_becomes_the_agents_verb_with_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(os, "execvp", lambda program, words: became.append(words))
+    typed = [
+        "events",
+        "--since",
+        "-5m",
+        "-n",
+        "3",
+        "--type",
+        "contact.",
+        "--level",
+        "warn",
+        "--run",
+        "x y",
+        "-f",
+        "--json",
+    ]
+    cc_sammy.cli.main(typed)
+    (words,) = became
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers()
+    agents_verbs.EVENTS.add_parser(verbs)
+    assert vars(parser.parse_args(words[1:])) == vars(parser.parse_args(typed))
+    cc_sammy.cli.main(["metrics"])
+    assert became[-1] == ["sammy-agent", "metrics"]
+
+
+def test_a_text_that_would_repaint_a_terminal_is_shown_by_its_numbers() -> None:
+    assert screen.safe("a\x1b[31mb\u202ec\nd\udcffe ü") == r"a\x1b[31mb\u202ec\nd\udcffe ü"
+
+
+def test_the_documentation_lists_every_kind_and_every_figure() -> None:
+    text = (TOP / "docs" / "events.md").read_text()
+    for kind in kinds.KINDS:
+        level = f"{kind.level}, reported" if kind.incident else kind.level
+        assert f"| `{kind.type}` | {level} | {kind.meaning} |" in text
+    for figure in FIGURES:
+        assert f"| `{figure.name}` | {figure.unit} | {figure.meaning} |" in text
+    listed = re.findall(r"^\| `([a-z0-9_.-]+)` \|", text, re.M)
+    assert len(listed) == len(kinds.KINDS) + len(FIGURES), "and no other"
