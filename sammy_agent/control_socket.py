@@ -22,6 +22,7 @@
      "inbound": {"requests": 7, "visits": 3, "last": ISO, "last_age_s": 12.1, "last_peer": "192.0.2.1"},
      "server": {"state": "off|listening|serving", "port": 8443, "families": ["ipv4", "ipv6"], "connections": 0,
                 "problem": {code, text, next_step}},                 listening: loaded by the first connection
+     "firewall": {"repairs": 0, "lifted": false, "problem": ""},       problem: its rules were rolled back
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
      "outbox": {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, "trouble": {"messages ws-1": "hold: 401"}, …},

@@ -51,7 +51,7 @@ class Reporting:
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
         self.transport.on_remount = self._remounted
         self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
-        self.guard = Guard(record=self._record)
+        self.guard = Guard(self.inbound, self.contact.is_ok, record=self._record)
         # before the first connection: of older ones the kernel says nothing
         self.monitor = NetworkMonitor(self._network_heard)
         self.monitor.start()
@@ -98,6 +98,7 @@ class Reporting:
             self.server,
         )
         self.certificate.on_installed = self.server.wake
+        self.heartbeat.problem = self.guard.problem
         self.heartbeat.on_status = self.ready.heard_status
         self.heartbeat.on_contact = self._contact_made
         self._check_instance = watcher.on_change
@@ -178,6 +179,7 @@ class Reporting:
             "inbound": self.inbound.snapshot(),
             "server": self.server.snapshot(),
             "token": self._token(),
+            "firewall": self.guard.snapshot(),
             "ready": self.ready.snapshot(),
             "errors": self.errors.snapshot(),
             "outbox": self.delivery.snapshot(),

@@ -64,6 +64,8 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     found.append(("token", _token(answer.get("token") or {})))
     ready = answer.get("ready") or {}
     found.append(("ready", _ready(ready)))
+    if (answer.get("firewall") or {}).get("problem"):
+        found.append(("firewall", answer["firewall"]["problem"]))
     waiting = _outbox(answer.get("outbox") or {})
     if waiting:
         found.append(("outbox", waiting))

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> Any:
     """Read the plain forms by hand, because argparse costs 15 ms; it has the rest, help and errors."""
-    if len(words) in (1, 2) and words[0] in verbs.VERBS and words[1:] in ([], ["--json"]):
+    if len(words) in (1, 2) and words[0] in {*verbs.VERBS, *verbs.OF_THE_GUARD} and words[1:] in ([], ["--json"]):
         return SimpleNamespace(firewall_verb=words[0], json=len(words) == 2)
     import argparse
 

@@ -92,13 +92,14 @@ def check(host: Host, policy: Policy) -> list[str]:
         return problems
 
 
-def remove(host: Host) -> None:
+def remove(host: Host, why: str = "Removed by `sammy firewall remove`.") -> None:
     """Lift the firewall until the next `apply`, over reboots too.
 
+    :param why: what the mark that keeps it so says.
     :raises SammyError: the kernel refused.
     """
     with exclusive(host):
-        kept.mark_removed(host)
+        kept.mark_removed(host, why)
         for name in loaded(host):
             backend(name).unload(host)
 

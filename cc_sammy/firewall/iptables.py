@@ -9,6 +9,7 @@ ours is taken away.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from cc_sammy.errors import CommandFailed, SammyError
@@ -69,6 +70,18 @@ def load_in(host: Host, policy: Policy) -> None:
     used = variant(host)
     for version in families(host):
         _restore(host, used, version, chain.text(policy, version, (f"-I INPUT 1 -j {chain.CHAIN}",)))
+
+
+def lift(host: Host, port: int, until: int) -> None:
+    """Open a tcp port to all until a time (seconds since the epoch), when the rule ends to match by itself.
+
+    :raises CommandFailed: the kernel refused, or has no `time` match.
+    """
+    used = variant(host)
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(until))
+    match = f"-p tcp --dport {port} -m time --datestop {end} -m comment --comment lifted-for-a-while"
+    for version in families(host):
+        host.run([program(used, version), "-w", "10", "-I", chain.CHAIN, "1", *match.split(), "-j", "RETURN"])
 
 
 def drift(host: Host, policy: Policy) -> list[str]:

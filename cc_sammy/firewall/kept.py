@@ -7,10 +7,11 @@ before, which are whole; the other way round it could load rules that no kernel 
 
 from __future__ import annotations
 
+from cc_sammy.contract import paths
 from cc_sammy.errors import SammyError
 from cc_sammy.host import Host
 
-FOLDER = "/var/lib/sammy/firewall"
+FOLDER = paths.FIREWALL_FOLDER
 REMOVED = FOLDER + "/removed"
 FILES = {
     "nftables": ("applied.nft",),
@@ -39,9 +40,9 @@ def same(host: Host, path: str, text: str) -> bool:
     return host.read_text(path) == text
 
 
-def mark_removed(host: Host) -> None:
-    """Remember that an operator lifted the firewall."""
-    host.write_text(REMOVED, "Removed by `sammy firewall remove`; `sammy firewall apply` brings it back.\n")
+def mark_removed(host: Host, why: str) -> None:
+    """Remember that the firewall was lifted."""
+    host.write_text(REMOVED, f"{why} `sammy firewall apply` brings it back.\n")
 
 
 def is_removed(host: Host) -> bool:

@@ -8,8 +8,11 @@ a root process in a host-network container passes here and is held by its system
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Sequence
 
+from cc_sammy.errors import SammyError
 from cc_sammy.firewall import kept, nftables, ranges
 from cc_sammy.firewall.lock import exclusive
 from cc_sammy.firewall.table import (
@@ -21,6 +24,7 @@ from cc_sammy.firewall.table import (
     Table,
     address_in,
     not_from_root,
+    render,
     to_web_ports,
 )
 from cc_sammy.host import Host
@@ -71,6 +75,47 @@ def metadata_in_force(host: Host, addresses: Sequence[str] = ADDRESSES, host_pro
     """
     with exclusive(host):
         return not nftables.table_drift(host, build(addresses, host_processes))
+
+
+def kept_table(host: Host) -> Table | None:
+    """Return the table that the file kept for boot makes; None when there is no such file, or not one of ours."""
+    text = host.read_text(KEPT)
+    if text is None:
+        return None
+    found = [
+        word for group in re.findall(r"^add element .*\{ (.*) \}$", text, re.MULTILINE) for word in group.split(", ")
+    ]
+    with contextlib.suppress(SammyError):
+        for host_processes in (True, False):
+            table = build(found, host_processes)
+            if render(table) == text:
+                return table
+    return None
+
+
+def metadata_drift(host: Host) -> list[str]:
+    """Return each difference between the kernel and what is kept for boot; empty where no block is kept.
+
+    :raises SammyError: the kernel could not be read.
+    """
+    table = kept_table(host)
+    if table is None:
+        return []
+    with exclusive(host):
+        return nftables.table_drift(host, table)
+
+
+def mend_metadata(host: Host) -> list[str]:
+    """Load what is kept for boot where the kernel differs from it; return the differences there were.
+
+    :raises SammyError: it could not be loaded.
+    """
+    problems = metadata_drift(host)
+    table = kept_table(host)
+    if problems and table is not None:
+        with exclusive(host):
+            nftables.load_table(host, table, KEPT)
+    return problems
 
 
 def remove_metadata(host: Host) -> None:

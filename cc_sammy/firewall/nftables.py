@@ -28,6 +28,15 @@ def load_in(host: Host, policy: ruleset.Policy) -> None:
     host.run([NFT, "-f", "-"], input=ruleset.text(policy))
 
 
+def lift(host: Host, port: int, until: int) -> None:
+    """Open a tcp port to all until a time (seconds since the epoch), when the rule ends to match by itself.
+
+    :raises CommandFailed: the kernel refused.
+    """
+    rule = f'tcp dport {port} meta time < {until} accept comment "lifted for a while"'
+    host.run([NFT, "-f", "-"], input=f"insert rule inet {ruleset.TABLE} input {rule}\n")
+
+
 def drift(host: Host, policy: ruleset.Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the file of the next boot."""
     problems = table_drift(host, ruleset.build(policy))

@@ -6,6 +6,7 @@ Exit status: 0 all is as it should be, 1 it is not or could not be done, 2 wrong
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import enforce, kept, policy
+from cc_sammy.firewall import enforce, kept, policy, rollback
 from cc_sammy.host import Host
 
 if TYPE_CHECKING:
@@ -28,7 +29,14 @@ VERBS = {
     "refresh": "fetch Cloudflare's networks anew and, when they changed, apply them",
     "repair": "apply only where the kernel differs from the configuration",
     "remove": "lift the firewall until the next apply, over reboots too",
+    "lift": "open the agent's port to all for a minute, to see whether the rules keep somebody out",
 }
+# The agent's own, told of in no help: what its guard does when the control plane stays away.
+OF_THE_GUARD = {
+    "vouch": "keep the rules in force as good ones: the control plane came in under them",
+    "roll-back": "put the last good rules in force, or lift the firewall where there are none",
+}
+LIFT_SECONDS, LONGEST_LIFT = 60, 3600
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,6 +51,8 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     for name, meaning in VERBS.items():
         verb = verbs.add_parser(name, help=meaning, description=meaning)
         verb.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "lift":
+            verb.add_argument("--seconds", type=int, default=LIFT_SECONDS, help="how long (default: %(default)s)")
 
 
 def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port: int) -> int:
@@ -54,6 +64,9 @@ def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port
         "refresh": _refresh,
         "repair": _repair,
         "remove": _remove,
+        "lift": lambda *machine: _lift(*machine, seconds=getattr(args, "seconds", LIFT_SECONDS)),
+        "vouch": _vouch,
+        "roll-back": _roll_back,
     }
     action = actions.get(args.firewall_verb)
     if action is None:
@@ -78,6 +91,7 @@ def _apply(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     if not config.enabled:
         raise SammyError("firewall.enabled is false, so nothing was applied", "Set it to true first")
     wanted = policy.from_config(config, agent_port, host)
+    rollback.forget(host)
     notes = enforce.apply(host, wanted, config.input_policy)
     facts = {"agent_port": agent_port, "ssh": wanted.ssh, "backend": wanted.backend, "notes": notes}
     line = f"applied and read back: agent port {agent_port} guarded, ssh {_ssh(config, wanted.ssh)}"
@@ -88,20 +102,36 @@ def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     if not config.enabled:
         problems = [f"firewall.enabled is false, yet backend {name} holds rules" for name in enforce.loaded(host)]
     elif kept.is_removed(host):
-        problems = ["removed by hand: nothing guards the agent port"]
+        problems = [f"{_removed(host)}: nothing guards the agent port"]
     else:
-        problems = enforce.check(host, policy.from_config(config, agent_port, host))
+        wanted = policy.from_config(config, agent_port, host)
+        problems = enforce.check(host, rollback.in_force(host, wanted))
+        note = rollback.standing(host, wanted)
+        if note is not None and note["restored"]:
+            problems.insert(0, f"the agent went back to the rules of before, because {note['why']}")
+    next_step = "sammy firewall apply" if config.enabled else "sammy firewall remove"
+    from cc_sammy.firewall import metadata
+
+    opened = metadata.metadata_drift(host)
+    if opened and not problems:
+        next_step = "sammy firewall repair"
+    problems += opened
     if not problems:
         return True, {"problems": []}, ["the kernel holds what the configuration says"]
-    next_step = "sammy firewall apply" if config.enabled else "sammy firewall remove"
     return False, {"problems": problems, "next_step": next_step}, [*problems, f"`{next_step}` puts it right."]
 
 
 def _status(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     facts = {"enabled": config.enabled, "agent_port": agent_port, **enforce.status(host, config.backend)}
-    state = "loaded" if facts["loaded"] else "removed by hand" if facts["removed"] else "not loaded"
+    state = "loaded" if facts["loaded"] else _removed(host) if facts["removed"] else "not loaded"
+    with contextlib.suppress(SammyError):  # a wrong configuration keeps nobody from seeing what is loaded
+        facts["rolled_back"] = rollback.standing(host, policy.from_config(config, agent_port, host))
     backend = " ".join(filter(None, (config.backend, facts.get("variant"))))
     rows = [("firewall", f"{state} ({backend})"), ("agent port", str(agent_port))]
+    if facts.get("rolled_back"):
+        rows.append(
+            ("rolled back", f"{facts['rolled_back']['why']}; `sammy firewall apply` tries the configured rules again")
+        )
     rows.append(("at boot", "yes" if facts["kept_for_boot"] else "no"))
     rows += [(f"networks {name}", str(count)) for name, count in facts["networks"].items() if count]
     rows += [("rule", name) for name in facts["rules"]]
@@ -132,16 +162,20 @@ def _refresh(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 
 
 def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
-    if not config.enabled or kept.is_removed(host):
-        return True, {"repaired": []}, ["not wanted here: nothing to repair"]
-    problems = _mend(host, config, agent_port)
+    from cc_sammy.firewall import metadata
+
+    problems = metadata.mend_metadata(host)
+    if config.enabled and not kept.is_removed(host):
+        problems += _mend(host, config, agent_port)
+    wanted = policy.from_config(config, agent_port, host) if config.enabled else None
+    note = rollback.standing(host, wanted) if wanted else None
     lines = [f"repaired: {problem}" for problem in problems] or ["nothing to repair"]
-    return True, {"repaired": problems}, lines
+    return True, {"repaired": problems, "rolled_back": note}, lines
 
 
 def _mend(host: Host, config: FirewallConfig, agent_port: int) -> list[str]:
     """Apply where the kernel differs; return the differences there were."""
-    wanted = policy.from_config(config, agent_port, host)
+    wanted = rollback.in_force(host, policy.from_config(config, agent_port, host))
     problems = enforce.check(host, wanted)
     if problems:
         enforce.apply(host, wanted, config.input_policy)
@@ -152,6 +186,42 @@ def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     enforce.remove(host)
     line = f"removed: agent port {agent_port} is open to all until `sammy firewall apply`, also after a reboot"
     return True, {"removed": True}, [line]
+
+
+def _lift(host: Host, config: FirewallConfig, agent_port: int, *, seconds: int) -> Answer:
+    if not 0 < seconds <= LONGEST_LIFT:
+        raise SammyError(f"a lift of {seconds} s is not possible", f"Choose 1 to {LONGEST_LIFT} seconds")
+    _in_use(host, config)
+    rollback.lift(host, rollback.in_force(host, policy.from_config(config, agent_port, host)), seconds)
+    line = f"lifted: agent port {agent_port} is open to all for {seconds} s; `sammy firewall repair` ends it sooner"
+    return True, {"seconds": seconds}, [line]
+
+
+def _vouch(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    _in_use(host, config)
+    rollback.vouch(host, rollback.in_force(host, policy.from_config(config, agent_port, host)))
+    return True, {"vouched": True}, ["the rules in force are kept as good ones"]
+
+
+def _roll_back(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    _in_use(host, config)
+    why = "the control plane came in no more under the configured rules, and came as soon as they were lifted"
+    wanted = policy.from_config(config, agent_port, host)
+    good = rollback.roll_back(host, wanted, config.input_policy, why)
+    line = "back to the rules of before" if good else f"lifted: agent port {agent_port} is open to all"
+    return True, {"rolled_back": rollback.standing(host, wanted)}, [f"{line}, because {why}"]
+
+
+def _in_use(host: Host, config: FirewallConfig) -> None:
+    if not config.enabled or kept.is_removed(host):
+        raise SammyError(
+            "the firewall is not in use here, so there is nothing to lift", "`sammy firewall status` says why"
+        )
+
+
+def _removed(host: Host) -> str:
+    """Return who lifted the firewall."""
+    return "lifted by the agent" if "the agent" in (host.read_text(kept.REMOVED) or "") else "removed by hand"
 
 
 def _ssh(config: FirewallConfig, mode: str) -> str:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from cc_sammy.config import Config
-from cc_sammy.firewall import enforce, kept, policy
+from cc_sammy.firewall import enforce, kept, policy, rollback
+from cc_sammy.firewall.ruleset import Policy
 from cc_sammy.host import Host
 from cc_sammy.plan import Step
 
@@ -19,7 +20,7 @@ def satisfied(host: Host, config: Config) -> str | None:
         return "firewall.enabled is false"
     if kept.is_removed(host):
         return "an operator removed the rules (`sammy firewall apply` brings them back)"
-    wanted = policy.from_config(config.firewall, config.agent.port, host)
+    wanted = _wanted(host, config)
     if host.exists(WANTED_BY) and not enforce.check(host, wanted):
         return "the rules in the kernel are the wanted ones"
     return None
@@ -27,11 +28,15 @@ def satisfied(host: Host, config: Config) -> str | None:
 
 def run(host: Host, config: Config) -> None:
     """Apply the rules in one transaction, read them back, and have them applied at every later boot."""
-    wanted = policy.from_config(config.firewall, config.agent.port, host)
-    enforce.apply(host, wanted, config.firewall.input_policy)
+    enforce.apply(host, _wanted(host, config), config.firewall.input_policy)
     # The next boot reads the links; making PID 1 read all its units anew for them would cost 0.1 s of this one.
     host.run(["systemctl", "enable", "--quiet", "--no-reload", UNIT, TIMER])
     host.run(["systemctl", "start", "--no-block", TIMER], check=False)
+
+
+def _wanted(host: Host, config: Config) -> Policy:
+    """Return the configured rules, or those the agent went back to because the configured ones kept all out."""
+    return rollback.in_force(host, policy.from_config(config.firewall, config.agent.port, host))
 
 
 STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)

@@ -47,7 +47,13 @@ READY_ACKNOWLEDGED = Kind("ready.acknowledged", "info", "the control plane took 
 READY_FORGOTTEN = Kind("ready.forgotten", "warn", "the control plane calls a node that was ready `creating`")
 FIREWALL_REPAIRED = Kind("firewall.repaired", "warn", "another program changed the rules; they are back; differences")
 FIREWALL_UNCHECKED = Kind("firewall.unchecked", "error", "the rules could not be compared or put back; reason", burst=1)
-FIREWALL_ROLLED_BACK = Kind("firewall.rolled-back", "error", "the rules were lifted, for contact was gone; reason")
+FIREWALL_LIFTED = Kind(
+    "firewall.lifted", "warn", "the agent's port is open for a trial: the control plane came in no more under new rules"
+)
+FIREWALL_NOT_AT_FAULT = Kind("firewall.not-at-fault", "info", "it did not come in then either; the rules are back")
+FIREWALL_ROLLED_BACK = Kind(
+    "firewall.rolled-back", "error", "it came in then: the rules of before hold, or none; reason", incident=True
+)
 FIREWALL_APPLIED = Kind("firewall.applied", "info", "the rules that hold once ready is acknowledged are in force")
 FIREWALL_FAILED = Kind("firewall.failed", "error", "those rules could not be put in force; reason")
 PACKAGE_PUSHED = Kind("package.pushed", "info", "a debug package went to the control plane; bytes, why")

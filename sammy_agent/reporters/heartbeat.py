@@ -17,7 +17,7 @@ from typing import Any
 from sammy_agent import __version__, metrics
 from sammy_agent.calls import Answer, CallFailed, ControlPlane
 from sammy_agent.errors import TokenUnusable
-from sammy_agent.provisioning import Provisioning
+from sammy_agent.provisioning import LONGEST_REASON, Provisioning
 from sammy_agent.worker import Backoff, Worker
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Heartbeat(Worker):
         self._deadline = max(SHORTEST_DEADLINE, min(LONGEST_DEADLINE, interval / 3))
         self._steps_known = ""
         self._in_contact = False
+        # what is wrong besides the provisioning, in words; it goes into the beat's reason
+        self.problem: Callable[[], str] = lambda: ""
         # told when there is contact for the first time or again
         self.on_contact: Callable[[], None] = lambda: None
         # told the node's status as the control plane has it, and when the beat that asked was sent (time.monotonic)
@@ -77,6 +79,9 @@ class Heartbeat(Worker):
             "nodeId": self._plane.identity.node_id,
             **level.summary(),
         }
+        reason = "; ".join(filter(None, (self.problem(), body.get("reason"))))
+        if reason:
+            body["reason"] = reason[:LONGEST_REASON]
         figures = metrics.collect()
         if figures:
             body["metrics"] = figures

@@ -280,3 +280,26 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
     assert not metadata.metadata_in_force(vm, host_processes=False)
     metadata.remove_metadata(vm)
     assert lab.connect("stranger", METADATA4, 80) == "reached"
+
+
+@pytest.mark.parametrize("host_processes", [True, False])
+def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
+    lab: Lab, vm: MachineHost, capsys: pytest.CaptureFixture[str], host_processes: bool
+) -> None:
+    config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop-always")
+    enforce.apply(vm, POLICY)
+    metadata.apply_metadata(vm, host_processes=host_processes)
+
+    def run(verb: str) -> dict[str, list[str]]:
+        verbs.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
+        return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+    assert run("check")["problems"] == []
+    vm.run(["nft", "delete", "table", "inet", "sammy_metadata"])
+    said = run("check")
+    assert said["problems"] == ["table inet sammy_metadata is not loaded: nothing it should guard is guarded"]
+    assert said["next_step"] == "sammy firewall repair"  # type: ignore[comparison-overlap]
+    vm.run(["nft", "flush", "ruleset"])
+    assert len(run("repair")["repaired"]) == 2
+    assert metadata.metadata_in_force(vm, host_processes=host_processes)
+    assert run("check")["problems"] == []

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,10 +12,12 @@ from cc_sammy.contract.fields import Outcome, Status
 from cc_sammy.contract.incident import incident_id
 from cc_sammy.contract.state import RunRecord, StepRecord
 from sammy_agent import metrics
+from sammy_agent.calls import Answer
 from sammy_agent.control_plane import nodes
 from sammy_agent.events.store import EventStore
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.reporters.errors import incident
+from sammy_agent.reporters.heartbeat import Heartbeat
 from sammy_agent.reporters.ready import Memory
 from sammy_agent.worker import Backoff
 
@@ -64,6 +68,27 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
     }
     assert set(values["metrics"]) == set(nodes.METRICS)
     assert all(0 <= values["metrics"][name] <= 100 for name in ("memoryPercent", "diskPercent"))
+
+
+def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> None:
+    identity = SimpleNamespace(node_id="n1", reload=lambda: None, refresh=lambda text: None)
+    sent: list[dict[str, Any]] = []
+
+    def post(name: str, path: str, body: dict[str, Any], **_: object) -> Answer:
+        sent.append(body)
+        return Answer(200, {"status": "running", "healthStatus": "healthy"}, "")
+
+    plane: Any = SimpleNamespace(identity=identity, post=post)
+    levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
+    beats = Heartbeat(plane, lambda: levels[0], 60)
+    beats.turn()
+    assert "reason" not in sent[0]
+    beats.problem = lambda: "firewall rolled back"
+    beats.turn()
+    levels.pop(0)
+    beats.turn()
+    assert sent[1]["reason"] == "firewall rolled back"
+    assert sent[2]["reason"].startswith("firewall rolled back; rrr") and len(sent[2]["reason"]) == 500
 
 
 def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules() -> None:

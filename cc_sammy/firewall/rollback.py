@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done when our own rules keep the control plane out: `lift`, `vouch` and `roll-back`, for the agent's guard.
+
+The guard decides (sammy_agent/lockout.py); here is what it decides with. A lift is a rule that opens the agent's port
+until a time and no longer: the kernel itself ends it, whoever is killed in between, and any repair ends it sooner.
+Rules under which the control plane came in are vouched for and kept; a roll-back puts those in force instead of the
+configured ones, or lifts the firewall where there are none. It stands until `sammy firewall apply`, or until the
+configuration asks for other rules than those that were refused.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from typing import Any
+
+from cc_sammy.errors import SammyError
+from cc_sammy.firewall import enforce, kept
+from cc_sammy.firewall.lock import exclusive
+from cc_sammy.firewall.ruleset import Policy
+from cc_sammy.host import Host
+
+PROVEN = kept.FOLDER + "/proven.json"
+ROLLED_BACK = kept.FOLDER + "/rolled-back.json"
+NETWORKS = {
+    "allow4": ipaddress.IPv4Network,
+    "allow6": ipaddress.IPv6Network,
+    "ssh4": ipaddress.IPv4Network,
+    "ssh6": ipaddress.IPv6Network,
+}
+
+
+def lift(host: Host, policy: Policy, seconds: int) -> None:
+    """Open the agent's port to all for so many seconds; ssh and the rest stay as they are.
+
+    :raises SammyError: the kernel refused, or there are no rules to lift; nothing was changed.
+    """
+    with exclusive(host):
+        chosen = enforce.backend(policy.backend)
+        if not chosen.present(host) or chosen.drift(host, policy):
+            raise SammyError("the configured rules are not in force, so there is nothing to lift", "Run a repair first")
+        chosen.lift(host, policy.agent_port, int(time.time()) + seconds)
+
+
+def vouch(host: Host, policy: Policy) -> None:
+    """Keep the rules in force as good ones: the control plane came in under them.
+
+    :raises SammyError: others are in force, or the disk is full.
+    """
+    problems = enforce.check(host, policy)
+    if problems:
+        raise SammyError(f"other rules than these are in force: {problems[0]}", "Run a repair first")
+    try:
+        host.write_text(PROVEN, to_text(policy), mode=0o600)
+    except OSError as error:
+        raise SammyError(f"{PROVEN} could not be written: {error.strerror}", "Make room on the disk") from error
+
+
+def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> Policy | None:
+    """Put the last rules that were vouched for in force, or lift the firewall; return what is in force, None: nothing.
+
+    Killed before its end it leaves rules in force, never none: a repair goes on from the note on disk.
+
+    :param wanted: what the configuration asks for.
+    :raises SammyError: it could not be done.
+    """
+    good = _proven(host, wanted)
+    known_good = good is not None and to_text(good) != to_text(in_force(host, wanted))
+    note = {"why": why, "at": int(time.time()), "restored": known_good, "refused": to_text(wanted)}
+    try:
+        host.write_text(ROLLED_BACK, json.dumps(note) + "\n", mode=0o600, sync=True)
+    except OSError as error:
+        raise SammyError(f"{ROLLED_BACK} could not be written: {error.strerror}", "Make room on the disk") from error
+    if good is not None and known_good:
+        enforce.apply(host, good, input_policy)
+        return good
+    enforce.remove(host, f"Lifted by the agent: {why}.")
+    return None
+
+
+def standing(host: Host, wanted: Policy) -> dict[str, Any] | None:
+    """Return why and when the wanted rules were rolled back, and whether good ones were `restored`; None: not so."""
+    try:
+        note = json.loads(host.read_text(ROLLED_BACK) or "")
+        if note["refused"] != to_text(wanted):
+            return None
+        return {"why": str(note["why"]), "at": int(note["at"]), "restored": note["restored"] is True}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def in_force(host: Host, wanted: Policy) -> Policy:
+    """Return the rules that should be in force now: the wanted ones, or after a roll-back the good ones."""
+    note = standing(host, wanted)
+    good = _proven(host, wanted) if note is not None and note["restored"] else None
+    return wanted if good is None else good
+
+
+def forget(host: Host) -> None:
+    """Let the configured rules stand again."""
+    host.remove(ROLLED_BACK)
+
+
+def to_text(policy: Policy) -> str:
+    """Return the policy as JSON, without what the machine adds of itself: a roll-back outlives a change of routes."""
+    fields = policy._replace(uplinks=())._asdict()
+    return json.dumps({key: [str(one) for one in value] if key in NETWORKS else value for key, value in fields.items()})
+
+
+def from_text(text: str | None) -> Policy | None:
+    """Return the policy again; None when there is none, or a damaged one."""
+    try:
+        fields = dict(json.loads(text or ""))
+        for key, kind in NETWORKS.items():
+            fields[key] = tuple(kind(one) for one in fields[key])
+        return Policy(**{**fields, "uplinks": ()}).checked()
+    except (ValueError, KeyError, TypeError, SammyError):
+        return None
+
+
+def _proven(host: Host, wanted: Policy) -> Policy | None:
+    good = from_text(host.read_text(PROVEN))
+    return None if good is None else good._replace(uplinks=wanted.uplinks)

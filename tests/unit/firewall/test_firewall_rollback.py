@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a roll-back keeps on disk, and how long it stands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cc_sammy.errors import SammyError
+from cc_sammy.firewall import ranges, rollback, ruleset
+from cc_sammy.host import FakeHost
+
+WANTED = ruleset.Policy(8443, *ranges.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
+GOOD = WANTED._replace(allow_any=True, ssh="networks", ssh4=ranges.parse(["192.0.2.0/24"], "test")[0])
+
+
+def host(*, restored: bool = True, refused: ruleset.Policy = WANTED) -> FakeHost:
+    note = {"why": "it stayed away", "at": 7, "restored": restored, "refused": rollback.to_text(refused)}
+    return FakeHost({rollback.PROVEN: rollback.to_text(GOOD), rollback.ROLLED_BACK: json.dumps(note)})
+
+
+@pytest.mark.parametrize("policy", [WANTED, GOOD])
+def test_a_policy_is_read_back_as_it_was_but_for_the_machines_part(policy: ruleset.Policy) -> None:
+    assert rollback.from_text(rollback.to_text(policy)) == policy._replace(uplinks=())
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", "[]", '"x"', '{"agent_port": 8443}', rollback.to_text(WANTED)[:-2]])
+def test_a_damaged_policy_is_none(text: str | None) -> None:
+    assert rollback.from_text(text) is None
+
+
+def test_after_a_roll_back_the_good_rules_are_the_ones_in_force() -> None:
+    assert rollback.in_force(host(), WANTED) == GOOD
+    assert rollback.standing(host(), WANTED) == {"why": "it stayed away", "at": 7, "restored": True}
+
+
+def test_it_stands_when_a_route_changes_and_ends_when_other_rules_are_configured() -> None:
+    elsewhere = WANTED._replace(uplinks=("br-lan",))
+    assert rollback.in_force(host(), elsewhere) == GOOD._replace(uplinks=("br-lan",))
+    other = WANTED._replace(ssh="open")
+    assert (rollback.in_force(host(), other), rollback.standing(host(), other)) == (other, None)
+
+
+def test_without_a_note_or_good_rules_the_wanted_ones_are_in_force() -> None:
+    assert rollback.in_force(FakeHost(), WANTED) == WANTED
+    lifted = host(restored=False)
+    assert rollback.in_force(lifted, WANTED) == WANTED
+    lost = host()
+    del lost.files[rollback.PROVEN]
+    assert rollback.in_force(lost, WANTED) == WANTED
+    damaged = host()
+    damaged.files[rollback.ROLLED_BACK] = "{"
+    assert rollback.in_force(damaged, WANTED) == WANTED
+
+
+def test_a_full_disk_keeps_the_rules_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    machine = FakeHost()
+    monkeypatch.setattr(machine, "write_text", full)
+    with pytest.raises(SammyError, match=r"rolled-back\.json could not be written: No space left"):
+        rollback.roll_back(machine, WANTED, "keep", "it stayed away")
+    assert machine.calls == []
