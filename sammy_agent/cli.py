@@ -61,6 +61,12 @@ def _metrics(arguments: argparse.Namespace) -> int:
     return verb.run(arguments)
 
 
+def _logs(arguments: argparse.Namespace) -> int:
+    from sammy_agent.logs import verb
+
+    return verb.run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
@@ -71,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "debug-package": debug_package.run,
         "events": _events,
         "metrics": _metrics,
+        "logs": _logs,
     }
     try:
         return run.get(arguments.verb, control_plane.run)(arguments)

@@ -38,7 +38,8 @@ def _stamp(text: str, now: Moment) -> float:
         midnight = datetime.fromtimestamp(now.wall / 1e6).replace(hour=0, minute=0, second=0, microsecond=0)
         return (midnight - timedelta(days=text == "yesterday")).astimezone().timestamp()
     try:
-        # Python 3.10 reads no Z; without a zone it is this machine's
-        return datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text.strip())).astimezone().timestamp()
+        # Python 3.10 reads no Z and only fractions of 3 or 6 digits; without a zone it is this machine's
+        readable = re.sub(r"\.(\d+)", lambda found: f".{found[1][:6]:<06}", re.sub("[zZ]$", "+00:00", text.strip()))
+        return datetime.fromisoformat(readable).astimezone().timestamp()
     except (ValueError, OverflowError) as error:
         raise TimeInvalid(f"{text!r} is no time", f"Write {TIMES}") from error

@@ -81,4 +81,21 @@ METRICS = Verb(
         Switch(("--json",), "print a list of objects, one a sample, oldest first"),
     ),
 )
-VERBS = (EVENTS, METRICS)
+LOGS = Verb(
+    "logs",
+    "what this node's logs say, as one: journal, cloud-init, containers",
+    (
+        Value(("--source",), "SOURCE", "all (default), agent, sammy (the boot steps), systemd, cloud-init or docker"),
+        Value(("--level",), "LEVEL", "debug, info, warn or error: this one and what is worse"),
+        Value(("--container",), "NAME", "a container's name or id; * and ? stand for any text and any letter"),
+        SINCE,
+        SINCE._replace(names=("--until",), help="not after; as --since"),
+        Value(("--search",), "TEXT", "only messages in which the text stands, large and small letters alike"),
+        Value(("-n", "--limit"), "N", "the newest N (default: 200, with --follow 100; at most 1000)"),
+        Value(("--cursor",), "CURSOR", "go on where an earlier answer ended, further into the past"),
+        Switch(("-f", "--follow"), "go on with what comes, until interrupted"),
+        Switch(("--json",), "print one JSON object; with --follow one object a line"),
+        Switch(("--scrub",), "take out secrets, as in the debug package"),
+    ),
+)
+VERBS = (EVENTS, METRICS, LOGS)

@@ -21,10 +21,15 @@ class Docker:
         self._folder = tempfile.mkdtemp(prefix="sammy-dk-")
         return self
 
+    @property
+    def host(self) -> str:
+        """Where it listens, as DOCKER_HOST says it."""
+        return f"unix://{self._folder}/sock"
+
     def start(self) -> None:
         """Start it and wait until it answers."""
         folder = self._folder
-        places = f"--data-root {folder}/data --exec-root {folder}/run --pidfile {folder}/pid -H unix://{folder}/sock"
+        places = f"--data-root {folder}/data --exec-root {folder}/run --pidfile {folder}/pid -H {self.host}"
         # not `ip netns exec`, whose fresh /sys has no control groups
         enter = ["nsenter", f"--net=/run/netns/{self._namespace}"]
         argv = [*enter, "dockerd", *places.split(), "--storage-driver", "vfs"]
@@ -37,7 +42,7 @@ class Docker:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        asked = ["docker", "-H", f"unix://{self._folder}/sock", "version"]
+        asked = ["docker", "-H", self.host, "version"]
         return subprocess.run(asked, check=False, capture_output=True).returncode == 0
 
     def stop(self) -> None:
