@@ -144,7 +144,10 @@ def _apply_variables(whole: Schema, values: dict[str, Any], variables: dict[str,
             if not isinstance(section, dict):
                 break  # the schema's own check names it
         else:
-            section[path[-1]] = _from_text(child, text)
+            if not text and child.get("type") == "string" and "default" not in child:
+                section.pop(path[-1], None)  # an empty one takes back what has no value of its own
+            else:
+                section[path[-1]] = _from_text(child, text)
 
 
 def _from_text(child: Schema, text: str) -> Any:

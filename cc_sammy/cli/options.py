@@ -14,7 +14,8 @@ from cc_sammy.cli.text import table
 HEADING = """# Configuration
 
 Every option of the `sammy:` key of the user-data. A variable in `/etc/default/sammy` or in the environment wins over
-the user-data; a list is written with spaces or commas. This page is `sammy options --markdown`.
+the user-data; a list is written with spaces or commas, and an empty
+value takes an option without a default back. This page is `sammy options --markdown`.
 
 | option | values | default | variable | |
 |---|---|---|---|---|"""

@@ -17,7 +17,7 @@ WANTED_BY = "/etc/systemd/system/sysinit.target.wants/" + UNIT
 def satisfied(host: Host, config: Config) -> str | None:
     """The rules in the kernel are the wanted ones, or an operator has removed them."""
     if not config.firewall.enabled:
-        return "firewall.enabled is false"
+        return None if _kept(host) else "firewall.enabled is false"
     if kept.is_removed(host):
         return "an operator removed the rules (`sammy firewall apply` brings them back)"
     wanted = _wanted(host, config)
@@ -27,7 +27,10 @@ def satisfied(host: Host, config: Config) -> str | None:
 
 
 def run(host: Host, config: Config) -> None:
-    """Apply the rules in one transaction, read them back, and have them applied at every later boot."""
+    """Apply the rules in one transaction, read them back, have them applied at every later boot; or lift them."""
+    if not config.firewall.enabled:
+        _lift(host)
+        return
     enforce.apply(host, _wanted(host, config), config.firewall.input_policy)
     # The next boot reads the links; making PID 1 read all its units anew for them would cost 0.1 s of this one.
     host.run(["systemctl", "enable", "--quiet", "--no-reload", UNIT, TIMER])
@@ -37,6 +40,22 @@ def run(host: Host, config: Config) -> None:
 def _wanted(host: Host, config: Config) -> Policy:
     """Return the configured rules, or those the agent went back to because the configured ones kept all out."""
     return rollback.in_force(host, policy.from_config(config.firewall, config.agent.port, host))
+
+
+def _kept(host: Host) -> list[str]:
+    """Return the files by which later boots load the rules."""
+    paths = (f"{kept.FOLDER}/{name}" for names in kept.FILES.values() for name in names)
+    return [path for path in paths if host.exists(path)]
+
+
+def _lift(host: Host) -> None:
+    """Take the rules away as if they had never been: an operator's `sammy firewall remove` is another thing."""
+    enforce.remove(host)
+    host.run(["systemctl", "disable", "--quiet", "--no-reload", UNIT, TIMER])
+    host.run(["systemctl", "stop", TIMER], check=False)
+    for path in _kept(host):
+        host.remove(path)
+    host.remove(kept.REMOVED)
 
 
 STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)

@@ -10,9 +10,11 @@ from cc_sammy.plan import Step
 DROP_IN = "/etc/systemd/journald.conf.d/60-sammy.conf"
 
 
-def drop_in(config: Config) -> str:
-    """Return the drop-in's text."""
+def drop_in(config: Config) -> str | None:
+    """Return the drop-in's text; None where journald is left as the image has it."""
     options = config.journald
+    if options.storage == "keep":
+        return None
     return f"""# Written by cloud-init-sammy from the sammy: key; sammy.journald.* change it.
 [Journal]
 Storage={options.storage}
@@ -24,23 +26,30 @@ RateLimitBurst={options.rate_limit_burst}
 
 
 def satisfied(host: Host, config: Config) -> str | None:
-    """The drop-in stands as wanted, or is not wanted."""
-    if config.journald.storage == "keep":
-        return "journald.storage is keep"
-    return "journald is configured so" if host.read_text(DROP_IN) == drop_in(config) else None
+    """The drop-in stands as wanted, or is not wanted and not there."""
+    if host.read_text(DROP_IN) != drop_in(config):
+        return None
+    return "journald.storage is keep" if config.journald.storage == "keep" else "journald is configured so"
 
 
 def run(host: Host, config: Config) -> None:
-    """Write the drop-in and restart journald; its sockets stay open in systemd, so no message is lost."""
-    text = drop_in(config)
+    """Write the drop-in or take it away, and restart journald; systemd holds its sockets, so no message is lost."""
+    before = host.read_text(DROP_IN)
+    _put(host, drop_in(config))
     try:
-        host.write_text(DROP_IN, text)
         host.run(["systemctl", "restart", "systemd-journald.service"], timeout=30)
         if config.journald.storage == "persistent":
             host.run(["journalctl", "--flush"], timeout=30)
     except Exception:
-        host.remove(DROP_IN)  # else a second run would take the drop-in for a restart that never came
+        _put(host, before)  # else a second run would take the drop-in for a restart that never came
         raise
+
+
+def _put(host: Host, text: str | None) -> None:
+    if text is None:
+        host.remove(DROP_IN)
+    else:
+        host.write_text(DROP_IN, text)
 
 
 STEP = Step("journald-config", "journald", satisfied, run, after=("firewall",))

@@ -24,14 +24,20 @@ def satisfied(host: Host, config: Config) -> str | None:
     """The block is in force, or not wanted."""
     options = config.metadata_block
     if not options.enabled:
-        return "metadata_block.enabled is false"
+        is_there = host.exists(metadata.KEPT) or host.exists(DROP_IN)
+        return None if is_there else "metadata_block.enabled is false"
     in_force = metadata.metadata_in_force(host, tuple(options.addresses), options.host_processes)
     return "the block is in force" if in_force and host.read_text(DROP_IN) == drop_in(config) else None
 
 
 def run(host: Host, config: Config) -> None:
-    """Load the rules and give the containers' slice its denied addresses."""
+    """Load the rules and give the containers' slice its denied addresses, or take both away."""
     options = config.metadata_block
+    if not options.enabled:
+        metadata.remove_metadata(host)
+        if host.remove(DROP_IN):
+            host.run(["systemctl", "daemon-reload"])
+        return
     metadata.apply_metadata(host, tuple(options.addresses), options.host_processes)
     if host.write_text(DROP_IN, drop_in(config)):
         host.run(["systemctl", "daemon-reload"])

@@ -15,12 +15,31 @@ from cc_sammy.steps import agent_install, docker, nodejs_install
 
 # They would take dpkg's lock in the middle; --runtime, so that a power cut restores them.
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
+# Read after the distribution's own 20auto-upgrades, and gone when the choice is the image's again.
+UNATTENDED = "/etc/apt/apt.conf.d/52sammy-unattended"
 
 
 def wanted(config: Config) -> list[str]:
     """Return the packages of this step and of the steps that stand on it."""
     others = (docker.packages(config), nodejs_install.packages(config), agent_install.packages(config))
-    return [*config.packages.install, *(name for names in others for name in names)]
+    return [*own(config), *(name for names in others for name in names)]
+
+
+def own(config: Config) -> list[str]:
+    """Return the packages of this step."""
+    upgrades = ["unattended-upgrades"] if config.packages.unattended_upgrades == "on" else []
+    return [*config.packages.install, *upgrades]
+
+
+def unattended(config: Config) -> str | None:
+    """Return apt's setting for daily upgrades; None where it is left as the image has it."""
+    choice = {"on": "1", "off": "0"}.get(config.packages.unattended_upgrades)
+    if choice is None:
+        return None
+    names = ("Update-Package-Lists", "Unattended-Upgrade")
+    return "// Written by cloud-init-sammy; sammy.packages.unattended_upgrades changes it.\n" + "".join(
+        f'APT::Periodic::{name} "{choice}";\n' for name in names
+    )
 
 
 def repositories(config: Config) -> list[apt.Repository]:
@@ -37,12 +56,21 @@ def repositories(config: Config) -> list[apt.Repository]:
 def satisfied(host: Host, config: Config) -> str | None:
     """Everything is installed already."""
     names = wanted(config)
-    return None if apt.missing(host, names) else f"{len(names)} packages are installed already"
+    if host.read_text(UNATTENDED) != unattended(config) or apt.missing(host, names):
+        return None
+    return f"{len(names)} packages are installed already"
 
 
 def run(host: Host, config: Config) -> None:
     """Install what is missing; Docker finds its daemon.json when its package starts it."""
     docker.write_daemon_json(host, config)
+    setting = unattended(config)
+    if setting is None:
+        host.remove(UNATTENDED)
+    else:
+        host.write_text(UNATTENDED, setting)
+    if not apt.missing(host, wanted(config)):
+        return
     changed = [repository.write(host) for repository in repositories(config)]
     with _quiet(host):
         stale = any(changed) or not host.glob(f"{mirror.lists(host)}/*Packages*")
@@ -71,17 +99,17 @@ def _install(host: Host, config: Config, *, lists_stale: bool) -> None:
     try:
         apt.install(host, whole, lists_stale=lists_stale)
     except StepFailed:
-        own = apt.missing(host, config.packages.install)
-        if own == whole:
+        ours = apt.missing(host, own(config))
+        if ours == whole:
             raise
         # What another step needs and cannot be had is that step's to say: it asks for it itself.
-        if own:
-            apt.install(host, own)
+        if ours:
+            apt.install(host, ours)
 
 
 def achieved(host: Host, config: Config) -> bool:
     """What people asked for is there; what other steps need, they look for themselves."""
-    return not apt.missing(host, config.packages.install)
+    return host.read_text(UNATTENDED) == unattended(config) and not apt.missing(host, own(config))
 
 
 STEP = Step(

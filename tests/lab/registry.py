@@ -19,6 +19,7 @@ from tests.lab.network import Loopback, Network
 from tests.lab.shell import LabError, cached, digest, run, wait_until
 
 NAME, TAG = "busybox", "1"
+AS_MIRROR = f"library/{NAME}"  # what dockerd asks a mirror of its default registry for
 APPLETS = ("sh", "echo", "cat", "sleep", "true", "false", "id", "ls", "nc", "env", "mount", "ip", "ps", "kill")
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -34,7 +35,7 @@ def storage(base: Base) -> Path:
         program = next(path for path in (tree / "bin/busybox", tree / "usr/bin/busybox") if path.exists())
         _write_image(directory / "storage", program.read_bytes())
 
-    return cached("image", digest(base.suite, deb.name, *APPLETS), build) / "storage"
+    return cached("image", digest(base.suite, deb.name, *APPLETS, AS_MIRROR), build) / "storage"
 
 
 def _layer(busybox: bytes) -> bytes:
@@ -57,7 +58,6 @@ def _layer(busybox: bytes) -> bytes:
 
 def _write_image(storage: Path, busybox: bytes) -> None:
     root = storage / "docker/registry/v2"
-    repository = root / "repositories" / NAME
     plain = _layer(busybox)
     packed = gzip.compress(plain, mtime=0)
     architecture = run(["dpkg", "--print-architecture"]).stdout.strip()
@@ -77,9 +77,10 @@ def _write_image(storage: Path, busybox: bytes) -> None:
         return {"mediaType": kind, "size": len(content), "digest": f"sha256:{name}"}
 
     def link(folder: str, name: str) -> None:
-        path = repository / folder / "link"
-        path.parent.mkdir(parents=True)
-        path.write_text(name)
+        for repository in (NAME, AS_MIRROR):
+            path = root / "repositories" / repository / folder / "link"
+            path.parent.mkdir(parents=True)
+            path.write_text(name)
 
     parts = [
         blob(json.dumps(config).encode(), "application/vnd.docker.container.image.v1+json"),

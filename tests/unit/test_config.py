@@ -70,3 +70,11 @@ def test_each_option_has_one_variable_of_its_own() -> None:
     names = [config.variable(path) for path, _ in config.leaves(config.schema())]
     assert len(names) == len(set(names))
     assert {"SAMMY_FIREWALL_BACKEND", "SAMMY_NODEJS_SOURCE", "SAMMY_DOCKER_SOURCE"} <= set(names)
+
+
+def test_an_empty_variable_takes_back_what_has_no_default() -> None:
+    user = {"docker": {"log_tag": "{{.Name}}", "dns": ["192.0.2.53"]}}
+    loaded = config.load(user, "SAMMY_DOCKER_LOG_TAG=\nSAMMY_DOCKER_DNS=\n")
+    assert (loaded.docker.log_tag, loaded.docker.dns) == (None, [])
+    with pytest.raises(ConfigError, match=r"sammy\.journald\.system_max_use"):
+        config.load({}, "SAMMY_JOURNALD_SYSTEM_MAX_USE=")

@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 
 from cc_sammy import apt, config
-from cc_sammy.errors import ConfigError, StepFailed
+from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
 from cc_sammy.host import FakeHost
-from cc_sammy.steps import agent_install, devcontainer_cli, docker, docker_restart, nodejs_install, packages
+from cc_sammy.steps import (
+    agent_install,
+    devcontainer_cli,
+    docker,
+    docker_restart,
+    firewall,
+    journald_config,
+    metadata_block,
+    nodejs_install,
+    packages,
+)
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\nx\n-----END PGP PUBLIC KEY BLOCK-----"
 SHOW = ["systemctl", "show", "docker.service"]
@@ -270,3 +280,43 @@ def test_an_agent_that_must_be_there_and_is_not_says_the_ways_out() -> None:
     installed(host)
     with pytest.raises(StepFailed, match=r"agent\.source is \"installed\".*agent\.source deb, url or apt"):
         agent_install.run(host, make(agent={"source": "installed"}))
+
+
+def test_daily_upgrades_are_set_only_where_it_is_asked_for_and_left_again() -> None:
+    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+    installed(host, "unattended-upgrades")
+    for choice, value in (("on", "1"), ("off", "0")):
+        wanted = make(packages={"install": [], "unattended_upgrades": choice}, docker={"source": "none"},
+                      nodejs={"source": "none"}, agent={"source": "none"})  # fmt: skip
+        assert packages.satisfied(host, wanted) is None
+        packages.run(host, wanted)
+        assert f'APT::Periodic::Unattended-Upgrade "{value}";' in host.files[packages.UNATTENDED]
+        assert packages.achieved(host, wanted) and packages.satisfied(host, wanted) is not None
+    assert packages.own(make(packages={"install": [], "unattended_upgrades": "on"})) == ["unattended-upgrades"]
+    packages.run(host, make(packages={"install": []}, docker={"source": "none"}))
+    assert packages.UNATTENDED not in host.files
+
+
+def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_made_good() -> None:
+    host, keep = FakeHost(), make(journald={"storage": "keep"})
+    assert journald_config.satisfied(host, keep) == "journald.storage is keep"
+    journald_config.run(host, make())
+    before = host.files[journald_config.DROP_IN]
+    host.script(["systemctl", "restart"], 1, stderr="a fault\n")
+    for wanted in (keep, make(journald={"system_max_use": "1G"})):
+        with pytest.raises(CommandFailed):
+            journald_config.run(host, wanted)
+        assert host.files[journald_config.DROP_IN] == before
+        assert journald_config.satisfied(host, wanted) is None
+    host.script(["systemctl", "restart"])
+    journald_config.run(host, keep)
+    assert journald_config.DROP_IN not in host.files
+
+
+def test_rules_that_are_no_longer_wanted_are_work_to_do() -> None:
+    off = make(firewall={"enabled": False}, metadata_block={"enabled": False})
+    host = FakeHost()
+    assert firewall.satisfied(host, off) == "firewall.enabled is false"
+    assert metadata_block.satisfied(host, off) == "metadata_block.enabled is false"
+    host.files["/var/lib/sammy/firewall/applied.nft"] = host.files[metadata_block.DROP_IN] = ""
+    assert (firewall.satisfied(host, off), metadata_block.satisfied(host, off)) == (None, None)

@@ -57,6 +57,7 @@ def fresh(machine: FaultMachine) -> dict[str, Any]:
     return {
         "nodejs": {"source": "archive", "version": "22.0.0", "sha256": "0" * 64, "urls": ["http://192.0.2.1/n"]},
         "devcontainer_cli": {"version": "0.1.0", "integrity": f"sha512-{'A' * 86}==", "urls": ["http://192.0.2.1/d"]},
+        "packages": {"unattended_upgrades": "off"},
         "image_prepull": {"images": [IMAGE]},
         "swap": {"size_mb": 1},
         "tls": {"key_file": f"{machine.disk}/tls/node.key", "certificate_file": f"{machine.disk}/tls/node.crt"},
