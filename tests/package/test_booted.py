@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from cc_sammy.firewall import metadata
+from cc_sammy.steps import metadata_block
 from tests.lab import Machine, debian
 from tests.lab.shell import wait_until
 
@@ -83,6 +87,39 @@ def test_hardened_agents_children_may_run_nft_and_read_the_journal(machine: Mach
     probe = "nft add table inet probe && nft delete table inet probe && journalctl -n 1 -o cat && ip -br link && id -u"
     assert machine.run([*as_agent, "sh", "-ec", probe]).stdout.endswith("\n0\n")
     assert machine.run([*as_agent, "date", "-s", "2020-01-01"], check=False).returncode == 1  # what it may not
+
+
+PROBE = """
+import socket, sys
+for address in sys.argv[1:]:
+    try:
+        socket.create_connection((address, 80), timeout=2).close()
+        print("reached")
+    except OSError:
+        print("refused")
+"""
+
+
+def test_a_root_process_in_the_containers_slice_does_not_reach_the_metadata_address(machine: Machine) -> None:
+    """A container on the host's network is such a process: the slice is its cgroup's parent."""
+    options = SimpleNamespace(metadata_block=SimpleNamespace(addresses=metadata.ADDRESSES))
+    folder = os.path.dirname(metadata_block.DROP_IN)
+    serve = "socket.create_server(('::', 80), family=socket.AF_INET6, dualstack_ipv6=True)"
+    wait = "import socket, signal; listening = " + serve + "; signal.pause()"
+    machine.run(["mkdir", "-p", folder])
+    machine.run(["sh", "-ec", f"cat > {metadata_block.DROP_IN}"], input=metadata_block.drop_in(options))  # type: ignore[arg-type]
+    machine.run(["sh", "-ec", "".join(f"ip addr add {one} dev lo;" for one in metadata.ADDRESSES)])
+    machine.run(["systemd-run", "--quiet", "--unit=metadata", "python3", "-c", wait])
+    machine.run(["systemctl", "daemon-reload"])
+    probe = ["systemd-run", "--quiet", "--wait", "--pipe"]
+    words = ["python3", "-c", PROBE, *metadata.ADDRESSES, "127.0.0.1"]
+    try:
+        wait_until(lambda: machine.run([*probe, *words]).stdout.split() == ["reached"] * 3, "the server", 30)
+        inside = machine.run([*probe, "--slice=sammy-containers.slice", *words]).stdout.split()
+        assert inside == ["refused", "refused", "reached"]
+    finally:
+        machine.run(["systemctl", "stop", "metadata", "sammy-containers.slice"])
+        machine.run(["rm", "-r", folder])
 
 
 def test_boot_orders_the_firewall_before_the_network_and_after_nftables(machine: Machine) -> None:
