@@ -34,8 +34,11 @@ def from_config(config: FirewallConfig, agent_port: int, host: Host) -> Policy:
     any_source = config.allow == "any"
     allow = () if any_source else _texts(config.allow)
     allow4, allow6 = ranges.parse(allow, "firewall.allow", ranges.known(host))
-    ssh = _ssh_mode(config, host)
-    ssh4, ssh6 = ranges.parse(_texts(config.ssh) if ssh == "networks" else (), "firewall.ssh")
+    ssh = "open" if config.ssh == "ranges" and any_source else _ssh_mode(config, host)
+    if config.ssh == "ranges":
+        ssh4, ssh6 = allow4, allow6
+    else:
+        ssh4, ssh6 = ranges.parse(_texts(config.ssh) if ssh == "networks" else (), "firewall.ssh")
     return Policy(
         agent_port=agent_port,
         allow4=allow4,

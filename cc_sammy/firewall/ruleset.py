@@ -62,7 +62,9 @@ class Policy(NamedTuple):
         if self.ssh == "networks" and not (self.ssh4 or self.ssh6):
             raise SammyError("firewall.ssh is an empty list", "Write drop to close ssh, or list networks")
         if self.ssh not in ("open", "drop", "networks"):
-            raise SammyError(f"firewall.ssh is {self.ssh!r}", "Write drop, drop-always, open or a list of networks")
+            raise SammyError(
+                f"firewall.ssh is {self.ssh!r}", "Write drop, drop-always, open, ranges or a list of networks"
+            )
         if not 0 < self.agent_port < 65536 or self.agent_port == SSH_PORT:
             raise SammyError(
                 f"agent.port {self.agent_port} cannot be guarded", "Choose a port from 1 to 65535 other than 22"

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -303,3 +304,17 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     assert len(run("repair")["repaired"]) == 2
     assert metadata.metadata_in_force(vm, host_processes=host_processes)
     assert run("check")["problems"] == []
+
+
+def test_applies_repairs_and_checks_may_run_all_at_once(lab: Lab, vm: MachineHost, each: str) -> None:
+    policies = [POLICY._replace(backend=each, ssh=ssh) for ssh in ("drop", "open")]
+    enforce.apply(vm, policies[0])
+    with lab.tries("stranger") as stranger, ThreadPoolExecutor(8) as pool:
+        done = [pool.submit(enforce.apply, vm, policies[number % 2]) for number in range(16)]
+        done += [pool.submit(enforce.check, vm, policies[number % 2]) for number in range(16)]
+        for one in done:
+            one.result(120)
+    assert stranger[0] == 0 and stranger[1] > 0
+    assert [] in [enforce.check(vm, policy) for policy in policies]
+    listed = vm.run([f"iptables-{vm.variant}", "-S", "INPUT"]).stdout if each == "iptables" else ""
+    assert listed.count("-j SAMMY") == (each == "iptables")

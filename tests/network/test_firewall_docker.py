@@ -89,6 +89,32 @@ def test_docker_starts_over_our_rules_and_we_apply_over_its(
     assert lab.connect("container", BRIDGE, AGENT) == "reached"
 
 
+# What dockerd 29 makes with "firewall-backend": "nftables" (its documentation): Debian's dockerd has no such backend.
+NFTABLES_BACKEND = """
+add table ip docker-bridges
+delete table ip docker-bridges
+add table ip docker-bridges
+add chain ip docker-bridges filter-FORWARD { type filter hook forward priority filter; policy accept; }
+add chain ip docker-bridges nat-POSTROUTING { type nat hook postrouting priority srcnat; policy accept; }
+add rule ip docker-bridges filter-FORWARD iifname docker0 counter accept
+add rule ip docker-bridges nat-POSTROUTING iifname docker0 oifname != docker0 counter masquerade
+"""
+
+
+def test_the_metadata_address_stays_closed_beside_tables_as_dockers_nftables_backend_makes_them(
+    lab: Lab, vm: MachineHost, container: str
+) -> None:
+    vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
+    assert lab.connect("container", METADATA4, 80) == "reached"
+    metadata.apply_metadata(vm)
+    enforce.apply(vm, POLICY)
+    for _ in range(2):  # made anew, as at Docker's restart
+        assert lab.connect("container", METADATA4, 80, seconds=1) == "dropped"
+        assert metadata.metadata_in_force(vm)
+        assert_guarded(lab, vm, POLICY)
+        vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
+
+
 def test_the_metadata_address_stays_closed_to_containers_over_dockers_restart(
     lab: Lab, vm: MachineHost, docker: Docker, container: str
 ) -> None:

@@ -66,6 +66,12 @@ def test_ssh_for_networks(host: FakeHost) -> None:
     assert (found.ssh, [str(network) for network in found.ssh4]) == ("networks", ["192.0.2.0/24"])
 
 
+def test_ssh_for_the_same_networks_as_the_agents_port(host: FakeHost) -> None:
+    found = policy.from_config(config(ssh="ranges", allow=("192.0.2.0/24", "2001:db8::/32")), 8443, host)
+    assert (found.ssh, found.ssh4, found.ssh6) == ("networks", found.allow4, found.allow6)
+    assert policy.from_config(config(ssh="ranges", allow="any"), 8443, host).ssh == "open"
+
+
 def test_any_and_networks_are_told_apart(host: FakeHost) -> None:
     assert policy.from_config(config(allow="any"), 8443, host).allow_any
     found = policy.from_config(config(allow=("cloudflare", "192.0.2.0/24")), 8443, host)
