@@ -22,6 +22,7 @@ from sammy_agent.moment import Moment
 
 CONTAINER = re.compile(r"[A-Za-z0-9_.*?-]{1,255}")
 CURSOR = re.compile(r"[A-Za-z0-9=;_-]{1,512}")
+PARAMETERS = ("source", "level", "container", "since", "until", "search", "limit", "cursor")
 SOURCES = ("all", "agent", "sammy", "systemd", "cloud-init", "docker")
 LIMIT, MOST = 200, 1000  # entries of one answer: unless asked otherwise, and at most
 LONGEST_SEARCH = 1000  # characters

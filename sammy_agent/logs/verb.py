@@ -14,28 +14,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cc_sammy.contract.agents_verbs import LOGS
+from sammy_agent.logs.query import PARAMETERS, Query, QueryInvalid, parse
 from sammy_agent.places import Places
-
-PARAMETERS = ("source", "level", "container", "since", "until", "search", "limit", "cursor")
 
 if TYPE_CHECKING:
     from sammy_agent.debug_package.scrub import Scrubber
     from sammy_agent.logs.entry import Entry
     from sammy_agent.logs.merge import Page
-    from sammy_agent.logs.query import Query
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the logs; return the exit status. AgentError when they cannot be read."""
-    from sammy_agent.logs import query
-
     asked = {name: value for name, value in vars(arguments).items() if name in PARAMETERS and value is not None}
     try:
-        question = query.parse(asked)
+        question = parse(asked)
         if arguments.follow and (lost := [f"--{name}" for name in ("until", "cursor") if name in asked]):
-            raise query.QueryInvalid([f"{' and '.join(lost)} cannot go with --follow, which goes on from now"])
+            raise QueryInvalid([f"{' and '.join(lost)} cannot go with --follow, which goes on from now"])
         return _follow(question, arguments) if arguments.follow else _page(question, arguments)
-    except query.QueryInvalid as error:
+    except QueryInvalid as error:
         print("\n".join(f"sammy-agent: {problem}" for problem in error.problems), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

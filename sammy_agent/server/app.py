@@ -17,6 +17,7 @@ from tornado import httpserver, httputil, iostream, web
 from sammy_agent.server.auth import Gate
 from sammy_agent.server.bounds import Connections
 from sammy_agent.server.handler import Unknown, clean_workshop
+from sammy_agent.server.logs import PING_EVERY, Logs, LogStream, Readers
 from sammy_agent.server.package import Maker
 from sammy_agent.server.parts import Parts
 from sammy_agent.server.routes import DebugPackage, Events, EventsExport, Health, SystemInformation
@@ -34,16 +35,23 @@ Room = Connections[iostream.IOStream]
 def application(parts: Parts, connections: Room) -> web.Application:
     """Return the routes."""
     given: dict[str, Any] = {"parts": parts, "gate": Gate(parts), "connections": connections}
+    readers = Readers()
     routes: list[Any] = [
         (r"/health", Health, given),
         (r"/events", Events, given),
         (r"/events/export", EventsExport, given),
         (r"/system-info", SystemInformation, {**given, "info": SystemInfo()}),
         (r"/debug-package", DebugPackage, {**given, "maker": Maker(parts.places.root)}),
-        # the log reader's /logs comes here
+        (r"/logs", Logs, {**given, "readers": readers}),
+        (r"/logs/stream", LogStream, {**given, "readers": readers}),
     ]
     return web.Application(
-        routes, default_handler_class=Unknown, default_handler_args=given, log_function=lambda handler: None
+        routes,
+        default_handler_class=Unknown,
+        default_handler_args=given,
+        log_function=lambda handler: None,
+        websocket_ping_interval=PING_EVERY,
+        websocket_max_message_size=MOST_BODY,
     )
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from cc_sammy.contract.agents_verbs import LOGS
 from sammy_agent import when
-from sammy_agent.logs.query import SOURCES, Query, QueryInvalid, parse
-from sammy_agent.logs.verb import PARAMETERS
+from sammy_agent.logs.query import PARAMETERS, SOURCES, Query, QueryInvalid, parse
 from sammy_agent.moment import Moment
 
 NOW = Moment(1_795_574_684_500_000, 60_000_000)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,43 @@ def test_a_page_that_takes_long_is_read_on_until_it_is_full(tmp_path: Path) -> N
     first = reading.page(query, str(tmp_path), seconds=-1.0)
     assert first.entries == [] and first.cursor
     assert len(reading.whole_page(query, str(tmp_path), seconds=-1.0).entries) == 1
+
+
+def test_who_follows_and_takes_nothing_is_cut_off_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sammy_agent.server import logs
+
+    monkeypatch.setattr(logs, "STALLED", 0.05)
+    closed: list[object] = []
+    turns: list[int] = []
+
+    def read() -> Iterator[list[Entry]]:
+        try:
+            while True:
+                turns.append(1)
+                yield entries("a word", "another")
+        finally:
+            closed.append("reader")
+
+    class Stalled(logs.LogStream):
+        """A stream to somebody who takes nothing."""
+
+        def __init__(self) -> None:
+            self.readers = logs.Readers()
+
+        peer = "192.0.2.1"
+
+        def write_message(self, message: object, binary: bool = False) -> asyncio.Future[None]:
+            return asyncio.get_running_loop().create_future()
+
+        def close(self, code: int | None = None, reason: str | None = None) -> None:
+            closed.append((code, reason))
+
+    async def follow() -> None:
+        stalled = Stalled()
+        await stalled._send(read())
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(None, stalled.readers.streams.shutdown)
+
+    asyncio.run(follow())
+    assert closed == [(1013, "you took nothing for 0 s"), "reader"]
+    assert len(turns) == 1, "nothing is read ahead"
