@@ -78,6 +78,7 @@ class Agent:
             "status": self._status,
             "say": lambda words: self._keep(words, lambda reporting: reporting.say),
             "boot-log": lambda words: self._keep(words, lambda reporting: reporting.log),
+            "activity": lambda words: self._keep(words, lambda reporting: reporting.activity.tell),
             "outbox-requeue": self._requeue,
         }
 
@@ -205,7 +206,7 @@ class Agent:
         return {}
 
     def _keep(self, words: str, verb: Callable[[Reporting], Callable[[dict[str, Any]], None]]) -> dict[str, Any]:
-        """Let a reporter keep what a workspace says; answered when it would survive a power cut. AgentError."""
+        """Let a reporter take what a workspace says, and answer when it did. AgentError."""
         if self._reporting is None:
             raise AgentError("there is no control plane to tell it", "See sammy status")
         try:

@@ -25,7 +25,7 @@ from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport, cer
 
 CONNECT, DEADLINE = 10.0, 20.0
 LONGEST_RETRY_AFTER = 300.0
-COMPONENTS = ("heartbeat", "ready", "errors", "certificate")
+COMPONENTS = ("heartbeat", "ready", "errors", "certificate", "activity")
 
 
 class CallFailed(AgentError):
@@ -83,7 +83,20 @@ class ControlPlane:
         accept: Callable[[Answer], bool] = anything,
         deadline: float = DEADLINE,
     ) -> Answer:
-        """Send a node's call and return its answer; the contact is told either way.
+        """Send a call below the node's own path and return its answer; see `post_to`."""
+        whole = f"/api/nodes/{self.identity.node_id}/{path}"
+        return self.post_to(component, whole, body, accept=accept, deadline=deadline)
+
+    def post_to(
+        self,
+        component: str,
+        path: str,
+        body: dict[str, Any] | str,
+        *,
+        accept: Callable[[Answer], bool] = anything,
+        deadline: float = DEADLINE,
+    ) -> Answer:
+        """Send a call with the node's token and return its answer; the contact is told either way.
 
         :param body: a JSON object, or text sent as text/plain.
         :param accept: whether an answer of status 2xx is one that a control plane gives.
@@ -91,7 +104,7 @@ class ControlPlane:
         :raises CallFailed: with the cause in plain words.
         """
         try:
-            answer = self._post(component, f"/api/nodes/{self.identity.node_id}/{path}", body, accept, deadline)
+            answer = self._post(component, path, body, accept, deadline)
         except CallFailed as failed:
             self.contact.failure(component, failed.cause)
             raise

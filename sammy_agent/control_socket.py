@@ -5,6 +5,7 @@
 `token-changed`: the token's files are read again (`sammy-agent token set` says so).
 `say {"workspace", "messages": […]}`: messages of a workspace, as the wire writes them; likewise
 `boot-log {"workspace", "entry"}`. Answered when they would survive a power cut; the same ids again have no effect.
+`activity {"project", "session", "activity", …, "ended"}`: what an ACP session does, with the wire's further fields.
 `outbox-requeue [ID, …]`: rows that were set aside are sent again, without ids all.
 `status`: what is known, below. Absent or null means not known.
 
@@ -26,6 +27,7 @@
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
      "outbox": {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, "trouble": {"messages ws-1": "hold: 401"}, …},
+     "sessions": {"project/session": {"activity": "prompting|idle|recovering|error", "told": true}},
      "workspaces": {"ws-1": {"state": "ok|expired", "expires": ISO}},
      "provisioning": {"phase": "waiting|provisioning|ended", "outcome": "ready", "reason": "", "runId": "…"},
      "store": {"problem": "",                                      why events cannot be kept now

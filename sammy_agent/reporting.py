@@ -22,6 +22,7 @@ from sammy_agent.notify import notify
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning, Watcher
 from sammy_agent.reporters import boot_log
+from sammy_agent.reporters.activity import Activity
 from sammy_agent.reporters.boot_log import BootLog
 from sammy_agent.reporters.errors import Errors
 from sammy_agent.reporters.heartbeat import Heartbeat
@@ -72,6 +73,7 @@ class Reporting:
         self.ready = Ready(plane, level, places, self._record)
         self.errors = Errors(plane, level, store, self.delivery.outbox, recorder.incidents)
         self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
+        self.activity = Activity(plane)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
         self.certificate = Certificate(plane, places)
         self.server = Listener(
@@ -92,6 +94,7 @@ class Reporting:
             self.ready,
             self.errors,
             self.boot_log,
+            self.activity,
             self.certificate,
             self.guard,
             *self.delivery.workers,
@@ -108,7 +111,7 @@ class Reporting:
 
     def _contact_made(self) -> None:
         """Let the others not sit out their pauses after an outage."""
-        for worker in (self.ready, self.errors, self.certificate):
+        for worker in (self.ready, self.errors, self.activity, self.certificate):
             worker.wake()
         self.delivery.hurry()
 
@@ -183,6 +186,7 @@ class Reporting:
             "ready": self.ready.snapshot(),
             "errors": self.errors.snapshot(),
             "outbox": self.delivery.snapshot(),
+            "sessions": self.activity.snapshot(),
             "workspaces": self.workspaces.snapshot(self._now()),
         }
 

@@ -11,6 +11,7 @@ from tornado import web
 from sammy_agent.control_plane.handler import Handler, Parts
 from sammy_agent.control_plane.node_routes import Certificate, Errors, Heartbeat, Ready
 from sammy_agent.control_plane.operator_routes import Nodes
+from sammy_agent.control_plane.session_routes import NodeAlive, SessionActivity, Sessions
 from sammy_agent.control_plane.workspace_routes import Messages, NodeBootLog, WorkspaceBootLog, Workspaces
 
 LOG = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ def log_request(handler: web.RequestHandler) -> None:
 
 def application(parts: Parts) -> web.Application:
     """Return the routes."""
-    node, workspace = (rf"/api/{kind}/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})" for kind in ("nodes", "workspaces"))
+    kinds = ("nodes", "workspaces", "projects")
+    node, workspace, project = (rf"/api/{kind}/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})" for kind in kinds)
     routes: list[Any] = [
         (node + "/heartbeat", Heartbeat),
         (node + "/ready", Ready),
@@ -56,6 +58,9 @@ def application(parts: Parts) -> web.Application:
         (node + "/boot-log", NodeBootLog),
         (node, Nodes),
         (r"/api/nodes", Nodes),
+        (project + "/node-acp-heartbeat", NodeAlive),
+        (project + "/acp-sessions", Sessions),
+        (project + r"/acp-sessions/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/activity", SessionActivity),
         (workspace + "/messages", Messages),
         (workspace + "/boot-log", WorkspaceBootLog),
         (workspace, Workspaces),

@@ -65,6 +65,9 @@ MIGRATIONS = (
             seq INTEGER PRIMARY KEY AUTOINCREMENT, node_id TEXT NOT NULL, workspace_id TEXT, entry_id TEXT NOT NULL,
             step TEXT NOT NULL, status TEXT NOT NULL, message TEXT NOT NULL, detail TEXT, timestamp TEXT NOT NULL,
             received_at REAL NOT NULL, UNIQUE (node_id, entry_id))""",
+        """CREATE TABLE acp_sessions (
+            project_id TEXT NOT NULL, id TEXT NOT NULL, node_id TEXT NOT NULL, activity TEXT NOT NULL,
+            report TEXT NOT NULL, reported_at REAL NOT NULL, alive_at REAL NOT NULL, PRIMARY KEY (project_id, id))""",
         # debug packages that nodes pushed; the content is a file beside the store
         """CREATE TABLE artifacts (
             node_id TEXT NOT NULL, incident_id TEXT NOT NULL, artifact_id TEXT NOT NULL, status TEXT NOT NULL,
@@ -181,7 +184,7 @@ class Store:
 def _forget(db: sqlite3.Connection, node: str) -> bool:
     """Remove a node and what is of it and its workspaces; return whether there was one."""
     db.execute("DELETE FROM messages WHERE workspace_id IN (SELECT id FROM workspaces WHERE node_id=?)", (node,))
-    for table in ("incidents", "workspaces", "boot_log", "artifacts"):
+    for table in ("incidents", "workspaces", "boot_log", "acp_sessions", "artifacts"):
         db.execute(f"DELETE FROM {table} WHERE node_id=?", (node,))
     return db.execute("DELETE FROM nodes WHERE id=?", (node,)).rowcount == 1
 

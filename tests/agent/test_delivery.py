@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from sammy_agent.control_plane.tokens import Signer
 from tests.agent.lab import TREE, Agent, ControlPlane, agent, command, control_plane, wait_for
@@ -206,6 +207,36 @@ def test_a_workspaces_own_boot_log(plane: ControlPlane, node: Agent) -> None:
     assert node.ask("boot-log " + json.dumps({"workspace": "w1", "entry": entry})) == {"ok": True}
     wait_for(lambda: node.status()["outbox"]["rows"] == 0, "it to be delivered")
     wait_for(lambda: not node.status()["outbox"]["trouble"], "no trouble")
+
+
+def test_what_sessions_do_is_told_and_an_absent_control_plane_hears_the_newest(
+    plane: ControlPlane, node: Agent
+) -> None:
+    def sessions() -> dict[str, Any]:
+        operator = (plane.folder / "operator-token").read_text().strip()
+        answer = requests.get(
+            f"{plane.url}/api/projects/p1/acp-sessions",
+            headers={"Authorization": f"Bearer {operator}"},
+            verify=plane.ca_file,
+            timeout=30,
+        )
+        return {one["id"]: (one["activity"], one["nodeId"]) for one in answer.json()["sessions"]}
+
+    def tell(session: str, activity: str) -> None:
+        told = {"project": "p1", "session": session, "activity": activity, "agentType": "claude"}
+        assert node.ask("activity " + json.dumps(told)) == {"ok": True}
+
+    node.start()
+    contact(node)
+    tell("s1", "prompting")
+    wait_for(lambda: sessions() == {"s1": ("prompting", "n1")}, "the state")
+    plane.stop()
+    for activity in ("idle", "prompting", "error"):
+        tell("s1", activity)
+    tell("s2", "idle")
+    plane.start()
+    wait_for(lambda: sessions() == {"s1": ("error", "n1"), "s2": ("idle", "n1")}, "the newest states")
+    assert node.status()["sessions"]["p1/s1"] == {"activity": "error", "told": True}
 
 
 def test_a_copied_disk_takes_no_rows_and_tokens_along(plane: ControlPlane, node: Agent) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from sammy_agent.control_plane.session_routes import SessionStore
 from sammy_agent.control_plane.store import Store
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.control_plane.workspace_store import Kept, OtherSession, WorkspaceStore
@@ -137,6 +138,30 @@ def test_a_nodes_boot_log_keeps_each_entry_once(plane: ControlPlane) -> None:
     assert post(plane, path, {"entries": [ENTRY]}, subject="n1", scope="node").status_code == 400, "without an id"
     shown = command("control-plane", "boot-log", "n1", "--state", str(plane.folder)).stdout
     assert shown.count("docker  skipped") == 3
+
+
+def test_acp_sessions_and_whose_token_may_speak_for_them(plane: ControlPlane) -> None:
+    beat, activity = "/api/projects/p1/node-acp-heartbeat", "/api/projects/p1/acp-sessions/a1/activity"
+    node: dict[str, Any] = {"subject": "n1", "scope": "node"}
+    assert (
+        post(plane, activity, {"activity": "prompting", "nodeId": "n1", "restartCount": 0}, **node).status_code == 204
+    )
+    answer = post(plane, beat, {"nodeId": "n1"}, **node)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert post(plane, beat, {"nodeId": "n2"}, **node).status_code == 403, "another node"
+    assert post(plane, beat, {}, **node).status_code == 400
+    assert post(plane, activity, {"activity": "asleep", "nodeId": "n1"}, **node).status_code == 400
+    plane.add_node("n2", "--replace")
+    other: dict[str, Any] = {"subject": "n2", "scope": "node"}
+    assert post(plane, activity, {"activity": "idle", "nodeId": "n2"}, **other).status_code == 403, "not its session"
+
+
+def test_a_session_without_a_sign_of_life_is_interrupted(tmp_path: Path) -> None:
+    sessions = SessionStore(Store(str(tmp_path), create=True))
+    sessions.keep("p1", "a1", "n1", {"activity": "prompting"})
+    now = time.time()
+    assert [one["activity"] for one in sessions.of_project("p1", now + 290)] == ["prompting"]
+    assert [one["activity"] for one in sessions.of_project("p1", now + 310)] == ["interrupted"]
 
 
 @pytest.fixture

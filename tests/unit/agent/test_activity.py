@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sammy_agent.calls import CallFailed
+from sammy_agent.contact import Cause
+from sammy_agent.reporters.activity import Activity, ActivityInvalid, parse
+
+
+class Plane:
+    """Takes reports; `status` of a path's end is what it answers instead of success, None for silence."""
+
+    def __init__(self) -> None:
+        self.identity = SimpleNamespace(node_id="n1")
+        self.heard: list[tuple[str, str]] = []
+        self.status: dict[str, int | None] = {}
+        self.on_post = lambda path: None
+
+    def post_to(self, component: str, path: str, body: dict[str, Any]) -> None:
+        assert body["nodeId"] == "n1"
+        self.on_post(path)
+        for part, status in self.status.items():
+            if part in path:
+                raise CallFailed(Cause("x", "no"), status)
+        self.heard.append((path.split("/", 3)[3], body.get("activity", "alive")))
+
+
+@pytest.fixture
+def plane() -> Plane:
+    return Plane()
+
+
+@pytest.fixture
+def activity(plane: Plane) -> Activity:
+    return Activity(plane)  # type: ignore[arg-type]
+
+
+def state(session: str, activity: str, **more: Any) -> dict[str, Any]:
+    return {"project": "p1", "session": session, "activity": activity, **more}
+
+
+def path(session: str) -> str:
+    return f"p1/acp-sessions/{session}/activity"
+
+
+ALIVE = ("p1/node-acp-heartbeat", "alive")
+
+
+def test_each_session_is_told_in_the_order_of_change_and_the_project_that_the_node_lives(
+    activity: Activity, plane: Plane
+) -> None:
+    activity.tell(state("s1", "prompting"))
+    activity.tell(state("s2", "prompting"))
+    activity.tell(state("s1", "idle"))
+    pause = activity.turn()
+    assert plane.heard == [(path("s2"), "prompting"), (path("s1"), "idle"), ALIVE]
+    assert pause is not None and 50 < pause <= 60, "the busy one and the sign of life come again"
+
+
+def test_a_newer_state_never_arrives_before_an_older_one(activity: Activity, plane: Plane) -> None:
+    """While `prompting` is on its way the session becomes idle: idle is sent after it, never lost."""
+    activity.tell(state("s1", "prompting"))
+    plane.on_post = lambda where: (
+        activity.tell(state("s1", "idle")) if "s1" in where and not plane.heard else None  # type: ignore[func-returns-value]
+    )
+    activity.turn()
+    assert plane.heard == [(path("s1"), "prompting"), (path("s1"), "idle"), ALIVE]
+
+
+def test_what_cannot_be_told_now_is_told_later_with_what_is_newest_then(activity: Activity, plane: Plane) -> None:
+    plane.status = {"p1": None}
+    activity.tell(state("s1", "prompting"))
+    assert activity.turn()
+    activity.tell(state("s1", "error", statusError="it broke"))
+    plane.status = {}
+    activity.turn()
+    assert plane.heard == [(path("s1"), "error"), ALIVE]
+
+
+@pytest.mark.parametrize(("status", "again"), [(404, False), (400, False), (403, True), (401, True)])
+def test_one_closed_door_keeps_no_other_session_waiting(
+    activity: Activity, plane: Plane, status: int, again: bool
+) -> None:
+    plane.status = {"/s1/": status}
+    activity.tell(state("s1", "prompting"))
+    activity.tell(state("s2", "prompting"))
+    activity.turn()
+    assert plane.heard == [(path("s2"), "prompting"), ALIVE]
+    assert (activity.count() == 2) is again
+
+
+def test_an_ended_session_is_told_once_more_and_then_forgotten(activity: Activity, plane: Plane) -> None:
+    activity.tell(state("s1", "idle", ended=True))
+    assert activity.turn() is None, "nothing is due any more"
+    assert plane.heard == [(path("s1"), "idle")]
+    assert activity.snapshot() == {} and activity.count() == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"activity": "asleep"}, {"project": "a/b"}, {"session": None}, {"restartCount": "3"}, {"promptStartedAt": True}],
+)
+def test_a_wrong_report_names_its_key(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ActivityInvalid, match=next(iter(wrong))):
+        parse({**state("s1", "idle"), **wrong})
+
+
+def test_a_long_error_is_cut_to_what_the_wire_keeps() -> None:
+    _, body, _ = parse(state("s1", "error", statusError="x" * 5000))
+    assert len(body["statusError"]) == 2048
