@@ -80,6 +80,11 @@ class Progress:
     streak: int = 0  # so many rows were set aside since one was taken
     failures: int = 0  # so many answers in succession were no help
 
+    @property
+    def about_rows(self) -> tuple[int, int, int]:
+        """Return what is known of the rows, which a restart must not forget."""
+        return self.suspects, self.refusals, self.streak
+
     def most(self, limit: int) -> int:
         """Return how many rows the next request may hold."""
         return min(limit, max(1, self.suspects // 2)) if self.suspects else limit

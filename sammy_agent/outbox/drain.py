@@ -12,13 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent.errors import AgentError
 from sammy_agent.outbox.channels import CHANNELS, Channel, Lane
 from sammy_agent.outbox.decisions import Pace, Progress, Reply, Step, Verdict, decide, drawn, judge
-from sammy_agent.outbox.queue import Outbox
+from sammy_agent.outbox.queue import Outbox, Suspicion
 from sammy_agent.worker import Worker
 
 LOG = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ Exchange = Callable[[Channel, Lane, bytes], Reply]
 
 @dataclass
 class _State:
-    """A lane in memory: what a restart forgets costs a few requests and no row."""
+    """A lane in memory; `progress` is None until what an earlier process knew of it was read."""
 
-    progress: Progress = field(default_factory=Progress)
+    progress: Progress | None = None
     due: float = 0.0
     busy: bool = False
     news: bool = True
@@ -119,20 +119,28 @@ class Drain(Worker):
 
     def _send(self, lane: Lane, state: _State) -> tuple[float, bool]:
         """Return the seconds until the lane's next turn, and whether it is empty."""
-        channel = CHANNELS[lane.channel]
-        rows = self._outbox.head(lane, state.progress.most(channel.most_rows))
+        channel, before = CHANNELS[lane.channel], state.progress
+        if before is None:
+            known = self._outbox.suspicion(lane)
+            before = state.progress = Progress(known.suspects, known.refusals, known.streak)
+            if (wait := min(known.due - time.time(), self._pace.confirm_longest)) > 0:
+                return wait, False
+        rows = self._outbox.head(lane, before.most(channel.most_rows))
         if not rows:
             return 0.0, True
         reply = self._exchange(channel, lane, channel.encode(rows))
         verdict = judge(reply, optional=channel.optional)
-        step = decide(state.progress, verdict, len(rows), reply, self._pace)
+        step = decide(before, verdict, len(rows), reply, self._pace)
+        wait = drawn(step, random.random())
         if step.delivered:
             self._outbox.remove(rows)
         if step.set_aside:
             self._outbox.set_aside(lane, rows, reply.words)
         state.progress = step.progress
+        if step.progress.about_rows != before.about_rows:
+            self._outbox.suspect(lane, Suspicion(*step.progress.about_rows, time.time() + wait))
         self._tell(lane, state, verdict, reply, step)
-        return drawn(step, random.random()), False
+        return wait, False
 
     def _tell(self, lane: Lane, state: _State, verdict: Verdict, reply: Reply, step: Step) -> None:
         """Say each kind of trouble once, and that it is over."""

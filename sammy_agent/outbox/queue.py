@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sammy_agent.database import Database, number_from_the_clock
 from sammy_agent.errors import AgentError
@@ -26,8 +26,11 @@ MOST_JOBS = 1000
 TOLD_EVERY = 600.0
 MIGRATIONS = (
     (
-        "CREATE TABLE lanes (id INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, "
-        "UNIQUE (channel, owner))",
+        # what is known of a bad row at the lane's head, as long as that is the row `head`
+        """CREATE TABLE lanes (
+            id INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, head INTEGER,
+            suspects INTEGER NOT NULL DEFAULT 0, refusals INTEGER NOT NULL DEFAULT 0,
+            streak INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, UNIQUE (channel, owner))""",
         """CREATE TABLE rows (
             seq INTEGER PRIMARY KEY AUTOINCREMENT, lane INTEGER NOT NULL, id TEXT NOT NULL, weight INTEGER NOT NULL,
             size INTEGER NOT NULL, session TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (lane, id))""",
@@ -55,6 +58,15 @@ class Bounds:
     rows: int = 200_000
     bytes: int = 256 * 1024 * 1024
     set_aside: int = 1000
+
+
+class Suspicion(NamedTuple):
+    """What is known of a bad row at a lane's head (see decisions.Progress); `due` in seconds since the epoch."""
+
+    suspects: int = 0
+    refusals: int = 0
+    streak: int = 0
+    due: float = 0.0
 
 
 class _Job:
@@ -174,6 +186,29 @@ class Outbox:
                 "SELECT channel, owner FROM lanes WHERE EXISTS (SELECT 1 FROM rows WHERE lane=lanes.id)"
             ).fetchall()
         return [Lane(*row) for row in found if row[0] in CHANNELS]
+
+    def suspicion(self, lane: Lane) -> Suspicion:
+        """Return what an earlier process knew of the row that is a lane's head. sqlite3.Error."""
+        with self._database.transaction() as db:
+            row = db.execute(
+                "SELECT suspects, refusals, streak, due FROM lanes WHERE channel=? AND owner=? "
+                "AND head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id)",
+                lane,
+            ).fetchone()
+        return Suspicion(*row) if row else Suspicion()
+
+    def suspect(self, lane: Lane, known: Suspicion) -> None:
+        """Keep what is known of the row that is a lane's head: an agent that is killed often would else begin anew.
+
+        :raises sqlite3.Error: it cannot be kept.
+        """
+        self._do(
+            lambda db: db.execute(
+                "UPDATE lanes SET suspects=?, refusals=?, streak=?, due=?, "
+                "head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id) WHERE channel=? AND owner=?",
+                (*known, *lane),
+            )
+        )
 
     def refused(self) -> list[dict[str, Any]]:
         """Return the rows that were set aside, oldest first. sqlite3.Error."""

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from sammy_agent.outbox.channels import Lane, NewRow, Weight
-from sammy_agent.outbox.queue import Bounds, Outbox, OutboxUnavailable
+from sammy_agent.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
 
 LANE = Lane("messages", "w1")
 
@@ -74,4 +74,39 @@ def test_a_damaged_file_is_kept_aside_and_named(tmp_path: Path) -> None:
     outbox.add(LANE, [row(1)])
     assert str(path) in outbox.damage
     assert [one.id for one in outbox.head(LANE, 10)] == ["m1"]
+    outbox.close()
+
+
+def test_what_is_known_of_a_bad_row_outlives_the_process_and_goes_with_the_row(tmp_path: Path) -> None:
+    path = str(tmp_path / "o.db")
+    outbox = Outbox(path)
+    outbox.add(LANE, [row(1), row(2)])
+    known = Suspicion(2, 3, 1, 1234.5)
+    outbox.suspect(LANE, known)
+    outbox.close()
+    again = Outbox(path)
+    assert again.suspicion(LANE) == known
+    # a kill between the removal and the next word of it must not cast the suspicion on the row behind
+    again.remove(again.head(LANE, 1))
+    assert again.suspicion(LANE) == Suspicion() == again.suspicion(Lane("messages", "unknown"))
+    again.close()
+
+
+def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
+    outbox, heard = Outbox(str(tmp_path / "o.db")), []
+    outbox.add(LANE, [NewRow("m1", "{}", Weight.FAILURE, "s1"), row(2), row(3)])
+    before = outbox.head(LANE, 1)
+    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: no")
+    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: no")
+    assert [one["id"] for one in outbox.refused()] == ["m1", "m2"]
+    assert outbox.totals()["set_aside_now"] == 2
+    outbox.on_added = heard.append
+    assert outbox.requeue(["m1", "nonsense"]) == 1 and heard == [LANE]
+    assert outbox.requeue() == 1 and outbox.requeue() == 0
+    assert [one.id for one in outbox.head(LANE, 1)] == ["m3"], "at the end of their lane"
+    outbox.remove(outbox.head(LANE, 1))
+    (back,) = outbox.head(LANE, 1)
+    assert back._replace(seq=0) == before[0]._replace(seq=0)
+    totals = outbox.totals()
+    assert (totals["rows"], totals["set_aside"], totals["set_aside_now"]) == (2, 2, 0)
     outbox.close()
