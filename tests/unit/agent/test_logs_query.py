@@ -90,7 +90,11 @@ def test_searching_takes_letters_large_and_small_alike(before: str, wanted: str)
     assert not Query(search="a.c").finds("abc")
 
 
-@given(st.sampled_from(["-5m", "-2h", "yesterday"]), st.text(string.printable), st.booleans())
+# argparse before Python 3.13 loses a value of two dashes and nothing else
+SEARCHES = st.text(string.printable).filter(lambda text: text != "--")
+
+
+@given(st.sampled_from(["-5m", "-2h", "yesterday"]), SEARCHES, st.booleans())
 def test_the_options_survive_from_one_command_to_the_other(since: str, search: str, follow: bool) -> None:
     parser = argparse.ArgumentParser()
     LOGS.add_parser(parser.add_subparsers())
