@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.state import RunRecord
 from sammy_agent.errors import AgentError
+from sammy_agent.events.steps import events_of, wall_clock_us
 from sammy_agent.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
 from sammy_agent.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.provisioning import Provisioning
@@ -85,50 +86,35 @@ def say(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
 
 
 def rows(record: RunRecord) -> Iterator[NewRow]:
-    """Yield a run's entries in the order they happened, the whole run's last."""
-    told = []
-    for step in record.steps:
-        began = record.started if step.started is None else step.started
-        if step.started is not None and step.status is not Status.SKIPPED:
-            told.append((began, _row(record, step, Status.STARTED, began)))
-        if step.status in (Status.COMPLETED, Status.FAILED, Status.SKIPPED):
-            ended = began + (step.duration_ms or 0.0) / 1000
-            told.append((ended, _row(record, step, step.status, ended)))
-    yield from (row for _, row in sorted(told, key=lambda one: one[0]))
+    """Yield a run's entries in the order they happened, the whole run's last. ValueError: its wall clock is none."""
+    for event in sorted(events_of(record), key=lambda event: event.created_at):
+        detail: dict[str, Any] = {"attempt": event.attempt}
+        if event.duration_us is not None:
+            detail["durationMs"] = event.duration_us / 1000
+        reason = event.message.removeprefix(f"{event.step} {event.status}").removeprefix(": ")
+        yield _row(str(event.key), event.step, event.status, reason, detail, event.created_at)
     if record.outcome is not Outcome.RUNNING:
-        yield _end(record)
+        failed = record.outcome is Outcome.FAILED
+        yield _row(
+            f"{record.run_id}/{WHOLE_RUN}/{record.outcome.value}",
+            WHOLE_RUN,
+            (Status.FAILED if failed else Status.COMPLETED).value,
+            record.reason,
+            {"outcome": record.outcome.value, "durationMs": record.duration_ms},
+            wall_clock_us(record, record.started + (record.duration_ms or 0.0) / 1000),
+        )
 
 
-def _row(record: RunRecord, step: StepRecord, status: Status, boottime: float) -> NewRow:
-    is_end = status is not Status.STARTED
-    detail = {"attempt": step.attempt, **({"durationMs": step.duration_ms} if is_end else {})}
+def _row(id: str, step: str, status: str, message: str, detail: dict[str, Any], at: int) -> NewRow:  # noqa: PLR0917
     body = {
-        "id": f"{record.run_id}/{step.name}/{step.attempt}/{status.value}",
-        "step": step.name,
-        "status": status.value,
-        "message": _short(step.reason if is_end else ""),
+        "id": id,
+        "step": step,
+        "status": status,
+        "message": _short(message),
         "detail": _json(detail),
-        "timestamp": _wall_clock(record, boottime),
+        "timestamp": datetime.fromtimestamp(at / 1e6, timezone.utc).isoformat(timespec="milliseconds"),
     }
-    return NewRow(body["id"], _json(body), Weight.FAILURE if status is Status.FAILED else Weight.PROGRESS)
-
-
-def _end(record: RunRecord) -> NewRow:
-    failed = record.outcome is Outcome.FAILED
-    body = {
-        "id": f"{record.run_id}/{WHOLE_RUN}/{record.outcome.value}",
-        "step": WHOLE_RUN,
-        "status": Status.FAILED.value if failed else Status.COMPLETED.value,
-        "message": _short(record.reason),
-        "detail": _json({"outcome": record.outcome.value, "durationMs": record.duration_ms}),
-        "timestamp": _wall_clock(record, record.started + (record.duration_ms or 0.0) / 1000),
-    }
-    return NewRow(body["id"], _json(body), Weight.FAILURE if failed else Weight.PROGRESS)
-
-
-def _wall_clock(record: RunRecord, boottime: float) -> str:
-    began = datetime.fromisoformat(record.wall_clock)
-    return (began + timedelta(seconds=boottime - record.started)).isoformat(timespec="milliseconds")
+    return NewRow(id, _json(body), Weight.FAILURE if status == Status.FAILED.value else Weight.PROGRESS)
 
 
 def _short(text: object) -> str:

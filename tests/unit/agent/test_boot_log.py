@@ -45,7 +45,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
         ("all", "failed", "03.000"),
     ]
     assert json.loads(entries[3]["detail"]) == {"attempt": 2, "durationMs": 250.0}
-    assert len(entries[3]["message"]) == 2000
+    assert 1900 < len(entries[3]["message"]) <= 2000
     assert len({row.id for row in rows}) == len(rows)
     assert {row.id.split("/")[1] for row in rows if row.weight is Weight.FAILURE} == {"nodejs-install", "all"}
 
