@@ -17,7 +17,6 @@ from sammy_agent import __version__
 from sammy_agent.control_plane import cli as control_plane
 from sammy_agent.debug_package import verb as debug_package
 from sammy_agent.errors import AgentError
-from sammy_agent.outbox import verb as outbox
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,13 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sammy-agent {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     running = verbs.add_parser("run", help="run in the foreground, as the unit does")
-    token = verbs.add_parser("token", help="the node's token, or a workspace's")
-    token.add_argument("action", choices=["set"], help="set: take a new one from standard input")
-    token.add_argument("--workspace", metavar="ID", help="the token is this workspace's")
     package = debug_package.add_parser(verbs)
-    waiting = outbox.add_parser(verbs)
     shown = [verb.add_parser(verbs) for verb in agents_verbs.VERBS]
-    for one in (running, token, package, waiting, *shown):
+    for one in (running, package, *shown):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
@@ -47,6 +42,12 @@ def _token(arguments: argparse.Namespace) -> int:
     from sammy_agent import token_verb
 
     return token_verb.set_token(sys.stdin, arguments.root, arguments.workspace)
+
+
+def _outbox(arguments: argparse.Namespace) -> int:
+    from sammy_agent.outbox import verb
+
+    return verb.run(arguments)
 
 
 def _events(arguments: argparse.Namespace) -> int:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = {
         "run": _run,
         "token": _token,
-        "outbox": outbox.run,
+        "outbox": _outbox,
         "debug-package": debug_package.run,
         "events": _events,
         "metrics": _metrics,

@@ -24,13 +24,24 @@ class Switch(NamedTuple):
     help: str
 
 
+class Argument(NamedTuple):
+    """A word without dashes; the words it may be, where they are known, and how many."""
+
+    name: str
+    help: str
+    choices: tuple[str, ...] | None = None
+    nargs: str | None = None
+    default: str | None = None
+
+
 @dataclass(frozen=True)
 class Verb:
-    """A verb and its options."""
+    """A verb, its options and its arguments."""
 
     name: str
     help: str
     options: tuple[Value | Switch, ...]
+    arguments: tuple[Argument, ...] = ()
 
     def add_parser(self, verbs: Any) -> argparse.ArgumentParser:
         """Add the verb to a command line."""
@@ -42,6 +53,14 @@ class Verb:
                 parser.add_argument(*option.names, metavar=option.shown, help=option.help)
             else:
                 parser.add_argument(*option.names, action="store_true", help=option.help)
+        for argument in self.arguments:
+            parser.add_argument(
+                argument.name,
+                choices=argument.choices,
+                nargs=argument.nargs,
+                default=argument.default,
+                help=argument.help,
+            )
         return parser
 
     def words(self, arguments: argparse.Namespace) -> list[str]:
@@ -54,6 +73,9 @@ class Verb:
                 found += [name] if value else []
             elif value is not None:
                 found.append(f"{name}={value}")
+        for argument in self.arguments:
+            value = getattr(arguments, argument.name)
+            found += value if isinstance(value, list) else [value]
         return found
 
 
@@ -98,4 +120,19 @@ LOGS = Verb(
         Switch(("--scrub",), "take out secrets, as in the debug package"),
     ),
 )
-VERBS = (EVENTS, METRICS, LOGS)
+OUTBOX = Verb(
+    "outbox",
+    "what waits for the control plane, and what it refused",
+    (Switch(("--json",), "print one JSON object"),),
+    (
+        Argument("action", "requeue: send again what was set aside", ("show", "requeue"), "?", "show"),
+        Argument("id", "with requeue: only these rows", nargs="*"),
+    ),
+)
+TOKEN = Verb(
+    "token",
+    "give this node, or a workspace, another token",
+    (Value(("--workspace",), "ID", "the token is this workspace's"),),
+    (Argument("action", "set: take a new one from standard input", ("set",)),),
+)
+VERBS = (TOKEN, EVENTS, METRICS, LOGS, OUTBOX)

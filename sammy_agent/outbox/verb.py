@@ -21,16 +21,6 @@ from sammy_agent.places import Places
 PATIENCE = 5.0
 
 
-def add_parser(verbs: Any) -> argparse.ArgumentParser:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = verbs.add_parser("outbox", help="what waits for the control plane or was refused")
-    parser.add_argument("action", nargs="?", choices=["show", "requeue"], default="show",
-                        help="requeue: send again what was set aside")  # fmt: skip
-    parser.add_argument("id", nargs="*", help="with requeue: only these rows")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Show or requeue; return the exit status: 0, or 1 when something is set aside that nobody will send."""
     places = Places(arguments.root)
