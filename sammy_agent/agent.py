@@ -20,15 +20,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sammy_agent import __version__, config, instance, moment
+from sammy_agent import __version__, config, instance
 from sammy_agent.contact import Cause
 from sammy_agent.control_socket import ControlSocket
 from sammy_agent.errors import AgentError
 from sammy_agent.events import kinds, lifecycle
-from sammy_agent.events.recorder import Recorder
-from sammy_agent.events.store import EventStore
-from sammy_agent.metrics.sampler import Sampler
-from sammy_agent.metrics.store import MetricsStore
+from sammy_agent.evidence import Evidence
 from sammy_agent.notify import notify, watchdog_seconds
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Watcher, this_boot
@@ -49,13 +46,7 @@ class Agent:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        self._store = EventStore(places.events, boot_id=this_boot())
-        self._recorder = Recorder(self._store, this_boot())
-        metrics = MetricsStore(places.metrics, boot_id=this_boot())
-        self._sampler = Sampler(metrics)
-        for store in (self._store, metrics):
-            store.on_damage(lambda words: self._recorder.record(kinds.STORE_DAMAGED, words))
-        self._began = moment.now()
+        self._evidence = Evidence(places, this_boot())
         self._watcher: Watcher | None = None
         self._reporting: Reporting | None = None
         self._config_problem: Cause | None = None
@@ -97,12 +88,11 @@ class Agent:
             self._watcher.stop()
         if self._reporting is not None:
             self._reporting.stop()
-        self._sampler.stop()
-        self._recorder.close()
+        self._evidence.stop()
 
     def told_to_stop(self, number: int) -> None:
         """Take the signal that ends the agent."""
-        lifecycle.record_stop(self._recorder, number, self.exit_status, restart=self.wants_restart)
+        lifecycle.record_stop(self._evidence.recorder, number, self.exit_status, restart=self.wants_restart)
 
     def _begin(self) -> None:
         try:
@@ -116,11 +106,8 @@ class Agent:
     def _begin_duties(self) -> None:
         self._instance_id = instance.settle(self._places, self._stop.wait)
         remembered = self._remember_instance()
-        # only now is it known that the store is this machine's
-        lifecycle.record_start(self._recorder, self._store, self._began, this_boot())
-        self._recorder.start()
-        self._sampler.start()
-        watcher = Watcher(self._places, self._store)
+        self._evidence.begin()
+        watcher = Watcher(self._places, self._evidence.store)
         watcher.on_change = lambda before, now: self._check_instance()
         watcher.of_instance(self._instance_id)
         watcher.start()
@@ -149,9 +136,7 @@ class Agent:
         problem: Cause | None = None
         try:
             loaded = config.load(self._places)
-            reporting = (
-                Reporting(loaded, self._places, watcher, self._store, self._recorder) if loaded is not None else None
-            )
+            reporting = Reporting(loaded, self._places, watcher, self._evidence) if loaded is not None else None
         except (AgentError, TransportError) as error:
             problem = Cause(error.code, error.message, error.next_step)
         except OSError as error:
@@ -193,7 +178,7 @@ class Agent:
 
     def _network_changed(self, reason: str) -> dict[str, Any]:
         self._changes = [*self._changes[-KEPT_CHANGES + 1 :], reason]
-        self._recorder.record(kinds.NETWORK_CHANGED, reason or "told by the control socket")
+        self._evidence.recorder.record(kinds.NETWORK_CHANGED, reason or "told by the control socket")
         if self._reporting is not None:
             self._reporting.network_changed(reason or "told by the control socket")
         if self._watcher is not None:
@@ -236,12 +221,7 @@ class Agent:
             "config_problem": asdict(self._config_problem) if self._config_problem else None,
             **(reporting.snapshot() if reporting else {}),
             "provisioning": watcher.level.summary() if watcher else {"phase": "waiting"},
-            "store": {
-                "problem": (watcher.store_problem if watcher else "") or self._recorder.problem,
-                "damage": self._store.damage,
-                "lost": self._recorder.lost,
-            },
-            "metrics": {"problem": self._sampler.problem, "lost": self._sampler.lost},
+            **self._evidence.snapshot(watcher.store_problem if watcher else ""),
             "network_changes": self._changes,
         }
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sammy_agent.contact import Contact
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.identity import Identity, Token
 from sammy_agent.outbox.channels import Channel, Lane, Scope
 from sammy_agent.outbox.drain import THREADS, Drains
@@ -30,9 +32,13 @@ class Delivery:
         tokens: WorkspaceTokens,
         transport: ControlPlaneTransport,
         contact: Contact,
+        record: Record = unrecorded,
     ) -> None:
-        self._identity, self._tokens = identity, tokens
+        self._identity, self._tokens, self._record = identity, tokens, record
         self.outbox = Outbox(places.outbox)
+        self.outbox.on_dropped = self._dropped
+        self.outbox.on_set_aside = self._set_aside
+        self.outbox.on_damage(lambda words: record(kinds.STORE_DAMAGED, words))
 
         def offset() -> float:
             return contact.clock_offset or 0.0
@@ -56,6 +62,13 @@ class Delivery:
     def snapshot(self) -> dict[str, Any]:
         """Return the `outbox` part of the socket's status."""
         return self._drains.snapshot()
+
+    def _dropped(self, rows: int) -> None:
+        self._record(kinds.OUTBOX_DROPPED, f"the outbox was full: {rows} rows were given up", detail={"rows": rows})
+
+    def _set_aside(self, lane: Lane, id: str, reason: str) -> None:
+        words = f"{lane.channel} of {lane.owner}: row {id} is set aside: {reason}"
+        self._record(kinds.OUTBOX_SET_ASIDE, words, detail={"channel": lane.channel, "owner": lane.owner, "id": id})
 
     def _token_for(self, channel: Channel, lane: Lane) -> Token | None:
         return self._identity.token() if channel.scope is Scope.NODE else self._tokens.token(lane.owner)

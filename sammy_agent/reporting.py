@@ -13,8 +13,7 @@ from sammy_agent.config import AgentConfig
 from sammy_agent.contact import Contact, iso
 from sammy_agent.delivery import Delivery
 from sammy_agent.events import kinds
-from sammy_agent.events.recorder import Recorder
-from sammy_agent.events.store import EventStore
+from sammy_agent.evidence import Evidence
 from sammy_agent.guard import Guard
 from sammy_agent.identity import Identity
 from sammy_agent.inbound import Inbound
@@ -39,11 +38,9 @@ from sammy_agent.workspaces import WorkspaceTokens, check_id
 class Reporting:
     """Everything that talks to one control plane."""
 
-    def __init__(
-        self, loaded: AgentConfig, places: Places, watcher: Watcher, store: EventStore, recorder: Recorder
-    ) -> None:
+    def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, evidence: Evidence) -> None:
         self.config = loaded
-        self._record = recorder.record
+        self._record = evidence.recorder.record
         self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
         self.identity = Identity(places, loaded, self._record)
         self.identity.reload()
@@ -64,6 +61,7 @@ class Reporting:
             tokens=self.workspaces,
             transport=self.transport,
             contact=self.contact,
+            record=self._record,
         )
         self.messages = Messages(self.delivery.outbox)
 
@@ -71,7 +69,7 @@ class Reporting:
             return watcher.level
 
         self.ready = Ready(plane, level, places, self._record)
-        self.errors = Errors(plane, level, store, self.delivery.outbox, recorder.incidents)
+        self.errors = Errors(plane, level, evidence.store, self.delivery.outbox, evidence.recorder.incidents)
         self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
         self.activity = Activity(plane)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
@@ -81,7 +79,8 @@ class Reporting:
                 node_id=loaded.node_id,
                 issuer=loaded.url,
                 places=places,
-                store=store,
+                store=evidence.store,
+                metrics=evidence.metrics,
                 level=level,
                 inbound=self.inbound,
                 keys=Keys(fetcher(self.transport, loaded.url), places.jwks),
@@ -107,7 +106,7 @@ class Reporting:
         self._check_instance = watcher.on_change
         watcher.on_change = self._level_changed
         watcher.on_stored = self.errors.wake
-        recorder.on_incident = self.errors.wake
+        evidence.recorder.on_incident = self.errors.wake
 
     def _contact_made(self) -> None:
         """Let the others not sit out their pauses after an outage."""

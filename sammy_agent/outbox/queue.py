@@ -96,6 +96,9 @@ class Outbox:
         self._tell_from = 0.0
         # told of a lane that has new rows, in the caller's thread
         self.on_added: Callable[[Lane], None] = lambda lane: None
+        # told, in the writer's thread, of rows that will not arrive: how many were given up; which was refused, and why
+        self.on_dropped: Callable[[int], None] = lambda rows: None
+        self.on_set_aside: Callable[[Lane, str, str], None] = lambda lane, id, reason: None
         self._writer = threading.Thread(target=self._write, name="outbox-writer", daemon=True)
         self._writer.start()
 
@@ -154,6 +157,7 @@ class Outbox:
         self._do(work)
         for row in rows:
             LOG.error("%s of %s: row %s is set aside: %s", lane.channel, lane.owner, row.id, reason)
+            self.on_set_aside(lane, row.id, reason)
 
     def requeue(self, ids: Sequence[str] | None = None) -> int:
         """Put rows that were set aside back at their lanes' ends, all or those with the ids; return how many.
@@ -229,6 +233,10 @@ class Outbox:
         """Say what was found damaged, and where it lies."""
         return self._database.damage
 
+    def on_damage(self, told: Callable[[str], None]) -> None:
+        """Have damage told, in the thread that met it; `told` must not wait for the outbox."""
+        self._database.on_damage = told
+
     def snapshot(self, path: str) -> None:
         """Write a consistent copy. sqlite3.Error."""
         self._database.snapshot(path)
@@ -284,6 +292,7 @@ class Outbox:
             for job in jobs:
                 job.done.release()
         if dropped:
+            self.on_dropped(dropped)
             self._tell(dropped)
 
     def _insert(self, db: sqlite3.Connection, lane: Lane, sized: Sequence[tuple[NewRow, int]]) -> None:

@@ -20,7 +20,7 @@ from sammy_agent.server.handler import Unknown, clean_workshop
 from sammy_agent.server.logs import PING_EVERY, Logs, LogStream, Readers
 from sammy_agent.server.package import Maker
 from sammy_agent.server.parts import Parts
-from sammy_agent.server.routes import DebugPackage, Events, EventsExport, Health, SystemInformation
+from sammy_agent.server.routes import DebugPackage, Events, Export, Health, SystemInformation
 from sammy_agent.server.system_info import SystemInfo
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ def application(parts: Parts, connections: Room) -> web.Application:
     routes: list[Any] = [
         (r"/health", Health, given),
         (r"/events", Events, given),
-        (r"/events/export", EventsExport, given),
+        (r"/events/export", Export, {**given, "store": parts.store, "name": "events"}),
+        (r"/metrics/export", Export, {**given, "store": parts.metrics, "name": "metrics"}),
         (r"/system-info", SystemInformation, {**given, "info": SystemInfo()}),
         (r"/debug-package", DebugPackage, {**given, "maker": Maker(parts.places.root)}),
         (r"/logs", Logs, {**given, "readers": readers}),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sammy_agent.events.store import EventStore
 from sammy_agent.inbound import Inbound
+from sammy_agent.metrics.store import MetricsStore
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.server.keys import Keys
@@ -26,6 +27,7 @@ class Parts:
     issuer: str
     places: Places
     store: EventStore
+    metrics: MetricsStore
     level: Callable[[], Provisioning]
     inbound: Inbound
     keys: Keys

@@ -14,6 +14,8 @@ from typing import Any
 
 from sammy_agent import __version__
 from sammy_agent.errors import AgentError
+from sammy_agent.events.store import EventStore
+from sammy_agent.metrics.store import MetricsStore
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.server import package
 from sammy_agent.server.handler import Handler, Managed, workshop
@@ -97,20 +99,25 @@ def event(row: Mapping[str, Any], node: str) -> dict[str, Any]:
     }
 
 
-class EventsExport(Managed):
-    """GET /events/export: the event store as one SQLite file, whole at one moment."""
+class Export(Managed):
+    """GET /events/export and /metrics/export: a store as one SQLite file, whole at one moment."""
+
+    def initialize(self, store: EventStore | MetricsStore, name: str, **more: Any) -> None:  # type: ignore[override]
+        """Take the parts, and which store."""
+        super().initialize(**more)
+        self.store, self.name = store, name
 
     async def get(self) -> None:
         """Send it."""
         with workshop(self.parts) as folder:
-            path = os.path.join(folder, "events.db")
+            path = os.path.join(folder, "copy.db")
             try:
-                await self.in_thread(self.parts.store.snapshot, path)
+                await self.in_thread(self.store.snapshot, path)
             except (sqlite3.Error, OSError, AgentError) as error:
-                return self.refuse(503, f"the event store cannot be copied: {error}")
+                return self.refuse(503, f"the {self.name} cannot be copied: {error}")
             file = open(path, "rb")  # noqa: SIM115  (its name goes before it is sent: a kill leaves nothing)
         with file:
-            await self.send_file(file, f"events-{self.parts.node_id}.db", "application/vnd.sqlite3")
+            await self.send_file(file, f"{self.name}-{self.parts.node_id}.db", "application/vnd.sqlite3")
         return None
 
 

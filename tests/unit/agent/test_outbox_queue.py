@@ -8,8 +8,16 @@ import os
 import threading
 from pathlib import Path
 
+from sammy_agent.config import AgentConfig
+from sammy_agent.contact import Contact
+from sammy_agent.delivery import Delivery
+from sammy_agent.events.kinds import Kind
+from sammy_agent.identity import Identity
 from sammy_agent.outbox.channels import Lane, NewRow, Weight
 from sammy_agent.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
+from sammy_agent.places import Places
+from sammy_agent.transport import ControlPlaneTransport
+from sammy_agent.workspaces import WorkspaceTokens
 
 LANE = Lane("messages", "w1")
 
@@ -110,3 +118,36 @@ def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
     totals = outbox.totals()
     assert (totals["rows"], totals["set_aside"], totals["set_aside_now"]) == (2, 2, 0)
     outbox.close()
+
+
+def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
+    places = Places(str(tmp_path))
+    told: list[tuple[str, str]] = []
+
+    def record(kind: Kind, message: str, **_: object) -> None:
+        told.append((kind.type, message))
+
+    delivery = Delivery(
+        "https://127.0.0.1:1",
+        places,
+        identity=Identity(places, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
+        tokens=WorkspaceTokens(places),
+        transport=ControlPlaneTransport(),
+        contact=Contact(),
+        record=record,
+    )
+    outbox = delivery.outbox
+    outbox._bounds = Bounds(rows=2)
+    outbox.add(LANE, [row(number) for number in range(5)])
+    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: role must be one of user, assistant")
+    outbox.close()
+    assert told == [
+        ("outbox.dropped", "the outbox was full: 3 rows were given up"),
+        ("outbox.set-aside", "messages of w1: row m3 is set aside: 400: role must be one of user, assistant"),
+    ]
+    Path(places.outbox).write_bytes(b"no database" * 1000)
+    again = Outbox(places.outbox)
+    again.on_damage(lambda words: told.append(("damage", words)))
+    again.add(LANE, [row(1)])
+    again.close()
+    assert told[-1][0] == "damage" and "it is kept as" in told[-1][1]

@@ -23,6 +23,8 @@ from sammy_agent.control_plane.authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.events.store import EventStore
 from sammy_agent.inbound import Inbound
+from sammy_agent.metrics.store import MetricsStore
+from sammy_agent.moment import Moment
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning
 from sammy_agent.server import app, bounds, handler, package
@@ -47,7 +49,10 @@ class Lab:
         Path(self.places.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
         keys = Keys(lambda: json.dumps(self.signer.jwks()), self.places.jwks)
         self.inbound = Inbound()
-        self.parts = Parts("n1", ISSUER, self.places, EventStore(self.places.events), Provisioning, self.inbound, keys)
+        self.parts = Parts(
+            "n1", ISSUER, self.places, EventStore(self.places.events), MetricsStore(self.places.metrics), Provisioning,
+            self.inbound, keys,
+        )  # fmt: skip
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.socket.setblocking(False)
         self.port = self.socket.getsockname()[1]
@@ -300,6 +305,15 @@ def test_the_same_store_is_exported_while_it_is_written(lab: Lab, tmp_path: Path
             assert db.execute("SELECT count(*) FROM events").fetchone()[0] % 2 == 0
 
 
+def test_metrics_are_exported_as_the_events_are(lab: Lab, tmp_path: Path) -> None:
+    lab.parts.metrics.add({"load1": 1.5}, Moment(1, 1))
+    assert lab.thread.begin()
+    answer = lab.get("/metrics/export")
+    assert 'filename="metrics-n1.db"' in answer.headers["Content-Disposition"]
+    (tmp_path / "copy.db").write_bytes(answer.content)
+    assert [sample["load1"] for sample in MetricsStore(str(tmp_path / "copy.db")).samples()] == [1.5]
+
+
 def test_a_disk_that_takes_nothing_is_a_503_in_words(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     Path(lab.places.at("/var/lib/sammy")).mkdir(parents=True, exist_ok=True)
     assert lab.thread.begin()
@@ -315,4 +329,4 @@ def test_a_damaged_or_full_store_is_a_503_in_words(lab: Lab) -> None:
     assert lab.thread.begin()
     for path in ("/events", "/events/export"):
         answer = lab.get(path)
-        assert answer.status_code == 503 and "event store" in answer.json()["error"], path
+        assert answer.status_code == 503 and "event" in answer.json()["error"], path
