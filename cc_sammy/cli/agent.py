@@ -71,12 +71,15 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
         found.append(("outbox", waiting))
     if answer.get("server"):
         found.append(("server", _server(answer["server"], answer.get("inbound") or {})))
+    if (answer.get("metrics") or {}).get("problem"):
+        found.append(("metrics", answer["metrics"]["problem"]))
     return [*found, *(("event store", words) for words in _store(answer.get("store") or {}))]
 
 
 def _store(store: dict[str, Any]) -> list[str]:
     words = [str(store[key]) for key in ("problem", "damage") if store.get(key)]
-    return [*words, f"{store['lost']} events were lost. See `sammy events`"] if store.get("lost") else words
+    lost = f"{store.get('lost')} events were lost. See `sammy events --type events.lost`"
+    return [*words, lost] if store.get("lost") else words
 
 
 def _problem(problem: dict[str, Any]) -> str:

@@ -269,6 +269,28 @@ def test_a_damaged_store_is_begun_anew(plane: ControlPlane, node: Agent) -> None
     assert {"store.damaged", "agent.started", "provision.docker"} <= set(types)
 
 
+def test_a_store_damaged_in_the_middle_of_work_is_begun_anew_and_said(plane: ControlPlane, node: Agent) -> None:
+    path = node.path("/var/lib/sammy/agent/events.db")
+    store = EventStore(str(path))
+    node.provisioned("ready")
+    node.start()
+    ends_ready(plane, node)
+    wait_for(lambda: len(store.events(type_prefix="provision.")) == 4, "the steps' events")
+    with sqlite3.connect(path, timeout=30) as database:  # nothing of the file is in the journal beside it now
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    with open(path, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (path.stat().st_size - 4096))
+    node.ask("network-changed by the test")
+    wait_for(path.with_suffix(".db.damaged").exists, "it to be moved aside")
+    wait_for(lambda: "events.db was damaged" in node.status()["store"]["damage"], "it to be said")
+    wait_for(lambda: plane.nodes()["n1"]["incidents"], "it to be reported")
+    wait_for(lambda: len(store.events(type_prefix="provision.")) == 4, "the steps' events again")
+    assert {"store.damaged", "network.changed"} <= {event["type"] for event in store.events()}
+    assert node.is_alive() and node.status()["contact"]["state"] == "ok"
+
+
 def test_the_agents_own_events(plane: ControlPlane, node: Agent) -> None:
     store = EventStore(str(node.path("/var/lib/sammy/agent/events.db")))
 
