@@ -16,7 +16,7 @@ from cc_sammy import config as configuration
 from cc_sammy.beacon import Beacon
 from cc_sammy.contract import fields, paths
 from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.state import RunRecord, StepRecord, this_process
 from cc_sammy.errors import ConfigError, ProvisioningFailed, SammyError
 from cc_sammy.events import DEBUG, ERROR, NOTICE, WARNING, Journal, Lane
 from cc_sammy.history import History
@@ -141,6 +141,7 @@ def _new_record(host: Host, instance_id: str) -> RunRecord:
         instance_id=instance_id,
         started=host.boottime(),
         wall_clock=now.isoformat(timespec="milliseconds"),
+        writer=this_process(),
     )
 
 

@@ -113,7 +113,8 @@ class Watcher(Worker):
 
     def turn(self) -> float:
         """Look once; look again soon while a run is under way."""
-        if self._changed():
+        # A run that is killed changes nothing: it must be asked for.
+        if self._changed() or self.level.phase == "provisioning":
             before, self.level = self.level, read(self._places, self._boot_id)
             self._to_store = True
             if before != self.level:

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
-from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
+from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord, load, this_process
 
 
 def test_a_record_survives_its_file_and_a_later_versions_keys() -> None:
@@ -36,3 +39,29 @@ def test_attempts_survive_the_file_and_a_later_versions_keys() -> None:
     document = json.loads(RunRecord("r", "b", "i", 1.5, "w", steps=[step]).to_json())
     document["steps"][0]["first"]["also_new"] = 1
     assert RunRecord.from_json(json.dumps(document)).steps == [step]
+
+
+def test_a_run_whose_process_is_gone_has_failed_and_says_what_it_did_not_do(tmp_path: Path) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    steps = [StepRecord("firewall", Status.COMPLETED), StepRecord("packages", Status.STARTED), StepRecord("docker")]
+    record = RunRecord("r", boot, "i", 1.5, "w", steps=steps)
+    path = tmp_path / "state.json"
+
+    def loaded(writer: str, boot_id: str = boot) -> RunRecord | None:
+        record.writer, record.boot_id = writer, boot_id
+        path.write_text(record.to_json())
+        return load(str(path))
+
+    with subprocess.Popen(["sleep", "1000"]) as other:
+        writer = this_process(other.pid)
+        assert loaded(writer) == record
+        other.kill()
+    found = loaded(writer)
+    assert found is not None and found.outcome is Outcome.FAILED
+    assert found.reason == "the run was killed before its end; not done: packages, docker"
+    assert found.step("packages").reason == "not ended: the run was killed"
+    # Its number given to another process; a power cut; a record from before there was a writer.
+    reused = loaded(f"{os.getpid()} 1")
+    assert reused is not None and reused.outcome is Outcome.FAILED
+    assert loaded(writer, "another boot") == record
+    assert loaded("") == record
