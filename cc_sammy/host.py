@@ -52,6 +52,7 @@ class Host:
         self._deadline = deadline
         self._children = children or Children()
         self.ledger = ledger or Ledger()
+        self._booking = threading.Lock()
         self.usage: Usage | None = None  # of the commands run by this host, which is one step's; None: it ran none
         self.results: dict[str, str] = {}  # what the step got, for its record: an image's digest by its name
 
@@ -141,7 +142,8 @@ class Host:
 
     def _book(self, program: str, used: Usage) -> None:
         self.ledger.book(os.path.basename(program), used)
-        self.usage = used if self.usage is None else self.usage + used
+        with self._booking:  # a step may run two commands at once
+            self.usage = used if self.usage is None else self.usage + used
 
     def read_text(self, path: str) -> str | None:
         """Return a file's text, None when there is no such file."""

@@ -52,7 +52,7 @@ def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
 
 
 class _Looking(threading.Thread):
-    """A look at what others hold, beside the trial and the loading.
+    """A look at what others hold, beside the trial and the loading, or the reading.
 
     It begins before the loading: an nft that ends while the kernel frees old rules waits for that, 10 ms and more.
     """
@@ -82,10 +82,9 @@ def check(host: Host, policy: Policy) -> list[str]:
     :raises SammyError: the kernel could not be read.
     """
     with exclusive(host):
-        from cc_sammy.firewall import others
-
+        looking = _Looking(host)
         problems: list[str] = backend(policy.backend).drift(host, policy)
-        seen = others.look(host)
+        seen = looking.seen()
         for name in NAMES:
             if name != policy.backend and seen.may_hold(host, name):
                 problems.append(f"backend {name} still holds rules of ours, though {policy.backend} is configured")

@@ -56,9 +56,10 @@ except ConnectionRefusedError:
 """
 
 # A bare TCP header with SYN; its checksum does not matter, the packets end in the counting chain behind the firewall.
-# 128 of them a system call, by both families: one call a packet would be the limit of the rate.
+# 128 of them a system call, by both families: one call a packet would be the limit of the rate. Paced, so that the
+# applies between them have a processor too: unpaced, three probers have two of them for themselves.
 FLOOD = """
-import ctypes, socket, struct, sys
+import ctypes, socket, struct, sys, time
 class Name(ctypes.Structure):
     _fields_ = [("name", ctypes.c_void_p), ("namelen", ctypes.c_uint32), ("iov", ctypes.c_void_p),
                 ("iovlen", ctypes.c_size_t), ("control", ctypes.c_void_p), ("controllen", ctypes.c_size_t),
@@ -71,7 +72,7 @@ header = struct.pack("!HHIIBBHHH", 40000, int(sys.argv[3]), 1, 0, 5 << 4, 2, 102
 body = ctypes.create_string_buffer(header, len(header))
 vector = Vector(ctypes.addressof(body), len(header))
 libc = ctypes.CDLL(None, use_errno=True)
-BATCH, floods = 128, []
+BATCH, RATE, floods = 128, 90_000, []
 for family, address in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2])):
     sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -81,9 +82,12 @@ for family, address in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.arg
         message.header.iov, message.header.iovlen = ctypes.addressof(vector), 1
     floods.append((sender, messages))
 print("flooding", flush=True)
+due = time.monotonic()
 while True:
     for sender, messages in floods:
         libc.sendmmsg(sender.fileno(), messages, BATCH, 0)
+    due = max(due + 2 * BATCH / RATE, time.monotonic() - 0.05)
+    time.sleep(max(0, due - time.monotonic()))
 """
 
 
@@ -251,7 +255,7 @@ class Lab:
 
     @contextlib.contextmanager
     def floods(self, *roles: str) -> Iterator[None]:
-        """Send SYNs to the agent's port from these machines as fast as they can, over 50,000 a second each."""
+        """Send SYNs to the agent's port from these machines, over 50,000 a second each."""
         started = [self.start(role, FLOOD, *VM_FOR[role], str(AGENT)) for role in roles]
         try:
             yield

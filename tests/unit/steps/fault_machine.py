@@ -124,7 +124,9 @@ class FaultMachine(FakeHost):
 
     def at(self, name: str, meets: Sequence[str]) -> str | None:
         """Pass a point; return the fault that is met there."""
-        thread = threading.current_thread().name.removeprefix("sammy-")
+        thread = (
+            threading.current_thread().name.removeprefix("sammy-").partition("_")[0]
+        )  # a thread of a step is named after it
         step = "image-prepull" if thread == "pull" else thread
         if step in ("MainThread", "history"):
             return None
