@@ -72,7 +72,7 @@ class Reporting:
         self.errors = Errors(plane, level, evidence.store, self.delivery.outbox, evidence.recorder.incidents)
         self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
         self.activity = Activity(plane)
-        self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds)
+        self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds, loaded.port)
         self.certificate = Certificate(plane, places)
         self.server = Listener(
             Parts(

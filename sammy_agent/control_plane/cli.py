@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from sammy_agent import files
-from sammy_agent.control_plane import nodes, workspace_cli
+from sammy_agent.control_plane import management_cli, nodes, workspace_cli
 from sammy_agent.errors import ControlPlaneError
 
 STATE = "/var/lib/sammy/control-plane"
@@ -28,6 +28,10 @@ def add_parsers(verbs: Any) -> None:
     control.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}")
     control.add_argument("--url", help="its address as the nodes reach it (default: the one listened on)")
     control.add_argument("--name", action="append", default=[], help="one more name or address for its certificate")
+    control.add_argument(
+        "--contact-every", type=float, default=60.0, metavar="SECONDS",
+        help="how often to look whether each running node can be reached (default 60; 0: never)",
+    )  # fmt: skip
     inner = control.add_subparsers(dest="control_verb", metavar="VERB")
     listing = inner.add_parser("nodes", help="show the nodes and how they fare")
     listing.add_argument("--json", action="store_true", help="print one JSON object")
@@ -36,7 +40,7 @@ def add_parsers(verbs: Any) -> None:
     _add_token_life(token)
     removing = inner.add_parser("remove-node", help="forget a node; its tokens open nothing any more")
     removing.add_argument("node")
-    for parser in (listing, token, removing, *workspace_cli.add_parsers(inner)):
+    for parser in (listing, token, removing, *workspace_cli.add_parsers(inner), *management_cli.add_parsers(inner)):
         _add_state(parser)
 
     adding = verbs.add_parser("add-node", help="print the #cloud-config that makes a machine a node")
@@ -70,14 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
     verb = {"nodes": _nodes, "token": _token, "remove-node": _remove}.get(arguments.control_verb)
     if verb is not None:
         return verb(arguments)
-    if arguments.control_verb in workspace_cli.VERBS:
-        return workspace_cli.VERBS[arguments.control_verb](arguments, _open_store(arguments.state))
+    inner = {**workspace_cli.VERBS, **management_cli.VERBS}
+    if arguments.control_verb in inner:
+        return inner[arguments.control_verb](arguments, _open_store(arguments.state))
     import logging
 
     from sammy_agent.control_plane import server
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    return server.serve(arguments.listen, arguments.state, arguments.url, arguments.name)
+    if not 0 <= arguments.contact_every < float("inf"):
+        raise ControlPlaneError(f"--contact-every is {arguments.contact_every}", "Write seconds, or 0 for never")
+    return server.serve(arguments.listen, arguments.state, arguments.url, arguments.name, arguments.contact_every)
 
 
 def _open_store(folder: str) -> Any:
@@ -170,7 +177,7 @@ def _add_node(arguments: argparse.Namespace) -> int:
         more=_more_options(arguments.sammy),
     )
     text = cloud_config.render(cloud_config.document(new, stock))
-    store.add_node(node, token_id)
+    store.add_node(node, token_id, url)
     sys.stdout.write(text)
     return 0
 

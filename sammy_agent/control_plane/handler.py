@@ -16,6 +16,7 @@ from tornado import web
 
 from sammy_agent.control_plane import tokens
 from sammy_agent.control_plane.authority import Authority
+from sammy_agent.control_plane.management import Management
 from sammy_agent.control_plane.store import Store
 from sammy_agent.control_plane.tokens import Claims, Signer, TokenRefused
 
@@ -27,7 +28,9 @@ CODES = {
     405: "METHOD_NOT_ALLOWED",
     409: "CONFLICT",
     413: "PAYLOAD_TOO_LARGE",
+    429: "TOO_MANY_REQUESTS",
     500: "INTERNAL_ERROR",
+    502: "BAD_GATEWAY",
 }
 
 
@@ -40,6 +43,7 @@ class Parts:
     authority: Authority
     issuer: str
     operator_token: str
+    management: Management
 
 
 class Handler(web.RequestHandler):

@@ -68,6 +68,9 @@ def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
         values["metrics"] = {name: metrics[name] for name in METRICS if name in metrics}
     if "agentVersion" in document:
         values["agent_version"] = document["agentVersion"][:128]
+    port = document.get("agentPort")
+    if isinstance(port, int) and 1 < port <= 65535:  # True is 1
+        values["agent_port"] = port
     provisioning = _provisioning(document)
     if provisioning:
         values["provisioning"] = provisioning
@@ -156,6 +159,10 @@ def view(row: Mapping[str, Any], now: float, incidents: Sequence[Mapping[str, An
         "createdAt": iso(row["created_at"]),
         "updatedAt": iso(row["updated_at"]),
         "readyAt": iso(row["ready_at"]),
+        "agentPort": row["agent_port"],
+        "reachable": None if row["reachable"] is None else bool(row["reachable"]),
+        "reachableAt": iso(row["reachable_at"]),
+        "unreachableWhy": row["unreachable_why"],
         "agentVersion": row["agent_version"],
         "provisioning": provisioning,
         "incidents": [{**incident, "receivedAt": iso(incident["receivedAt"])} for incident in incidents],
@@ -170,7 +177,7 @@ def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str
         age = "never" if beat is None else f"{max(0.0, now - _seconds(beat)):.0f} s ago"
         provisioning = node["provisioning"] or {}
         outcome = provisioning.get("outcome") or provisioning.get("phase") or "-"
-        why = node["errorMessage"] or provisioning.get("reason") or ""
+        why = node["errorMessage"] or provisioning.get("reason") or node["unreachableWhy"] or ""
         rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), str(why)))
     return rows
 

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from tornado import httpserver, netutil
 
 from sammy_agent import files
-from sammy_agent.control_plane import app
+from sammy_agent.control_plane import app, rounds
 from sammy_agent.control_plane.authority import Authority
 from sammy_agent.control_plane.handler import Parts
+from sammy_agent.control_plane.management import Management
 from sammy_agent.control_plane.store import Store
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.errors import ControlPlaneError
@@ -60,11 +61,12 @@ def open_folder(folder: str) -> str:
     return folder
 
 
-def serve(listen: str, folder: str, url: str | None, names: Sequence[str]) -> int:
+def serve(listen: str, folder: str, url: str | None, names: Sequence[str], contact_every: float = rounds.EVERY) -> int:
     """Serve until told to stop; return the exit status.
 
     :param url: the address as the nodes reach it; default is the one listened on.
     :param names: more host names and addresses for the certificate.
+    :param contact_every: seconds between two looks whether a running node can be reached; 0 never looks.
     """
     host, port = split_listen(listen)
     if url is None and _is_wildcard(host):
@@ -78,7 +80,7 @@ def serve(listen: str, folder: str, url: str | None, names: Sequence[str]) -> in
         port = sockets[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         try:
-            asyncio.run(_serve(sockets, folder, url or f"https://{shown}:{port}", [host, *names]))
+            asyncio.run(_serve(sockets, folder, url or f"https://{shown}:{port}", [host, *names], contact_every))
         finally:
             for one in sockets:
                 one.close()
@@ -95,10 +97,14 @@ def _only_one(folder: str) -> Iterator[None]:
         yield
 
 
-async def _serve(sockets: list[socket.socket], folder: str, url: str, names: Sequence[str]) -> None:
+async def _serve(
+    sockets: list[socket.socket], folder: str, url: str, names: Sequence[str], contact_every: float
+) -> None:
     authority = Authority(folder)
     store = Store(folder, create=True)
-    parts = Parts(store, Signer.open(folder), authority, url, _operator_token(folder))
+    signer = Signer.open(folder)
+    management = Management(signer, authority, url)
+    parts = Parts(store, signer, authority, url, _operator_token(folder), management)
     own_names = _certificate_names(url, names)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -115,12 +121,16 @@ async def _serve(sockets: list[socket.socket], folder: str, url: str, names: Seq
         loop.add_signal_handler(number, stop.set)
     print(f"control plane  {url}\nstate          {folder}\nCA SHA-256     {authority.fingerprint()}", flush=True)
     notify(f"READY=1\nSTATUS=serving {url}")
+    going = asyncio.ensure_future(rounds.Rounds(store, management, contact_every).go()) if contact_every else None
     while not stop.is_set():
         try:
             await asyncio.wait_for(stop.wait(), RENEW_EVERY)
         except asyncio.TimeoutError:
             context.load_cert_chain(*authority.server_files(own_names))
     notify("STOPPING=1")
+    if going is not None:
+        going.cancel()
+    management.close()
     server.stop()
     await server.close_all_connections()
     store.close()

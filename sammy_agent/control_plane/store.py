@@ -73,6 +73,13 @@ MIGRATIONS = (
             node_id TEXT NOT NULL, incident_id TEXT NOT NULL, artifact_id TEXT NOT NULL, status TEXT NOT NULL,
             declared TEXT NOT NULL, received_at REAL NOT NULL, PRIMARY KEY (node_id, incident_id, artifact_id))""",
     ),
+    (
+        # our address as the node has it, the issuer of what we show it; and whether its own server can be reached
+        "ALTER TABLE nodes ADD COLUMN url TEXT",
+        "ALTER TABLE nodes ADD COLUMN reachable INTEGER",
+        "ALTER TABLE nodes ADD COLUMN reachable_at REAL",
+        "ALTER TABLE nodes ADD COLUMN unreachable_why TEXT",
+    ),
 )
 
 
@@ -136,14 +143,17 @@ class Store:
         row = self._db.execute("SELECT * FROM nodes WHERE id=?", (node,)).fetchone()
         return None if row is None else dict(row)
 
-    def add_node(self, node: str, boot_token_id: str) -> None:
-        """Add a node, or make a known one new: creating, another boot token, no certificate, no past."""
+    def add_node(self, node: str, boot_token_id: str, url: str | None = None) -> None:
+        """Add a node, or make a known one new: creating, another boot token, no certificate, no past.
+
+        :param url: the control plane's address as this node has it.
+        """
         now = time.time()
         with self.transaction() as db:
             _forget(db, node)
             db.execute(
-                "INSERT INTO nodes (id, created_at, updated_at, boot_token_id) VALUES (?, ?, ?, ?)",
-                (node, now, now, boot_token_id),
+                "INSERT INTO nodes (id, created_at, updated_at, boot_token_id, url) VALUES (?, ?, ?, ?, ?)",
+                (node, now, now, boot_token_id, url),
             )
 
     def remove_node(self, node: str) -> bool:

@@ -35,8 +35,11 @@ def is_heartbeat_answer(answer: Answer) -> bool:
 class Heartbeat(Worker):
     """Sends signs of life."""
 
-    def __init__(self, plane: ControlPlane, level: Callable[[], Provisioning], interval: float) -> None:
+    def __init__(
+        self, plane: ControlPlane, level: Callable[[], Provisioning], interval: float, port: int | None = None
+    ) -> None:
         super().__init__("heartbeat")
+        self._port = port  # of our own server, for the control plane to come in
         self._plane, self._level, self._interval = plane, level, interval
         self._backoff = Backoff(min(1.0, interval), min(LONGEST_PAUSE, interval))
         self._deadline = max(SHORTEST_DEADLINE, min(LONGEST_DEADLINE, interval / 3))
@@ -82,6 +85,8 @@ class Heartbeat(Worker):
         reason = "; ".join(filter(None, (self.problem(), body.get("reason"))))
         if reason:
             body["reason"] = reason[:LONGEST_REASON]
+        if self._port is not None:
+            body["agentPort"] = self._port
         figures = metrics.collect()
         if figures:
             body["metrics"] = figures

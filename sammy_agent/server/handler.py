@@ -14,14 +14,13 @@ from typing import Any, BinaryIO, TypeVar
 
 from tornado import iostream, web
 
+from sammy_agent import sending
 from sammy_agent.errors import AgentError
 from sammy_agent.server.auth import Gate, Refused
 from sammy_agent.server.bounds import Connections
 from sammy_agent.server.parts import Parts
 
 LOG = logging.getLogger(__name__)
-CHUNK = 64 * 1024
-STALLED = 30.0  # seconds in which a client takes a chunk, or is given up
 Result = TypeVar("Result")
 
 
@@ -99,7 +98,7 @@ class Handler(web.RequestHandler):
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
     async def send_file(self, file: BinaryIO, name: str, kind: str) -> None:
-        """Send a whole file in constant memory; a client that stops reading is given up after 30 s.
+        """Send a whole file.
 
         :param name: what the receiver may call it.
         :param kind: its media type.
@@ -109,15 +108,9 @@ class Handler(web.RequestHandler):
         self.set_header("Content-Length", str(size))
         self.set_header("Content-Disposition", f'attachment; filename="{name}"')
         self.set_header("X-Content-SHA256", digest)
-        try:
-            while data := await self.in_thread(file.read, CHUNK):
-                self.write(data)
-                await asyncio.wait_for(self.flush(), STALLED)
-        except iostream.StreamClosedError:
-            LOG.info("%s from %s: gone before the end", self.request.path, self.peer)
-        except asyncio.TimeoutError:
-            LOG.warning("%s from %s: took nothing for %.0f s and is given up", self.request.path, self.peer, STALLED)
-            self.stream.close()
+        trouble = await sending.send(self, lambda: self.in_thread(file.read, sending.CHUNK))
+        if trouble:
+            LOG.warning("%s for %s: %s", self.request.path, self.peer, trouble)
 
 
 class Managed(Handler):

@@ -21,7 +21,8 @@ from sammy_agent.debug_package.package import known_secrets
 from sammy_agent.debug_package.scrub import Scrubber
 from sammy_agent.logs import query, reading
 from sammy_agent.logs.entry import Entry
-from sammy_agent.server.handler import STALLED, Handler, Managed
+from sammy_agent.sending import STALLED
+from sammy_agent.server.handler import Handler, Managed
 
 LOG = logging.getLogger(__name__)
 NOT_FOLLOWED = ("until", "limit", "cursor")

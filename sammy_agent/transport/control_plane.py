@@ -109,11 +109,18 @@ class Generation:
 
 
 class ControlPlaneTransport(BaseAdapter):
-    """What all Sessions of the process send by. The mutable state is `_current`, `_retired` and `_closed`."""
+    """What all Sessions of the process send by. The mutable state is `_current`, `_retired` and `_closed`.
 
-    def __init__(self, settings: TransportSettings = TransportSettings()) -> None:  # noqa: B008  (frozen)
+    :param lookup: finds a host's addresses in the place of socket.getaddrinfo.
+    """
+
+    def __init__(
+        self,
+        settings: TransportSettings = TransportSettings(),  # noqa: B008  (frozen)
+        lookup: Callable[..., list[Any]] | None = None,
+    ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self._lookup = settings, lookup
         self._tls = _tls_context(settings.ca_file)
         self._told: dict[str, tuple[float, int]] = {}
         # told of each remount: its reason, idle connections closed, silent ones aborted; must neither wait nor raise
@@ -123,7 +130,7 @@ class ControlPlaneTransport(BaseAdapter):
 
     def _reset(self, number: int) -> None:
         self._lock = threading.Lock()
-        self._resolver = dial.Resolver()
+        self._resolver = dial.Resolver(self._lookup)
         self._closed = False
         self._retired: weakref.WeakSet[Generation] = weakref.WeakSet()
         self._current = self._generation(number)

@@ -69,8 +69,8 @@ def free_port() -> int:
 class ControlPlane:
     """A control plane's process; may be stopped and started again on the same address."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self._options = folder, options
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[str] | None = None
@@ -82,7 +82,7 @@ class ControlPlane:
     def start(self) -> str:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sammy_agent", "control-plane", "--listen", f"127.0.0.1:{self.port}",
-             "--url", self.url, "--state", str(self.folder)],
+             "--url", self.url, "--state", str(self.folder), *self._options],
             cwd=TREE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
@@ -121,9 +121,9 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(folder: Path) -> Iterator[ControlPlane]:
+def control_plane(folder: Path, *options: str) -> Iterator[ControlPlane]:
     """Run a control plane; it ends with the block."""
-    plane = ControlPlane(folder)
+    plane = ControlPlane(folder, *options)
     plane.start()
     try:
         yield plane

@@ -42,6 +42,7 @@ def test_a_nodes_words_do_not_steer_the_terminal() -> None:
     row = {
         "id": "n1", "status": "creating", "stale_after_s": 180, "last_heartbeat_at": None, "ip_address": None,
         "metrics": None, "created_at": 0.0, "updated_at": 0.0, "ready_at": None, "agent_version": None,
+        "agent_port": None, "reachable": None, "reachable_at": None, "unreachable_why": None,
         "provisioning": json.dumps({"outcome": "failed", "reason": "\x1b[2Jall is well\r\n"}),
     }  # fmt: skip
     (_, shown) = nodes.aligned(nodes.table_rows([nodes.view(row, 0.0)], 0.0))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from sammy_agent import node_key
+from sammy_agent import node_key, sending
 from sammy_agent.control_plane.authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.events.store import EventStore
@@ -27,7 +27,7 @@ from sammy_agent.metrics.store import MetricsStore
 from sammy_agent.moment import Moment
 from sammy_agent.places import Places
 from sammy_agent.provisioning import Provisioning
-from sammy_agent.server import app, bounds, handler, package
+from sammy_agent.server import app, bounds, package
 from sammy_agent.server.bounds import Connections, Sparing
 from sammy_agent.server.keys import Keys
 from sammy_agent.server.listener import tls_context
@@ -161,7 +161,7 @@ def test_what_is_too_long_or_no_request_is_cut_off(lab: Lab, request_text: bytes
 def test_a_client_that_stops_reading_is_given_up(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handler, "STALLED", 1.0)
+    monkeypatch.setattr(sending, "STALLED", 1.0)
     program(tmp_path, monkeypatch, 'head -c 64000000 /dev/urandom > "$OUTPUT"')
     assert lab.thread.begin()
     before = resident()
