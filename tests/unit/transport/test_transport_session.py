@@ -73,6 +73,13 @@ def test_repr_tells_the_state(serve: Serve, make: Make) -> None:
     wait_until(lambda: server.open == 0, "the old generation has closed its last connection", 20)
 
 
+def test_the_named_authority_is_the_only_one_that_is_trusted(serve: Serve, make: Make) -> None:
+    server, transport = serve(own_port), make()
+    transport.session("heartbeat").get(server.url)
+    transport.session("boot-log").get(server.url, stream=True).close()
+    assert len(transport._tls.get_ca_certs()) == 1, "Debian's urllib3 adds the system's, one connection later"
+
+
 def test_a_request_in_flight_survives_a_remount(serve: Serve, make: Make) -> None:
     release = threading.Event()
 
