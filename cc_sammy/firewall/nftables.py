@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from cc_sammy.errors import CommandFailed, SammyError
@@ -33,7 +34,8 @@ def lift(host: Host, port: int, until: int) -> None:
 
     :raises CommandFailed: the kernel refused.
     """
-    rule = f'tcp dport {port} meta time < {until} accept comment "lifted for a while"'
+    end = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(until))
+    rule = f'tcp dport {port} meta time < {until} accept comment "lifted: anyone may reach it until {end} UTC"'
     host.run([NFT, "-f", "-"], input=f"insert rule inet {ruleset.TABLE} input {rule}\n")
 
 

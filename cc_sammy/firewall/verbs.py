@@ -184,6 +184,7 @@ def _mend(host: Host, config: FirewallConfig, agent_port: int) -> list[str]:
 
 def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     enforce.remove(host)
+    rollback.forget(host)
     line = f"removed: agent port {agent_port} is open to all until `sammy firewall apply`, also after a reboot"
     return True, {"removed": True}, [line]
 
@@ -205,7 +206,7 @@ def _vouch(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 
 def _roll_back(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     _in_use(host, config)
-    why = "the control plane came in no more under the configured rules, and came as soon as they were lifted"
+    why = "the control plane no longer came in under the configured rules, and came in as soon as they were lifted"
     wanted = policy.from_config(config, agent_port, host)
     good = rollback.roll_back(host, wanted, config.input_policy, why)
     line = "back to the rules of before" if good else f"lifted: agent port {agent_port} is open to all"

@@ -48,7 +48,9 @@ READY_FORGOTTEN = Kind("ready.forgotten", "warn", "the control plane calls a nod
 FIREWALL_REPAIRED = Kind("firewall.repaired", "warn", "another program changed the rules; they are back; differences")
 FIREWALL_UNCHECKED = Kind("firewall.unchecked", "error", "the rules could not be compared or put back; reason", burst=1)
 FIREWALL_LIFTED = Kind(
-    "firewall.lifted", "warn", "the agent's port is open for a trial: the control plane came in no more under new rules"
+    "firewall.lifted",
+    "warn",
+    "the agent's port is open for a trial: the control plane no longer came in under new rules",
 )
 FIREWALL_NOT_AT_FAULT = Kind("firewall.not-at-fault", "info", "it did not come in then either; the rules are back")
 FIREWALL_ROLLED_BACK = Kind(

@@ -318,3 +318,33 @@ def test_applies_repairs_and_checks_may_run_all_at_once(lab: Lab, vm: MachineHos
     assert [] in [enforce.check(vm, policy) for policy in policies]
     listed = vm.run([f"iptables-{vm.variant}", "-S", "INPUT"]).stdout if each == "iptables" else ""
     assert listed.count("-j SAMMY") == (each == "iptables")
+
+
+UFW = "{0} -P INPUT DROP; {0} -N ufw-before-input; {0} -A INPUT -j ufw-before-input"
+FIREWALLD = (
+    "nft 'add table inet firewalld; add chain inet firewalld filter_INPUT "
+    "{ type filter hook input priority 10; policy drop; }'"
+)
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "opens"),
+    [
+        (UFW.format("iptables-nft"), "ufw", "`ufw allow 8443/tcp`"),
+        (UFW.format("iptables-legacy"), "ufw", "`ufw allow 8443/tcp`"),
+        (FIREWALLD, "firewalld", "--add-port=8443/tcp"),
+    ],
+    ids=["ufw, nft", "ufw, legacy", "firewalld"],
+)
+def test_what_an_active_firewall_will_still_drop_is_said(
+    lab: Lab, vm: MachineHost, rules: str, name: str, opens: str
+) -> None:
+    lab.sh("vm", rules)
+    try:
+        (said,) = [note for note in enforce.apply(vm, POLICY) if "is active" in note]
+        assert said.startswith(f"{name} is active and may still drop tcp {AGENT}") and opens in said
+        assert lab.connect("edge", "10.91.1.1", AGENT, seconds=0.5) == "dropped"  # an accept of ours is not final
+        assert enforce.status(vm, "nftables")["other_firewalls"] == [name]
+        assert lab.sh("vm", "iptables-nft -S INPUT; iptables-legacy -S INPUT").count("-P INPUT DROP") == (name == "ufw")
+    finally:
+        lab.clear()
