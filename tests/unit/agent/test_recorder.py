@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import threading
@@ -251,6 +252,31 @@ def test_a_disk_that_is_really_full_and_one_that_takes_no_writes(tmp_path: Path)
             map(str, range(700))
         )
         assert recorder.lost == 0
+    finally:
+        store.close()
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.needs("root")
+def test_a_file_system_that_goes_read_only_under_the_open_file(tmp_path: Path) -> None:
+    """What ext4 does after an error of its disk; `abort` is the kernel's own switch for it."""
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 8 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    store = EventStore(str(folder / "own" / "events.db"), boot_id=BOOT)
+    recorder = Recorder(store, BOOT)
+    try:
+        recorder.record(kinds.CONTACT_MADE, "one")
+        recorder.turn()
+        subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=True)
+        recorder.record(kinds.CONTACT_LOST, "two")
+        for _ in range(3):
+            recorder.turn()
+            assert recorder.problem and told(store) == [("contact.made", "one")], "said, and still to be read"
+        assert recorder.lost == 0, "what waits is not lost yet"
     finally:
         store.close()
         subprocess.run(["umount", "-l", str(folder)], check=True)
