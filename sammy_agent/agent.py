@@ -67,6 +67,9 @@ class Agent:
             "network-changed": self._network_changed,
             "token-changed": self._token_changed,
             "status": self._status,
+            "history": lambda _: (
+                self._reporting.history.snapshot() if self._reporting else {"changes": [], "forgotten": 0}
+            ),
             "say": lambda words: self._keep(words, lambda reporting: reporting.say),
             "boot-log": lambda words: self._keep(words, lambda reporting: reporting.log),
             "activity": lambda words: self._keep(words, lambda reporting: reporting.activity.tell),

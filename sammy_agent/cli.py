@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from cc_sammy.contract import agents_verbs
 from sammy_agent import __version__
 from sammy_agent.control_plane import cli as control_plane
-from sammy_agent.debug_package import verb as debug_package
 from sammy_agent.errors import AgentError
 
 
@@ -24,9 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sammy-agent {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     running = verbs.add_parser("run", help="run in the foreground, as the unit does")
-    package = debug_package.add_parser(verbs)
     shown = [verb.add_parser(verbs) for verb in agents_verbs.VERBS]
-    for one in (running, package, *shown):
+    for one in (running, *shown):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
@@ -68,6 +66,12 @@ def _logs(arguments: argparse.Namespace) -> int:
     return verb.run(arguments)
 
 
+def _debug_package(arguments: argparse.Namespace) -> int:
+    from sammy_agent.debug_package import verb
+
+    return verb.run(arguments)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     arguments = _parser().parse_args(argv)
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "run": _run,
         "token": _token,
         "outbox": _outbox,
-        "debug-package": debug_package.run,
+        "debug-package": _debug_package,
         "events": _events,
         "metrics": _metrics,
         "logs": _logs,

@@ -7,6 +7,9 @@
 `boot-log {"workspace", "entry"}`. Answered when they would survive a power cut; the same ids again have no effect.
 `activity {"project", "session", "activity", …, "ended"}`: what an ACP session does, with the wire's further fields.
 `outbox-requeue [ID, …]`: rows that were set aside are sent again, without ids all.
+`history`: the last 500 changes of network, connections and contact, oldest first:
+{"ok": true, "changes": [{"at": ISO, "boottime_s": 12.3, "kind": "transport.remounted", "reason": "…"}], "forgotten":
+0}.
 `status`: what is known, below. Absent or null means not known.
 
     {"ok": true,

@@ -15,6 +15,7 @@ from sammy_agent.delivery import Delivery
 from sammy_agent.events import kinds
 from sammy_agent.evidence import Evidence
 from sammy_agent.guard import Guard
+from sammy_agent.history import History
 from sammy_agent.identity import Identity
 from sammy_agent.inbound import Inbound
 from sammy_agent.notify import notify
@@ -40,7 +41,8 @@ class Reporting:
 
     def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, evidence: Evidence) -> None:
         self.config = loaded
-        self._record = evidence.recorder.record
+        self.history = History(evidence.recorder.record)
+        self._record = self.history.record
         self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
         self.identity = Identity(places, loaded, self._record)
         self.identity.reload()

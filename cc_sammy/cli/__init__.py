@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from cc_sammy.cli import agents_verb, analyze, debug_package, options, status, timings, validate
+from cc_sammy.cli import agents_verb, analyze, options, status, timings, validate
 from cc_sammy.contract import agents_verbs
 from cc_sammy.errors import SammyError
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="sammy", description="Shows and steers what cloud-init-sammy makes of this machine."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, timings, analyze, validate, options, debug_package):
+    for module in (status, timings, analyze, validate, options):
         module.add_parser(verbs)
     for verb in agents_verbs.VERBS:
         verb.add_parser(verbs)
@@ -49,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "analyze": analyze.run,
         "validate": validate.run,
         "options": options.run,
-        "debug-package": debug_package.run,
         "firewall": _firewall,
         **{verb.name: partial(agents_verb.become_same, verb) for verb in agents_verbs.VERBS},
     }

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any
 
 from cc_sammy.cli.text import paint, table
@@ -18,6 +19,9 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("timings", help="what each step cost")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
+    parser.add_argument(
+        "--long", action="store_true", help="add when each step began and ended, attempts, reasons, sums"
+    )
     add_run(parser)
 
 
@@ -71,6 +75,56 @@ def attempts(record: state.RunRecord) -> list[str]:
     return lines
 
 
+def report(record: state.RunRecord) -> list[str]:
+    """Return the run as a file of its own: each step's begin and end by the wall clock, the true sum, the true whole.
+
+    The journal entry's file counted its row `all` among the steps, so that its sum was twice the truth, and had whole
+    seconds only.
+    """
+    cells = [("STEP", "STATUS", "STARTED_AT", "ENDED_AT", "DURATION_MS", "ATTEMPTS", "REASON")]
+    for step in record.steps:
+        end = None if step.started is None or step.duration_ms is None else step.started + step.duration_ms / 1000
+        duration = "-" if step.duration_ms is None else f"{step.duration_ms:.0f}"
+        began = _clock(record, step.started)
+        tries = str(step.attempt) if step.started is not None else "-"
+        cells.append(
+            (step.name, step.status.value, began, _clock(record, end), duration, tries, _one_line(step.reason))
+        )
+    spent = [step.duration_ms for step in record.steps if step.duration_ms is not None]
+    bounds = [
+        (step.started, step.started + (step.duration_ms or 0.0) / 1000)
+        for step in record.steps
+        if step.started is not None
+    ]
+    wall = (max(end for _, end in bounds) - min(begin for begin, _ in bounds)) * 1000 if bounds else 0.0
+    title = f"sammy: provisioning timings, run {record.run_id}, outcome {record.outcome.value}"
+    sums = [("Sum of per-step durations:", _spelled(sum(spent))), ("Wall-clock (first to last):", _spelled(wall))]
+    if record.duration_ms is not None:
+        sums.append(("Whole run:", _spelled(record.duration_ms)))
+    lines = [title, "=" * len(title), "", *table(cells, right=(4, 5)), "", *table(sums)]
+    lines += [f"Reason: {_one_line(record.reason)}"] if record.reason else []
+    return [*lines, *([""] if (more := attempts(record)) else []), *more]
+
+
+def _clock(record: state.RunRecord, boottime: float | None) -> str:
+    """Return a time of CLOCK_BOOTTIME by the wall clock that the run began with, in milliseconds."""
+    if boottime is None:
+        return "-"
+    try:
+        began = datetime.fromisoformat(record.wall_clock)
+    except ValueError:
+        return f"{boottime:.3f}"
+    return (began + timedelta(seconds=boottime - record.started)).isoformat(timespec="milliseconds")
+
+
+def _spelled(milliseconds: float) -> str:
+    return f"{milliseconds:.0f} ms ({milliseconds / 1000:.1f} s)"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; exit 3 when there is no such run."""
     record = chosen(arguments.run)
@@ -79,6 +133,9 @@ def run(arguments: argparse.Namespace) -> int:
         return 3
     if arguments.json:
         print(json.dumps(rows(record), indent=1))
+        return 0
+    if arguments.long:
+        print("\n".join(report(record)))
         return 0
     cells = [("STEP", "STATUS", "DURATION_MS")]
     for row in rows(record):

@@ -135,4 +135,16 @@ TOKEN = Verb(
     (Value(("--workspace",), "ID", "the token is this workspace's"),),
     (Argument("action", "set: take a new one from standard input", ("set",)),),
 )
-VERBS = (TOKEN, EVENTS, METRICS, LOGS, OUTBOX)
+DEBUG_PACKAGE = Verb(
+    "debug-package",
+    "gather what tells why this node is as it is, without its secrets",
+    (
+        Value(("--output",), "FILE", "write it there, packed as its name ends: .tar.gz, or .tar.zst where zstd is "
+              "installed (default: sammy-debug-HOST-TIME.tar.gz, here)"),
+        Switch(("--pseudonyms",), "put stand-ins in the place of hosts and addresses"),
+        Value(("--most",), "MIB", "let the package be no larger than so many MiB"),
+        Value(("--seconds",), "N", "collect no longer than so many seconds (default: 40)"),
+        Switch(("--json",), "print one JSON object"),
+    ),
+)  # fmt: skip
+VERBS = (TOKEN, EVENTS, METRICS, LOGS, OUTBOX, DEBUG_PACKAGE)

@@ -1,141 +1,144 @@
 # SPDX-License-Identifier: Apache-2.0
 """Takes secrets out of text: first those this node knows, letter by letter, then what looks like one.
 
-Pure: text in, text out. Rules run on a line only where a word of theirs stands in it, which keeps megabytes of journal
-cheap. Taking out too much is a fault as well: a log without its reasons helps nobody, so what merely speaks of tokens
-stays, and a corpus of such lines is held against the rules.
+Pure: text in, text out, piece by piece, so that a journal need not be held whole. Taking out too much is a fault as
+well: a log without its reasons helps nobody, so what merely speaks of tokens stays.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import binascii
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from urllib.parse import quote
+from collections.abc import Callable, Iterable, Iterator
 
-GONE = "[scrubbed]"
-SHORTEST = 6  # a shorter text is in too many words to be searched for
+from sammy_agent.debug_package.known import GONE, Known, forms
+from sammy_agent.debug_package.rules import HINTS, NAME, RULES, Hints
+
+__all__ = ["GONE", "Scrubber", "Stream", "forms"]
+
 LONGEST_PEM = 200  # lines; a BEGIN without its END must not swallow the evidence behind it
+LONGEST_LINE = 512 * 1024  # characters; a longer one is cut at a blank or a comma
 PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
 PEM_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
+PEM_WHOLE = re.compile(rf"({PEM_BEGIN.pattern}).*?({PEM_END.pattern})")  # in one line, its line ends escaped
 # The last word of a line inside a key: in a journal a prefix stands before it.
 PEM_BODY = re.compile(r"(?:\\n|[A-Za-z0-9+/=]){16,}\s*$")
 PEM_LAST = re.compile(r"[A-Za-z0-9+/=]{4,}\s*$")  # its last line may be short
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What looks like a secret: a line with one of `hints` (lower case) is searched for `pattern`."""
-
-    hints: tuple[str, ...]
-    pattern: re.Pattern[str]
-    by: str
-
-
-def _rule(hints: str, by: str, *pattern: str) -> Rule:
-    return Rule(tuple(hints.split()), re.compile("".join(pattern)), by)
-
-
-_NAME = (
-    r"(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|signing[_-]?key"
-    r"|credentials?|auth)"
+# A line that says that the next one holds a value: an option's name in a list of arguments, a "name" before its
+# "value", a YAML block. The next line, then.
+AWAITS = re.compile(
+    rf"(?i)^\s*(?:-\s+)?(?:[\"']--?[\w-]*{NAME}[\"']|(?:-\s+)?--[\w-]*{NAME}"
+    rf"|[\"']?(?:name|key)[\"']?\s*:\s*[\"']?[\w.-]*{NAME}[\"']?),?\s*$"
 )
-_HARD = r"(?:pass(?:word|wd|phrase)|secret|api[_-]?key|access[_-]?key|private[_-]?key|signing[_-]?key)"
-# No value but its absence, a structure, a path or a variable's name.
-_VALUE = r"(?!(?:null|none|true|false|yes|no|unset|missing|ok|expired)(?:[\s,;\"'}\])]|$)|[\[{(<*/$%])"
-_ONCE = rf"(?!{re.escape(GONE)})"
-_SPEAKS = "pass secret token key credential auth"
-
-RULES = (
-    # NAME=value, as in environments and queries: whatever the value is
-    _rule(
-        _SPEAKS,
-        rf"\g<1>{GONE}",
-        rf"(?i)(\b[\w.-]*{_NAME}(?:_base64|_b64)?=){_ONCE}",
-        r"(\"[^\"]*\"|'[^']*'|[^\s&;,\"'|)\]}]+)",
-    ),
-    # "name": "value" in JSON, also escaped inside a text
-    _rule(
-        _SPEAKS,
-        rf"\g<1>\g<2>{GONE}\g<3>",
-        rf"(?i)((?:\\*[\"'])[\w. -]*{_NAME}\\*[\"']\s*[:=]\s*)",
-        rf"(\\*[\"']){_ONCE}[^\"'\\]+(\\*[\"'])",
-    ),
-    # name: value, in YAML and messages; after these names everything is one
-    _rule(
-        "pass secret key",
-        rf"\g<1>{GONE}",
-        rf"(?i)(\b[\w.-]*{_HARD}\s*:\s+){_VALUE}{_ONCE}(\"[^\"]*\"|'[^']*'|[^\s,;\"']{{4,}})",
-    ),
-    # after the word token only what no plain word looks like
-    _rule(
-        "token auth",
-        rf"\g<1>{GONE}",
-        rf"(?i)(\b[\w.-]*(?:token|auth)\s*:\s+){_VALUE}(?=[^\s]*\d)(?=[^\s]*[a-z])([\w.~+/=-]{{12,}})",
-    ),
-    _rule(
-        "authorization",
-        rf"\g<1>\g<2> {GONE}",
-        r"(?i)(authorization\\*[\"']?\s*[:=]\s*\\*[\"']?)",
-        r"(?:(bearer|basic|token|digest)\s+)?[^\s\"'\\,]+[^\"'\\\r\n]*",
-    ),
-    _rule("bearer basic", rf"\g<1> {GONE}", r"(?i)\b(bearer|basic)\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{12,}"),
-    _rule("cookie", rf"\g<1>{GONE}", r"(?i)\b((?:set-)?cookie\s*:\s*)[^\r\n]+"),
-    _rule("://", rf"\g<1>{GONE}@", r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@:\"']*:?[^\s/@\"']*@"),
-    # tokens that say themselves what they are
-    _rule("eyj", GONE, r"\beyJ[\w-]{6,}\.[\w-]{6,}\.[\w-]*"),
-    _rule("gh", GONE, r"\b(?:gh[pousr]_|github_pat_)\w{16,}"),
-    _rule("glpat- xox pypi-", GONE, r"\b(?:glpat|xox[abeoprs]|pypi)-[\w-]{8,}"),
-    _rule("npm_ dop_v1_ hf_", GONE, r"\b(?:npm|dop_v1|hf)_\w{16,}"),
-    _rule("sk- sk_ rk_", GONE, r"\b(?:sk-[\w-]{16,}|[sr]k_(?:live|test)_\w{10,})"),
-    _rule("akia asia", GONE, r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    _rule("aiza", GONE, r"\bAIza[\w-]{30,}"),
-    _rule("age-secret-key-", GONE, r"\bAGE-SECRET-KEY-1[A-Z0-9]{20,}"),
-    # hashes of passwords, as in shadow files and user-data
-    _rule("$1$ $2 $5$ $6$ $y$", GONE, r"\$(?:1|2[aby]?|5|6|y)\$[^\s:\"']{8,}"),
+AWAITED = re.compile(
+    r"^(\s*(?:-\s+)?(?:[\"']?value[\"']?\s*:\s*)?)(?![\[{\"']*[-/$]|\s*[\w\"']+\s*:)([\"']?)(.+?)(\2,?\s*)$"
 )
+BLOCK = re.compile(rf"(?i)^(\s*)(?:-\s+)?[\"']?[\w.-]*{NAME}[\"']?\s*:\s*[|>][+-]?\s*$")
+BASE64 = re.compile(r"(?<![\w+/-])(?=[A-Za-z0-9+/_-]*[G-Zg-z])[A-Za-z0-9+/_-]{20,}={0,2}")
+READABLE = frozenset(range(32, 127)) | {9, 10, 13}
 
 
 class Scrubber:
-    """Takes the given secrets, in each way they may be written, and what looks like one, out of texts."""
+    """Takes the given secrets, in each way they may be written, and what looks like one, out of texts.
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = {form for secret in secrets for form in forms(secret)}
-        # the longest first, so that what contains another goes whole
-        self._known = sorted(known, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, self._known))) if known else None
+    :param after: what is done to each line last, for example pseudonyms.
+    """
+
+    def __init__(self, secrets: Iterable[str] = (), after: Callable[[str], str] = lambda line: line) -> None:
+        self.known = Known(secrets)
+        self.after = after
 
     def __repr__(self) -> str:
-        return f"<Scrubber of {len(self._known)} known forms and {len(RULES)} rules>"
+        return f"<Scrubber {self.known!r}, {len(RULES)} rules>"
 
     def scrub(self, text: str) -> str:
         """Return the text without secrets; lines stay lines."""
-        if self._pattern is not None:
-            text = self._pattern.sub(GONE, text)
-        return "".join(_without_keys(_without_rest(text.splitlines(keepends=True))))
+        stream = self.stream()
+        return stream.feed(text) + stream.end()
+
+    def stream(self) -> Stream:
+        """Return a new text's scrubbing, piece by piece."""
+        return Stream(self)
 
     def finds(self, text: str) -> bool:
         """Tell whether a known secret still stands in the text."""
-        return self._pattern is not None and self._pattern.search(text) is not None
+        return self.known.finds(text)
 
 
-def forms(secret: str) -> set[str]:
-    """Return the ways a secret may be written: plain, for URLs, in JSON, in base64 at each of its three alignments.
+class Stream:
+    """One text being scrubbed: what is fed comes back clean, the last line with the next piece or the end."""
 
-    Of base64 only the part that no neighbour changes. A key of several lines counts line by line.
-    """
-    found: set[str] = set()
-    for line in {secret.strip(), *secret.split()}:
-        if len(line) < SHORTEST or line.startswith("-----"):
-            continue
-        found |= {line, quote(line, safe=""), quote(line), json.dumps(line)[1:-1]}
-        for shift in range(3):
-            text = base64.b64encode(b"\0" * shift + line.encode()).decode().rstrip("=")
-            inner = text[(0, 2, 3)[shift] : len(text) - 1 if (len(line.encode()) + shift) % 3 else None]
-            found |= {inner, inner.replace("+", "-").replace("/", "_")}
-    return {form for form in found if len(form) >= SHORTEST}
+    def __init__(self, scrubber: Scrubber) -> None:
+        self._scrubber = scrubber
+        self._rest = ""
+        self._begun = False
+        self._in_key = 0  # lines that may still be of a private key
+        self._awaited = False
+        self._hints = HINTS
+        self._block: int | None = None  # the indentation of a YAML name whose block is a secret
+
+    def feed(self, text: str) -> str:
+        """Take more of the text; return what of it is clean by now."""
+        text = self._rest + text
+        cut = text.rfind("\n") + 1
+        if not cut and len(text) > LONGEST_LINE:
+            cut = max(text.rfind(mark, LONGEST_LINE // 2) for mark in " ,;") + 1 or len(text)
+        self._rest = text[cut:]
+        return self._clean(text[:cut])
+
+    def end(self) -> str:
+        """Return the rest."""
+        text, self._rest = self._rest, ""
+        return self._clean(text)
+
+    def _clean(self, text: str) -> str:
+        if not text:
+            return ""
+        text = self._scrubber.known.without(text)
+        lines, lowered = text.splitlines(keepends=True), text.lower()
+        # most blocks of a log have few hints in them, so most rules need not be thought of line by line
+        self._hints = [(hint, rules) for hint, rules in HINTS if hint in lowered]
+        if not self._begun:
+            self._begun = True
+            lines = _without_rest(lines)
+        return "".join(self._scrubber.after(self._line(line)) for line in lines)
+
+    def _line(self, line: str) -> str:
+        if "-----" in line:
+            line = PEM_WHOLE.sub(rf"\1{GONE}\3", line)
+        if self._in_key and PEM_END.search(line):
+            self._in_key = 0
+            body, _, rest = line.partition("-----END")
+            return PEM_BODY.sub(GONE, body) + "-----END" + _by_rules(rest, self._hints)
+        if self._in_key:
+            self._in_key -= 1
+            return PEM_BODY.sub(GONE + "\n", line)
+        if "-----BEGIN" in line and (begin := _open_key(line)) is not None:
+            self._in_key = LONGEST_PEM
+            rest = line[begin:].strip()
+            return _by_rules(line[:begin], self._hints) + (GONE if rest else "") + "\n"
+        return self._value(line)
+
+    def _value(self, line: str) -> str:
+        """Scrub a line by the rules; it may be the value that the line before spoke of."""
+        if self._block is not None:
+            indented = len(line) - len(line.lstrip())
+            if not line.strip() or indented > self._block:
+                return line if GONE in line or not line.strip() else line[:indented] + GONE + "\n"
+            self._block = None
+        awaited, self._awaited = self._awaited, AWAITS.match(line) is not None
+        if awaited and GONE not in line and not self._awaited:
+            line = AWAITED.sub(rf"\g<1>\g<2>{GONE}\g<4>", line)
+        if (block := BLOCK.match(line)) is not None:
+            self._block = len(block[1])
+        return _by_rules(line, self._hints)
+
+
+def _open_key(line: str) -> int | None:
+    """Return where a private key begins that the line does not end."""
+    ends = [begin.end() for begin in PEM_BEGIN.finditer(line)]
+    return ends[-1] if ends and not PEM_END.search(line, ends[-1]) else None
 
 
 def _without_rest(lines: list[str]) -> list[str]:
@@ -153,30 +156,37 @@ def _without_rest(lines: list[str]) -> list[str]:
     return [*lines[:first], *rest, *lines[end:]]
 
 
-def _without_keys(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines scrubbed; inside a private key only what is no part of it stays."""
-    left = 0
-    for line in lines:
-        if left and PEM_END.search(line):
-            left = 0
-            yield PEM_BODY.sub(GONE, line.partition("-----END")[0]) + "-----END" + line.partition("-----END")[2]
-        elif left:
-            left -= 1
-            yield PEM_BODY.sub(GONE + "\n", line)
-        elif (begin := PEM_BEGIN.search(line)) is not None:
-            end = PEM_END.search(line, begin.end())
-            if end is not None:  # the whole key in one line, its line ends escaped
-                yield f"{line[: begin.end()]}{GONE}{line[end.start() :]}"
-                continue
-            left = LONGEST_PEM
-            yield line[: begin.end()] + (GONE if line[begin.end() :].strip() else "") + "\n"
-        else:
-            yield _by_rules(line)
-
-
-def _by_rules(line: str) -> str:
+def _by_rules(line: str, hints: Hints) -> str:
     lowered = line.lower()
-    for rule in RULES:
-        if any(hint in lowered for hint in rule.hints):
-            line = rule.pattern.sub(rule.by, line)
-    return line
+    wanted = 0
+    for hint, rules in hints:
+        if hint in lowered:
+            wanted |= rules
+    while wanted:
+        lowest = wanted & -wanted
+        wanted ^= lowest
+        rule = RULES[lowest.bit_length() - 1]
+        line = rule.pattern.sub(rule.by, line)
+    return BASE64.sub(_decoded, line) if len(line) > 20 else line
+
+
+def _decoded(match: re.Match[str]) -> str:
+    """Return a word of base64 as it is, or a mark when what it holds would be scrubbed."""
+    word = match[0].rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        raw = base64.b64decode(word + "=" * (-len(word) % 4))
+    except (ValueError, binascii.Error):
+        return match[0]
+    if not READABLE.issuperset(raw[:64]):
+        return match[0]
+    text = raw.decode("utf-8", errors="replace")
+    return match[0] if "".join(_lines_scrubbed(text)) == text else GONE
+
+
+def _lines_scrubbed(text: str) -> Iterator[str]:
+    stream = Stream(_RULES_ONLY)
+    yield stream.feed(text)
+    yield stream.end()
+
+
+_RULES_ONLY = Scrubber()

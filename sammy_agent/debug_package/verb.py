@@ -10,28 +10,27 @@ import platform
 import sys
 import time
 from dataclasses import asdict
-from typing import Any
 
+from sammy_agent.errors import AgentError
 from sammy_agent.places import Places
-
-
-def add_parser(verbs: Any) -> argparse.ArgumentParser:
-    """Add the verb to the command line."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        "debug-package", help="gather what tells why this node is as it is, without its secrets"
-    )
-    parser.add_argument("--output", metavar="FILE", help="write it there (default: sammy-debug-HOST-TIME.tar.gz, here)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it; return the exit status. AgentError when it cannot be made."""
     from sammy_agent.debug_package import package
 
-    default = f"sammy-debug-{platform.node()}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"
+    most, seconds = _number(arguments, "most"), _number(arguments, "seconds")
+    name = "host" if arguments.pseudonyms else platform.node()
+    default = f"sammy-debug-{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"
     path = os.path.abspath(arguments.output or default)
-    made = package.make(path, Places(arguments.root), say=_progress if sys.stderr.isatty() else lambda words: None)
+    made = package.make(
+        path,
+        Places(arguments.root),
+        seconds=seconds or package.SECONDS,
+        most_packed=int(most * 1024 * 1024) if most else None,
+        with_pseudonyms=arguments.pseudonyms,
+        say=_progress if sys.stderr.isatty() else lambda words: None,
+    )
     if sys.stderr.isatty():
         _progress("")
     if arguments.json:
@@ -44,6 +43,20 @@ def run(arguments: argparse.Namespace) -> int:
     for result in lacking:
         print(f"  {result.name:<{width}}  {result.note}")
     return 0
+
+
+def _number(arguments: argparse.Namespace, name: str) -> float | None:
+    """Return an option's number. AgentError when it is none above 0."""
+    text = getattr(arguments, name)
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise AgentError(f"--{name} is {text}", "Write a number above 0")
+    return number
 
 
 def _progress(words: str) -> None:

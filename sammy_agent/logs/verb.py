@@ -68,8 +68,8 @@ def _follow(question: Query, arguments: argparse.Namespace) -> int:
 def _scrubber(arguments: argparse.Namespace) -> Scrubber | None:
     if not arguments.scrub:
         return None
-    from sammy_agent.debug_package.package import known_secrets
     from sammy_agent.debug_package.scrub import Scrubber
+    from sammy_agent.debug_package.secrets_here import known_secrets
 
     return Scrubber(known_secrets(Places(arguments.root)))
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tornado import websocket
 
-from sammy_agent.debug_package.package import known_secrets
 from sammy_agent.debug_package.scrub import Scrubber
+from sammy_agent.debug_package.secrets_here import known_secrets
 from sammy_agent.logs import query, reading
 from sammy_agent.logs.entry import Entry
 from sammy_agent.sending import STALLED
@@ -62,7 +62,7 @@ class Reading(Handler):
 
     def scrubber(self) -> Scrubber:
         """Return what knows this node's secrets as they are now."""
-        return Scrubber(known_secrets(self.parts.places))
+        return Scrubber(known_secrets(self.parts.places, processes=False))
 
 
 class Logs(Reading, Managed):

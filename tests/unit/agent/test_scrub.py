@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,46 @@ UNKNOWN: dict[str, Callable[[str], str]] = {
     "PEM in a journal": lambda s: "\n".join(f"Nov 24 10:46:49 node-7 tool[7]: {line}" for line in pem(s)),
     "PEM in JSON": lambda s: json.dumps({"content": "\n".join(pem(s))}),
     "PEM whose head was cut off": lambda s: "\n".join(pem(s)[2:]),
+    "PEM beside another secret": lambda s: json.dumps({"pem": "\n".join(pem(s)), "token": s}),
+    "environment with blanks": lambda s: json.dumps(["DB_PASSWORD=correct horse " + s]),
+    "environment with signs": lambda s: f"DB_PASSWORD=ab&c;{s}",
+    "environment named differently": lambda s: f"MYSQL_PWD={s}",
+    "a key by any other name": lambda s: f"DEPLOY_KEY={s}",
+    "JSON thrice": lambda s: json.dumps({"a": json.dumps({"b": json.dumps({"token": s + '"x'})})}),
+    "name and value": lambda s: json.dumps({"name": "DB_PASSWORD", "value": s}),
+    "name and value on two lines": lambda s: json.dumps({"name": "DB_PASSWORD", "value": s}, indent=1),
+    "name and value in YAML": lambda s: f"- name: API_TOKEN\n  value: {s}",
+    "a block in YAML": lambda s: f"secret: |\n  {s}\nnext: x",
+    "an argument and the next": lambda s: f"tool --token {s} --verbose",
+    "an argument and the next in JSON": lambda s: json.dumps(["--password", s, "--verbose"], indent=1),
+    "INI": lambda s: f"aws_secret_access_key = {s}",
+    "XML": lambda s: f"<password>{s}</password>",
+    "a sentence": lambda s: f"the password is {s}",
+    ".netrc": lambda s: f"machine git.example login bob password {s}",
+    "connection string": lambda s: f"Server=x;Password={s};Database=z",
+    "API key header": lambda s: f"x-api-key: {s}",
+    "curl's header": lambda s: f"curl -H 'X-Auth-Token: {s}' https://h/",
+    "curl's user": lambda s: f"curl -u bob:{s} https://h/",
+    "mysql": lambda s: f"mysql -u root -p{s} db",
+    "sshpass": lambda s: f"sshpass -p {s} ssh h",
+    "chpasswd": lambda s: f"echo 'root:{s}' | chpasswd",
+    "docker login": lambda s: f"docker login -u x -p {s} registry.example",
+    "docker's configuration": lambda s: json.dumps({"auth": base64.b64encode(f"user:{s}".encode()).decode()}),
+    "database URL": lambda s: f"DATABASE=mysql://root:{s}@db:3306/x",
+    "database URL with signs": lambda s: f"postgres://u:p/x@{s}@db/x",
+    "signed URL": lambda s: f"https://h/x?X-Amz-Signature={s}",
+    "shared access": lambda s: f"GET /x?sv=1&sig={s}&y=1",
+    "URL in a URL": lambda s: f"redirect=https%3A%2F%2Fh%2F%3Faccess_token%3D{s}%26y",
+    "Slack's webhook": lambda s: f"https://hooks.slack.com/services/T000/B000/{s}",
+    "WireGuard": lambda s: f"PrivateKey = {base64.b64encode(s.encode()).decode()}",
+    "Wi-Fi": lambda s: f"psk={s}",
+    "environment in base64": lambda s: base64.b64encode(f"PASSWORD={s}".encode()).decode(),
+    "JSON in base64": lambda s: base64.b64encode(json.dumps({"user": "x", "token": s}).encode()).decode(),
+    "Vault": lambda s: f"hvs.{s}",
+    "mail service": lambda s: f"SG.{s}.{s}",
+    "GitLab runner": lambda s: f"glrt-{s}",
+    "Docker Hub": lambda s: f"dckr_pat_{s}",
+    "argon2": lambda s: f"$argon2id$v=19$m=65536,t=3,p=4${s}",
 }
 
 
@@ -77,13 +118,14 @@ def traces(secret: str) -> list[str]:
     """Return pieces of the secret by which it would be recognised, plain and in base64."""
     repeated = base64.b64encode((secret * 12).encode()).decode()
     inner = base64.b64encode(f"user:{secret}".encode()).decode()[8:-4]
-    return [secret, secret[4:16], secret.upper()[:12], repeated[64:96], repeated[-70:-40], inner]
+    encoded = [base64.b64encode(f"{head}{secret}".encode()).decode()[8:-8] for head in ("", "PASSWORD=", "x")]
+    return [secret, secret[4:16], secret.upper()[:12], repeated[64:96], repeated[-70:-40], inner, *encoded]
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_planted_secrets_of_each_kind_are_gone_and_their_neighbours_stay(kind: str) -> None:
     chance = random.Random(kind)
-    for _ in range(7):  # 30 kinds, 210 secrets
+    for _ in range(7):  # of each kind
         secret = made(chance)
         text = f"before\n{UNKNOWN[kind](secret)}\nafter\n"
         assert any(trace in text for trace in traces(secret)), "the planted secret can be seen at all"
@@ -123,6 +165,58 @@ def test_a_known_secret_is_found_in_each_writing(
     text = around[0] + write(secret) + around[1]
     assert scrubber.finds(text) or secret.startswith("-----")
     assert not scrubber.finds(scrubber.scrub(text).replace(GONE, " "))
+
+
+@given(
+    secret=st.text(st.sampled_from(CHARACTERS + "+/=._-"), min_size=40, max_size=200),
+    cut=st.tuples(st.integers(0, 200), st.integers(0, 200)),
+    write=st.sampled_from([lambda s: s, lambda s: base64.b64encode(s.encode()).decode(), lambda s: s.encode().hex()]),
+)
+def test_a_part_of_a_known_secret_is_found_too(secret: str, cut: tuple[int, int], write: Callable[[str], str]) -> None:
+    part = write(secret)[min(cut) : max(cut)][2:-2]  # of base64 the ends may be of other alignments
+    scrubber = Scrubber([secret])
+    if len(part) >= 18:
+        assert scrubber.finds(part)
+    assert not scrubber.finds(scrubber.scrub(f"cut off: {part}\n"))
+
+
+SIGNS = [sign for sign in map(chr, range(33, 127)) if sign not in "\"'\\,;&"]
+
+
+@given(
+    secret=st.text(st.sampled_from(SIGNS), min_size=8, max_size=30).filter(lambda s: any(map(str.isalnum, s))),
+    write=st.sampled_from(
+        [
+            lambda s: f"DB_PASSWORD={s}",
+            lambda s: json.dumps({"Env": [f"API_TOKEN={s}"]}),
+            lambda s: json.dumps({"client_secret": s}),
+            lambda s: json.dumps({"x": json.dumps({"client_secret": s})}),
+            lambda s: f"tool --password={s} -v",
+            lambda s: f'Environment="DB_PASSWORD={s}"',
+        ]
+    ),
+)
+def test_signs_in_a_secret_do_not_save_it(secret: str, write: Callable[[str], str]) -> None:
+    clean = Scrubber().scrub(write(secret) + "\n")
+    elsewhere = re.match(r"/(etc|var|run|root|home|usr|tmp|opt|srv|dev|proc|sys|mnt|lib|bin|sbin|boot|snap)\b", secret)
+    assert secret not in clean or elsewhere or re.match(r"[$*<{(\[%]|[xX]{3}", secret)
+
+
+@given(text=st.text(max_size=300), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=20))
+def test_pieces_are_scrubbed_as_the_whole_is(text: str, sizes: list[int]) -> None:
+    text = "token=a1b2c3d4e5f6g7\n" + text
+    stream, out, at = Scrubber(["Xy7-known-secret"]).stream(), "", 0
+    while at < len(text):
+        for size in sizes:
+            out += stream.feed(text[at : at + size])
+            at += size
+    assert out + stream.end() == Scrubber(["Xy7-known-secret"]).scrub(text)
+
+
+@given(line=st.text(st.characters(blacklist_categories=["Cs"]), max_size=200))
+def test_nothing_that_was_scrubbed_changes_when_it_is_scrubbed_again(line: str) -> None:
+    once = Scrubber().scrub(line)
+    assert Scrubber().scrub(once) == once
 
 
 @given(
