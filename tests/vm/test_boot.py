@@ -157,7 +157,7 @@ def test_our_own_cost_is_within_its_bars(booted: Boot) -> None:
     record = booted.record
     ours = {name: ms for name, ms in record.children_cpu_ms.items() if not name.startswith(OTHERS_WORK)}
     print(f"cc_sammy {record.own_cpu_ms} ms; children {record.children_cpu_ms}; ours {sum(ours.values()):.0f} ms")
-    # The bars are 150 and 1000 ms (tests/bench/boot shows them); a noisy machine may take three times that.
+    # The bars are 150 and 1000 ms (tests/bench/provisioning shows them); a noisy machine may take three times that.
     assert record.own_cpu_ms is not None and record.own_cpu_ms <= 450
     assert sum(ours.values()) <= 3000, ours
 
@@ -181,7 +181,7 @@ def test_the_second_boot_does_nothing_twice_and_is_guarded_before_the_network(bo
     record = state(machine)
     assert {step.name: step.reason for step in record.steps if step.status is not Status.SKIPPED} == {}
     print(f"second boot: module {record.duration_ms} ms, cc_sammy {record.own_cpu_ms} ms CPU")
-    # The bar is 300 ms (tests/bench/boot shows it); a noisy machine may take five times that.
+    # The bar is 300 ms (tests/bench/provisioning shows it); a noisy machine may take five times that.
     assert record.duration_ms is not None and record.duration_ms < 1500
     assert machine.read("/var/log/apt/history.log").count("Start-Date") == transactions
     said = [str(entry["MESSAGE"]) for entry in machine.journal("-b", "-u", "docker.service")]

@@ -33,7 +33,8 @@ def virtual_node(
         network = Loopback(name)
         sources = stack.enter_context(Sources(network, tree(), debs=debs, packages=()))
         plane = stack.enter_context(control_plane(network, sources.directory))
-        sammy = {**sources.user_config(), "firewall": {"allow": [f"{network.edge}/32"]}}
+        # Swap is the kernel's: a container would have its host's.
+        sammy = {**sources.user_config(), "firewall": {"allow": [f"{network.edge}/32"]}, "swap": {"size_mb": 64}}
         if baked:
             sammy |= {"agent": {"source": "installed"}, "packages": {}}
         user_data = {**yaml.safe_load(plane.user_data(NODE, sammy, None)), "bootcmd": list(bootcmd)}
@@ -74,6 +75,9 @@ def test_a_power_cut_in_the_middle_ends_ready_without_doing_finished_work_again(
         finished = {step.name for step in first.steps if step.status is Status.COMPLETED}
         again = {step.name for step in last.steps if step.status is Status.COMPLETED}
         assert "nodejs-install" in finished - again
+        assert last.step("swap").status in (Status.COMPLETED, Status.SKIPPED)
+        (used,) = machine.read("/proc/swaps").splitlines()[1:]
+        assert used.split()[:3] == ["/swapfile", "file", "65532"]  # KiB, but for the page that says what it is
         assert machine.run(["systemctl", "--failed", "--no-legend", "--plain"]).stdout == ""
 
 
