@@ -27,7 +27,7 @@ UNIT = "sammy-agent.service"
 FOLDERS = ("/var/log/journal", "/run/log/journal")
 INFO, WARNING, ERR = 6, 4, 3
 MOST_DAMAGED = 1000  # entries in a row that cannot be read, before a reader gives up
-BATCH = 500
+BATCH, MOST_PASSED_OVER = 500, 50_000  # entries of one turn: that answer, and all that are read for them
 _PACKED = struct.Struct(">16sQ16sQQQ")
 _CURSOR = re.compile(r"s=(\w{32});i=(\w+);b=(\w{32});m=(\w+);t=(\w+);x=(\w+)")
 # Before the journal's first entry: what comes later is all of it.
@@ -114,9 +114,8 @@ class JournalLive:
         fields: Fields | None = None
         try:
             reader.process()  # lets go of files that were vacuumed away, and finds new ones
-            for _ in range(BATCH):
-                following = _step(reader, 1)
-                if not following:
+            for _ in range(MOST_PASSED_OVER):
+                if len(entries) == BATCH or not (following := _step(reader, 1)):
                     break
                 fields = following
                 if entry := entry_of(fields, self._query):

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import select
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from sammy_agent.debug_package.scrub import Scrubber
 from sammy_agent.errors import AgentError
-from sammy_agent.logs import docker, merge, scrubbed
+from sammy_agent.logs import docker, merge
 from sammy_agent.logs.cloud_init import LOG, OUTPUT, CloudInit
 from sammy_agent.logs.entry import Entry, Live, Source
 from sammy_agent.logs.merge import Page
 from sammy_agent.logs.query import Query
+
+if TYPE_CHECKING:
+    from sammy_agent.debug_package.scrub import Scrubber
 
 CATCH_UP = 100
 TICK = 0.5  # seconds between two looks at what cannot be waited for
@@ -50,11 +53,14 @@ def page(query: Query, root: str = "", *, scrubber: Scrubber | None = None, seco
     :param scrubber: takes secrets out, for whatever leaves the node.
     :param seconds: for reading; it may then hold less than was asked for, with a cursor to go on.
     """
+    if scrubber is None:
+        return merge.read(sources(query, root), query, seconds=seconds)
+    from sammy_agent.logs import scrubbed  # its rules cost milliseconds, which a terminal need not wait for
+
     query = scrubbed.searching(query, scrubber)
     found = merge.read(sources(query, root), query, seconds=seconds)
-    if scrubber is None:
-        return found
-    return replace(found, entries=scrubbed.EntryScrubber(scrubber).scrub(found.entries[::-1])[::-1])
+    entries = scrubbed.EntryScrubber(scrubber).scrub(found.entries[::-1])[::-1]
+    return replace(found, entries=entries, notes=[scrubber.scrub(note) for note in found.notes])
 
 
 def whole_page(
@@ -71,15 +77,25 @@ def whole_page(
 
 
 def follow(
-    query: Query, root: str = "", *, catch_up: int = CATCH_UP, scrubber: Scrubber | None = None
+    query: Query,
+    root: str = "",
+    *,
+    catch_up: int = CATCH_UP,
+    scrubber: Scrubber | None = None,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Iterator[list[Entry]]:
     """Yield the newest `catch_up` entries, oldest first, then what comes, for ever: a list at least every tick.
 
     An empty list lets the caller see whether anybody still listens. Nothing is read ahead of the caller: one that is
     slow is served later, not more.
+
+    :param tell: told what could not be read at first, in words.
     """
-    query = scrubbed.searching(query, scrubber)
-    clean = scrubbed.EntryScrubber(scrubber).scrub if scrubber else list
+    clean: Callable[[Sequence[Entry]], list[Entry]] = list
+    if scrubber is not None:
+        from sammy_agent.logs import scrubbed
+
+        query, clean = scrubbed.searching(query, scrubber), scrubbed.EntryScrubber(scrubber).scrub
     asked = sources(query, root)
     tops = {source.tag: source.top() for source in asked}
     with contextlib.ExitStack() as stack:
@@ -88,6 +104,8 @@ def follow(
             lives.append(source.live(tops[source.tag]))
             stack.callback(lives[-1].close)
         before = merge.read(asked, replace(query, limit=catch_up), start=tops)
+        for note in before.notes:
+            tell(note)
         yield clean(before.entries[::-1])
         while True:
             entries = [entry for live in lives for entry in live.poll()]

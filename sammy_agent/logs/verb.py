@@ -56,7 +56,10 @@ def _follow(question: Query, arguments: argparse.Namespace) -> int:
     from sammy_agent.logs import reading
 
     catch_up = question.limit if arguments.limit else reading.CATCH_UP
-    for entries in reading.follow(question, arguments.root, catch_up=catch_up, scrubber=_scrubber(arguments)):
+    followed = reading.follow(
+        question, arguments.root, catch_up=catch_up, scrubber=_scrubber(arguments), tell=_tell_note
+    )
+    for entries in followed:
         if arguments.json:
             print("".join(f"{json.dumps(entry.document())}\n" for entry in entries), end="")
         else:
@@ -84,11 +87,17 @@ def _show(entries: Sequence[Entry]) -> None:
 def _tell(page: Page, arguments: argparse.Namespace) -> None:
     """Say on standard error what was not shown, and how to get it."""
     for note in page.notes:
-        print(f"sammy-agent: {note}", file=sys.stderr)
+        _tell_note(note)
     if not page.entries and not page.notes:
         bounds = [f"--{name}" for name in PARAMETERS if name != "limit" and getattr(arguments, name)]
         why = f"; without {' or '.join(bounds)} there may be some" if bounds else " on this machine"
         print(f"sammy-agent: no entries{why}", file=sys.stderr)
     if page.cursor and sys.stderr.isatty():
         given = argparse.Namespace(**{**vars(arguments), "cursor": page.cursor})
-        print(f"older ones: sammy {shlex.join(LOGS.words(given))}", file=sys.stderr)
+        words = LOGS.words(given)
+        words = ["sammy-agent", *words, f"--root={arguments.root}"] if arguments.root else ["sammy", *words]
+        print(f"older ones: {shlex.join(words)}", file=sys.stderr)
+
+
+def _tell_note(note: str) -> None:
+    print(f"sammy-agent: {note}", file=sys.stderr)

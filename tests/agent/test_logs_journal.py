@@ -216,6 +216,14 @@ def test_following_loses_and_repeats_nothing(daemon: Journald) -> None:
     assert followed.numbers() == list(range(50, at + 1))
 
 
+def test_a_flood_is_followed_whole_and_in_order(daemon: Journald) -> None:
+    followed = Followed(daemon, search="number")
+    for number in range(3000):
+        daemon.send(f"number {number} of the test" if number < 1200 or number == 2999 else "of no interest")
+    followed.until("number 2999 of the test")
+    assert followed.numbers() == [*range(1200), 2999]
+
+
 def test_following_goes_on_when_the_journal_moves_to_a_disk_that_was_not_there(tmp_path: Path) -> None:
     with journald(tmp_path, flush=False) as daemon:
         (tmp_path / "var/log/journal").rename(tmp_path / "var/log/mounted")  # journald has it, the reader not yet
