@@ -20,6 +20,7 @@ from tests.agent.lab import Agent, ControlPlane
 from tests.agent.test_server import get, listening
 
 STAMP = "2026-11-24 10:{:02d}:{:02d},000 - util.py[{}]: "
+PATIENCE = 120.0  # seconds; the machine may be busy
 SECRET = "hunter2-hunter2-hunter2"
 
 
@@ -48,6 +49,8 @@ def following(plane: ControlPlane, node: Agent, query: str = "") -> Iterator[Any
         f"wss://127.0.0.1:{node.port}/logs/stream?source=cloud-init{query}",
         headers={"Authorization": f"Bearer {token}"},
         ca_certs=plane.ca_file,
+        connect_timeout=PATIENCE,
+        request_timeout=PATIENCE,
     )
     loop = asyncio.new_event_loop()
 
@@ -57,17 +60,21 @@ def following(plane: ControlPlane, node: Agent, query: str = "") -> Iterator[Any
     connection = loop.run_until_complete(connected())
 
     async def following() -> Any:
-        return await asyncio.wait_for(connection.read_message(), 30)
+        return await asyncio.wait_for(connection.read_message(), PATIENCE)
 
     def entry() -> Any:
         message = loop.run_until_complete(following())
         return None if message is None else json.loads(message)
 
+    async def end() -> None:
+        connection.close()
+        while await connection.read_message() is not None:  # until the node has closed it, too
+            pass
+
     try:
         yield entry
     finally:
-        connection.close()
-        loop.run_until_complete(asyncio.sleep(0.05))
+        loop.run_until_complete(asyncio.wait_for(end(), PATIENCE))
         loop.close()
 
 

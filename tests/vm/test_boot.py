@@ -15,6 +15,7 @@ import pytest
 
 from cc_sammy.contract import fields
 from cc_sammy.contract.fields import Outcome, Status
+from tests.lab.shell import wait_until
 from tests.vm.boots import AGENT_PORT, KEY, OTHERS_WORK, STEPS, Boot, listen, reaches, state
 
 pytestmark = pytest.mark.needs("root", "nspawn")
@@ -138,6 +139,33 @@ def test_what_was_asked_for_works(booted: Boot) -> None:
     assert machine.run(["systemctl", "is-active", "sammy-agent"]).stdout == "active\n"
     assert machine.run(["systemctl", "is-enabled", "sammy-agent", "sammy-firewall"]).stdout == "enabled\nenabled\n"
     assert machine.run(["sh", "-c", "ls /var/log/journal/*/system.journal"]).returncode == 0
+
+
+def test_every_log_of_the_machine_is_shown_as_one(booted: Boot) -> None:
+    machine = booted.machine
+    assert booted.sources is not None
+    image = booted.sources.user_config()["image_prepull"]["images"][0]
+    machine.run(["docker", "run", "--name=speaks", "--network=none", image, "echo", "from inside"])
+
+    def asked(*words: str) -> list[dict[str, Any]]:
+        said = machine.run(["sammy", "logs", "--json", "--limit=1000", *words], check=False)
+        entries: list[dict[str, Any]] = json.loads(said.stdout)["entries"]
+        assert said.returncode == (0 if entries else 3), said
+        return entries
+
+    wait_until(lambda: bool(asked("--container=speaks")), "the container's word is in the journal", 30)
+    (word,) = asked("--container=speaks")
+    assert (word["source"], word["message"], word["metadata"]["container"]) == ("docker", "from inside", "speaks")
+    machine.run(["docker", "rm", "speaks"])
+    steps = {
+        entry["metadata"]["step"] for entry in asked("--source=sammy", "--level=info") if "step" in entry["metadata"]
+    }
+    assert set(STEPS) <= steps
+    assert {"cloud-init.log", "cloud-init-output.log"} == {
+        entry["metadata"]["file"] for entry in [*asked("--source=cloud-init", "--search=modules:final")]
+    }
+    assert any(entry["metadata"].get("unit") == "sammy-agent.service" for entry in asked("--source=agent"))
+    assert len(asked("--since=boot")) == 1000
 
 
 def test_the_agents_port_is_open_to_the_allowed_and_closed_to_strangers(booted: Boot) -> None:
