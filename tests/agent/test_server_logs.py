@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 from tornado import httpclient, websocket
 
 from sammy_agent.control_plane.tokens import Signer
-from tests.agent.lab import Agent, ControlPlane
+from tests.agent.lab import Agent, ControlPlane, wait_for
 from tests.agent.test_server import get, listening
 
 STAMP = "2026-11-24 10:{:02d}:{:02d},000 - util.py[{}]: "
@@ -108,6 +109,26 @@ def test_wrong_filters_are_refused_all_at_once_and_in_words(plane: ControlPlane,
     assert "without it" in get(plane, serving, "/logs?cursor=AAAA").json()["error"]
     assert get(plane, serving, "/logs?cursor=AAAA").status_code == 400
     assert "limit: not where" in get(plane, serving, "/logs/stream?limit=3").json()["error"]
+
+
+def test_the_operator_reads_them_through_the_control_plane(plane: ControlPlane, serving: Agent) -> None:
+    said(serving, "of interest", f"password={SECRET} was set")
+    wait_for(lambda: plane.nodes()["n1"]["lastHeartbeatAt"], "a heartbeat, which tells where the node is")
+
+    def asked(query: str) -> requests.Response:
+        operator = (plane.folder / "operator-token").read_text().strip()
+        return requests.get(
+            f"{plane.url}/api/nodes/n1/logs?source=cloud-init&{query}",
+            headers={"Authorization": f"Bearer {operator}"}, verify=plane.ca_file, timeout=PATIENCE,
+        )  # fmt: skip
+
+    whole = asked("")
+    assert whole.status_code == 200, whole.text
+    assert [entry["message"].partition("]: ")[2] for entry in whole.json()["entries"]] == [
+        "password=[scrubbed] was set", "of interest"
+    ]  # fmt: skip
+    wrong = asked("level=loud&since=soon")
+    assert wrong.status_code == 400 and "level is 'loud'" in wrong.text and "since is 'soon'" in wrong.text
 
 
 def test_the_stream_catches_up_and_goes_on(plane: ControlPlane, serving: Agent) -> None:
