@@ -39,7 +39,9 @@ CONTACT_LOST = Kind(
 )
 CONTACT_REGAINED = Kind("contact.regained", "info", "heartbeats are answered again; duration, failures")
 TRANSPORT_REMOUNTED = Kind("transport.remounted", "info", "connections were renewed; reason", burst=1)
-NETWORK_CHANGED = Kind("network.changed", "info", "the control socket was told of a change of the network; reason")
+NETWORK_CHANGED = Kind(
+    "network.changed", "info", "the kernel or the control socket told of a change of the network", burst=2
+)
 TOKEN_REFRESHED = Kind("token.refreshed", "info", "the control plane renewed the node's token; expires")
 TOKEN_EXPIRED = Kind("token.expired", "error", "the control plane refuses the node's token, whose time is over")
 TOKEN_SET = Kind("token.set", "info", "another token was given to this node; expires")

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -79,8 +79,9 @@ def _show(store: EventStore, wanted: Wanted, arguments: argparse.Namespace) -> i
     if arguments.json:
         print(json.dumps(events, indent=1))
     else:
-        for line in _lines(events, wanted.boot_id):
-            print(line)
+        printer = _Printer(wanted.boot_id)
+        for event in sorted(events, key=printer.time_of):  # boot steps are told when their record is read
+            print("\n".join(printer.lines(event)))
     if not events:
         if not arguments.json:
             print("sammy-agent: there is no such event" if _any(store) else _none_yet(store), file=sys.stderr)
@@ -112,12 +113,6 @@ def _follow(store: EventStore, wanted: Wanted, arguments: argparse.Namespace) ->
         events = store.wanted(replace(wanted, after_seq=last, limit=1000))
 
 
-def _lines(events: Iterable[Event], boot: str) -> Iterator[str]:
-    printer = _Printer(boot)
-    for event in events:
-        yield from printer.lines(event)
-
-
 class _Printer:
     """Events as lines, with a line between two boots."""
 
@@ -125,14 +120,19 @@ class _Printer:
         self._boot, self._now = boot, moment.now()
         self._last: str | None = None
 
+    def time_of(self, event: Event) -> int:
+        """Return when it was, microseconds since the epoch; times of this boot are told by the clock as it is now."""
+        here = event["boot_id"] == self._boot
+        return self._now.wall_of(event["created_at"], event["boottime_us"], same_boot=here)
+
     def lines(self, event: Event) -> Iterator[str]:
-        """Yield the event's line; times of this boot are told by the clock as it is now."""
+        """Yield the event's line, and before it one that begins another boot."""
         here = event["boot_id"] == self._boot
         if event["boot_id"] != self._last:
             if self._last is not None or not here:
                 yield f"-- boot {screen.safe(event['boot_id'])}{' (this one)' if here else ''} --"
             self._last = event["boot_id"]
-        at = screen.clock(self._now.wall_of(event["created_at"], event["boottime_us"], same_boot=here))
+        at = screen.clock(self.time_of(event))
         took = "" if event["duration_us"] is None or not event["step"] else f" ({event['duration_us'] / 1e6:.3f} s)"
         words = f"{at}  {event['level']:<5}  {screen.safe(event['type']):<24}  {screen.safe(event['message'])}{took}"
         yield screen.paint(words, event["level"])

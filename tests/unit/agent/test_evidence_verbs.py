@@ -16,6 +16,7 @@ import cc_sammy.cli
 from cc_sammy.contract import agents_verbs
 from sammy_agent import cli, moment, screen, when
 from sammy_agent.events import kinds, verb
+from sammy_agent.events.event import NewEvent
 from sammy_agent.events.recorder import Recorder
 from sammy_agent.events.store import EventStore
 from sammy_agent.metrics import summary
@@ -65,6 +66,19 @@ def test_events_for_a_person(root: str, capsys: pytest.CaptureFixture[str]) -> N
     assert lines[3].endswith(r"no answer \x1b[2J"), "nothing repaints the terminal"
     assert lines[4].split()[2:] == ["info", "contact.regained", "again"]
     assert len(lines) == 5
+
+
+def test_a_person_reads_by_time_what_was_told_late(root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    store = EventStore(Places(root).events, boot_id=this_boot())
+    last = store.events(1)[0]
+    earlier = {"created_at": last["created_at"] - 3_000_000, "boottime_us": last["boottime_us"] - 3_000_000}
+    store.add([NewEvent(**earlier, boot_id=this_boot(), level="info", type="provision.x", message="x completed")])
+    _, out, _ = shown(capsys, "events", "--root", root)
+    assert [line.split()[3] for line in out.splitlines() if not line.startswith("--")] == [
+        "provision.x", "agent.started", "contact.lost", "contact.regained"
+    ]  # fmt: skip
+    _, out, _ = shown(capsys, "events", "--root", root, "--json")
+    assert json.loads(out)[-1]["type"] == "provision.x", "for a script the order is that of the numbers"
 
 
 def test_events_for_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,10 +232,12 @@ def test_a_text_that_would_repaint_a_terminal_is_shown_by_its_numbers() -> None:
 
 def test_the_documentation_lists_every_kind_and_every_figure() -> None:
     text = (TOP / "docs" / "events.md").read_text()
-    for kind in kinds.KINDS:
-        level = f"{kind.level}, reported" if kind.incident else kind.level
-        assert f"| `{kind.type}` | {level} | {kind.meaning} |" in text
-    for figure in FIGURES:
-        assert f"| `{figure.name}` | {figure.unit} | {figure.meaning} |" in text
+    lines = [
+        f"| `{kind.type}` | {kind.level}{', reported' if kind.incident else ''} | {kind.meaning} |"
+        for kind in kinds.KINDS
+    ]
+    lines += [f"| `{figure.name}` | {figure.unit} | {figure.meaning} |" for figure in FIGURES]
+    lacking = [line for line in lines if f"{line}\n" not in text]
+    assert lacking == [], "these lines belong into docs/events.md, in the place of those of their names"
     listed = re.findall(r"^\| `([a-z0-9_.-]+)` \|", text, re.M)
     assert len(listed) == len(kinds.KINDS) + len(FIGURES), "and no other"
