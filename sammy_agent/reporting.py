@@ -89,6 +89,7 @@ class Reporting:
                 clock=plane.server_time,
             ),
             loaded.port,
+            self._record,
         )
         self.workers: tuple[Worker, ...] = (
             self.heartbeat,

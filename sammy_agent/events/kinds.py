@@ -61,6 +61,8 @@ FIREWALL_ROLLED_BACK = Kind(
 FIREWALL_APPLIED = Kind("firewall.applied", "info", "the rules that hold once ready is acknowledged are in force")
 FIREWALL_FAILED = Kind("firewall.failed", "error", "those rules could not be put in force; reason")
 PACKAGE_PUSHED = Kind("package.pushed", "info", "a debug package went to the control plane; bytes, why")
+SERVER_LISTENING = Kind("server.listening", "info", "the port is open to the control plane, or is so again; port")
+SERVER_SHUT = Kind("server.shut", "warn", "the control plane cannot come in: port taken, certificate unusable, …; code")
 STORE_DAMAGED = Kind(
     "store.damaged", "error", "a database was damaged, is kept aside, and was begun anew; path", incident=True
 )

@@ -18,6 +18,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sammy_agent.contact import Cause
+from sammy_agent.events import kinds
+from sammy_agent.events.event import Record, unrecorded
 from sammy_agent.places import Places
 from sammy_agent.server.parts import Parts
 from sammy_agent.worker import Backoff, Worker
@@ -40,9 +42,9 @@ GONE = Cause("certificate-gone", "the node's TLS certificate is gone; the one in
 class Listener(Worker):
     """The management server's duty: one port, its certificate, and the thread that serves once it is needed."""
 
-    def __init__(self, parts: Parts, port: int) -> None:
+    def __init__(self, parts: Parts, port: int, record: Record = unrecorded) -> None:
         super().__init__("management-server")
-        self._parts, self._port = parts, port
+        self._parts, self._port, self._record = parts, port, record
         self._sockets: list[socket.socket] = []
         self._listens = False
         self._context: ssl.SSLContext | None = None
@@ -142,6 +144,7 @@ class Listener(Worker):
                 one.listen(BACKLOG)
             self._listens = True
             LOG.info("the management server listens on port %d", self._port)
+            self._record(kinds.SERVER_LISTENING, f"port {self._port} is open", detail={"port": self._port})
 
     def _somebody_came(self) -> bool:
         poll = select.poll()
@@ -151,8 +154,12 @@ class Listener(Worker):
 
     def _load(self) -> float:
         """Load the server and hand it the sockets."""
-        from sammy_agent.server.app import ServerThread
-
+        try:
+            from sammy_agent.server.app import ServerThread
+        except ImportError as error:
+            words = f"what the management server needs is missing: {error}"
+            self._say(Cause("server-incomplete", words, "apt install --reinstall sammy-agent, and what it depends on"))
+            return self._backoff.pause()
         assert self._context is not None  # nobody listens without
         thread = ServerThread(self._parts, self._sockets, self._context)
         if not thread.begin():
@@ -170,7 +177,11 @@ class Listener(Worker):
 
     def _say(self, problem: Cause | None) -> None:
         if problem is not None and (self._problem is None or problem.code != self._problem.code):
-            LOG.log(logging.INFO if problem is WAITING else logging.WARNING, "%s", problem)
+            if problem is WAITING:
+                LOG.info("%s", problem)  # every first boot begins so
+            else:
+                LOG.warning("%s", problem)
+                self._record(kinds.SERVER_SHUT, problem.text, detail={"code": problem.code})
         self._problem = problem
 
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import sys
+from typing import Any
 
 from sammy_agent.errors import AgentError
 
@@ -19,6 +20,7 @@ PROGRAM = [sys.executable, "-m", "sammy_agent"]
 DEADLINE = 150.0  # seconds; collecting is bounded to 60, packing and the last look come on top
 RETRY_AFTER = 30
 NICE = 10
+LAST_WISH = 3.0  # seconds
 LONGEST_WORDS = 2000
 
 
@@ -26,6 +28,10 @@ class PackageFailed(AgentError):
     """The debug package was not made."""
 
     code = "debug-package-failed"
+
+
+class GivenUp(PackageFailed):
+    """Whom it was made for is gone."""
 
 
 class Busy(AgentError):
@@ -40,29 +46,30 @@ class Maker:
     def __init__(self, root: str) -> None:
         self._root = root
         self._for: object | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._gone: asyncio.Future[None] | None = None
 
     async def make(self, path: str, who: object) -> None:
         """Make it at `path`.
 
         :param who: for whom; `give_up` with the same ends it.
         :raises Busy: another one is being made.
+        :raises GivenUp: it was given up.
         :raises PackageFailed: in the words of the program.
         """
         if self._for is not None:
             raise Busy("a debug package is being made for somebody else; ask again")
-        self._for = who
+        self._for, self._gone = who, asyncio.get_running_loop().create_future()
         try:
-            await self._make(path)
+            await self._make(path, self._gone)
         finally:
-            self._for = self._process = None
+            self._for = self._gone = None
 
     def give_up(self, who: object) -> None:
         """End what is being made for somebody."""
-        if self._for is who and self._process is not None:
-            _kill(self._process.pid)
+        if self._for is who and self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
 
-    async def _make(self, path: str) -> None:
+    async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
         words = [*PROGRAM, "debug-package", "--json", "--output", path]
         try:
             process = await asyncio.create_subprocess_exec(
@@ -75,23 +82,40 @@ class Maker:
             )
         except OSError as error:
             raise PackageFailed(f"the debug package's program cannot be started: {error.strerror}") from error
-        self._process = process
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
+        ending = asyncio.ensure_future(process.communicate())
+        awaited: set[asyncio.Future[Any]] = {ending, gone}
         try:
-            _, said = await asyncio.wait_for(process.communicate(), DEADLINE)
-        except asyncio.TimeoutError as error:
-            raise PackageFailed(f"the debug package was not done within {DEADLINE:.0f} s") from error
-        finally:
-            _kill(process.pid)
+            await asyncio.wait(awaited, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the server ends
+            _signal(process.pid, signal.SIGKILL)
+            raise
+        in_time = ending.done()
+        await _end(process.pid, ending)
+        if gone.done():
+            raise GivenUp("nobody waits for the debug package any more")
+        if not in_time:
+            raise PackageFailed(f"the debug package was not done within {DEADLINE:.0f} s")
         if process.returncode != 0:
-            raise PackageFailed(_last_words(said) or f"its program ended with status {process.returncode}")
+            raise PackageFailed(
+                _last_words(ending.result()[1]) or f"its program ended with status {process.returncode}"
+            )
 
 
-def _kill(pid: int) -> None:
-    """End a program with all that it started; it leads a session of its own."""
+async def _end(pid: int, ending: asyncio.Future[tuple[bytes, bytes]]) -> None:
+    """End a program, which may end its own ones first, and whatever it leaves behind."""
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        if not ending.done():
+            _signal(pid, sign)
+            await asyncio.wait({ending}, timeout=LAST_WISH)
+    _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, sign: signal.Signals) -> None:
+    """Signal a program with all of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, sign)
 
 
 def _last_words(said: bytes) -> str:

@@ -154,6 +154,8 @@ class DebugPackage(Managed):
                 await self.maker.make(path, self)
             except package.Busy as busy:
                 return self.refuse(409, busy.message, package.RETRY_AFTER)
+            except package.GivenUp:
+                return None
             except AgentError as error:
                 LOG.error("GET /debug-package: %s", error)
                 return self.refuse(500, str(error))

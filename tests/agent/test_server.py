@@ -196,7 +196,8 @@ def test_a_taken_port_is_said_and_waited_for(plane: ControlPlane, node: Agent) -
         wait_for(lambda: node.status()["contact"]["state"] == "ok", "contact, which does not wait for it")
         assert f"ss -ltnp 'sport = :{node.port}'" in server(node)["problem"]["next_step"]
     listening(node)
-    assert get(plane, node, "/health", None).status_code == 200
+    told = wait_for(lambda: get(plane, node, "/events").json()["events"], "events")
+    assert [one["type"] for one in told if one["type"].startswith("server.")] == ["server.listening", "server.shut"]
 
 
 def test_fifty_idle_connections_hinder_nobody(plane: ControlPlane, node: Agent) -> None:

@@ -31,6 +31,8 @@ def test_a_node_is_running_and_healthy_soon_after_its_steps(tree: Base, debs: li
         assert one.machine.wait_cloud_init().status == "done"
         one.wait("running and healthy", lambda _: one.running_and_healthy, 60)
         assert one.seen["provisioning"]["outcome"] == "ready"
+        # The control plane comes in through the firewall, by the node's own certificate.
+        one.wait("can be reached", lambda seen: seen["reachable"], 150)
         # Acknowledged: from now on `ssh: drop`, the default, is in force, and the agent has seen to it.
         listen(one.machine, 22)
         wait_until(lambda: not reaches(one.machine, "edge", 22), "ssh is closed", 60)

@@ -232,6 +232,7 @@ def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypa
     assert "cannot be started" in lab.get("/debug-package").json()["error"]
     program(tmp_path, monkeypatch, "sleep 600")
     monkeypatch.setattr(package, "DEADLINE", 0.5)
+    monkeypatch.setattr(package, "LAST_WISH", 0.5)
     assert "not done within" in lab.get("/debug-package").json()["error"]
 
 
