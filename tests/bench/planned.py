@@ -61,8 +61,10 @@ def run(steps: tuple[Step, ...], user: dict[str, object]) -> tuple[RunRecord, fl
     record.steps = [StepRecord(step.name, after=[*step.needs, *step.after], uses=sorted(step.uses)) for step in steps]
     with tempfile.TemporaryDirectory() as folder:
         paths.STATE, paths.RUNS = f"{folder}/state.json", f"{folder}/runs"
+        teller = Teller(Host(), record, Lane(None))
         begun = time.perf_counter()
-        Runner(steps, Host(), loaded, record, Teller(Host(), record, Lane(None))).run()
+        Runner(steps, Host(), loaded, record, teller).run()
+        teller.history.flush()
         return record, time.perf_counter() - begun
 
 
