@@ -73,6 +73,10 @@ WRITES = {
     "metadata-block": "/var/lib/sammy/firewall",
 }
 DOWNLOADS = ("nodejs-install", "devcontainer-cli")
+# A hang costs its deadline, and one step dies as the other: one of each kind of command is enough here.
+HUNG = ("packages", "docker", "firewall", "nodejs-install", "metadata-block")
+KILLED = ("packages", "firewall", "agent-install", "devcontainer-cli")
+READ_ONLY = ("docker", "nodejs-install", "firewall")
 
 
 @dataclass(frozen=True)
@@ -88,9 +92,11 @@ class Cell:
 
 
 CELLS = (
-    [Cell(step, fault, words) for step in COMMAND for fault, (_, words) in FAULTS.items()]
+    [Cell(step, "exit", FAULTS["exit"][1]) for step in COMMAND]
+    + [Cell(step, "hang", FAULTS["hang"][1]) for step in HUNG]
+    + [Cell(step, "killed", FAULTS["killed"][1]) for step in KILLED]
     + [Cell(step, "disk-full", "No space left on device") for step in WRITES]
-    + [Cell(step, "read-only", "Read-only file system") for step in WRITES]
+    + [Cell(step, "read-only", "Read-only file system") for step in READ_ONLY]
     + [Cell(step, "corrupt-download", "Hash Sum mismatch") for step in DOWNLOADS]
     + [Cell(step, "server-error", "500") for step in DOWNLOADS]
     + [Cell(step, "dns-dead", "resolve") for step in DOWNLOADS]

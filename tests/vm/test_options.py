@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that change what apt, dockerd, journald and the kernel do, asked of these; and each undone by one variable.
 
-docker-ce is not in Debian's archive: its place is taken by docker.io under that name, in a repository with a key of its
-own. The tests look at one machine in the order of the file.
+docker-ce and NodeSource's nodejs are not in Debian's archive: docker.io under that name and a script take their places,
+in a repository with a key of its own. The tests look at one machine in the order of the file.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.vm.boots import AGAIN, state
 pytestmark = pytest.mark.needs("root", "nspawn")
 
 DOCKER_CE = ("containerd.io", "docker-ce", "docker-ce-cli")
+OTHERS = (*DOCKER_CE, "nodejs")
 KEY = "/etc/apt/keyrings/debian-archive-lab.asc"
 # The distribution's own entry: nothing answers at its address.
 ENTRY = f"deb [signed-by={KEY}] http://192.0.2.77/debian stable main\n"
@@ -56,20 +57,24 @@ class Chosen:
         return self.machine.run(["docker", *words]).stdout.strip()
 
 
-def docker_ce(directory: Path, pool: Path) -> list[Path]:
-    """Make the three packages of docker-ce."""
+def others(directory: Path, pool: Path) -> list[Path]:
+    """Make the packages of the other publishers."""
     real = directory / "docker-ce"
     run(["dpkg-deb", "--raw-extract", next(pool.glob("docker.io_*.deb")), real])
     control = real / "DEBIAN/control"
     kept = [line for line in control.read_text().splitlines() if not line.startswith(("Package:", "Conflicts:"))]
     control.write_text("\n".join(["Package: docker-ce", *kept]) + "\n")
-    for name in ("docker-ce-cli", "containerd.io"):
+    for name in ("docker-ce-cli", "containerd.io", "nodejs"):
         about = directory / name / "DEBIAN/control"
         about.parent.mkdir(parents=True)
         about.write_text(f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: lab <lab@localhost>\n"
-                         "Description: empty\n")  # fmt: skip
-    debs = [directory / f"{name}_1_all.deb" for name in DOCKER_CE]
-    for name, deb in zip(DOCKER_CE, debs, strict=True):
+                         "Description: stands for the real one\n")  # fmt: skip
+    node = directory / "nodejs/usr/bin/node"
+    node.parent.mkdir(parents=True)
+    node.write_text("#!/bin/sh\necho v99.0.0\n")
+    node.chmod(0o755)
+    debs = [directory / f"{name}_1_all.deb" for name in OTHERS]
+    for name, deb in zip(OTHERS, debs, strict=True):
         run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", directory / name, deb])
     return debs
 
@@ -88,7 +93,7 @@ def options(sources: Sources, own_apt: dict[str, Any]) -> dict[str, Any]:
             "live_restore": True,
         },
         "image_prepull": {"images": ["busybox:1"], "required": True},
-        "nodejs": {"source": "none"},
+        "nodejs": {"source": "nodesource", "apt": own_apt},
         "devcontainer_cli": {"source": "none"},
         "journald": {"system_max_use": "200M"},
         "firewall": {"allow": list(ALLOWED)},
@@ -100,9 +105,9 @@ def chosen(tree: Base, debs: list[Path], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("stubs")
     image = [deb for deb in debs if not deb.name.startswith("sammy-agent")]
     with Network("options") as network, Sources(network, tree, debs=debs) as sources:
-        made = docker_ce(folder, sources.directory / "www/apt/pool")
-        key = repository.make(sources.directory / "www/docker-ce", made)
-        about = {**sources.apt, "uri": sources.url("/docker-ce"), "key": key}
+        made = others(folder, sources.directory / "www/apt/pool")
+        key = repository.make(sources.directory / "www/others", made)
+        about = {**sources.apt, "uri": sources.url("/others"), "key": key}
         files = {KEY: sources.apt["key"], SOURCES_LIST: ENTRY}
         user_data = {"sammy": options(sources, about), "users": [{"name": "workspace"}]}
         with Machine("options", tree, user_data, extra_debs=image, network=network, files=files) as machine:
@@ -126,13 +131,20 @@ def test_packages_come_from_the_mirror_and_the_machines_own_sources_stay(chosen:
     assert [name for name in machine.run(["ls", "/var/lib/apt/lists"]).stdout.split() if "_apt_" in name] == []
 
 
+def test_nodejs_comes_from_nodesources_repository(chosen: Chosen) -> None:
+    assert chosen.machine.run(["node", "--version"]).stdout == "v99.0.0\n"
+    assert chosen.first.step("packages").status is Status.COMPLETED
+    history = chosen.machine.read("/var/log/apt/history.log")
+    assert history.count("DPkg::Lock::Timeout=300") == 1, "one transaction for all"
+
+
 def test_docker_ce_comes_from_its_own_repository_with_its_own_key(chosen: Chosen) -> None:
     shown = chosen.machine.run(["dpkg-query", "-W", "-f=${Package} ${db:Status-Status}\n", *DOCKER_CE]).stdout
     assert sorted(shown.splitlines()) == [f"{name} installed" for name in DOCKER_CE]
     other = chosen.machine.run(["dpkg-query", "-W", "-f=${db:Status-Status}", "docker.io"], check=False).stdout
     assert other != "installed"
     entries = chosen.machine.run(["sh", "-c", "cat /etc/apt/sources.list.d/sammy-*.list"]).stdout
-    assert "/docker-ce stable main" in entries and "signed-by=/etc/apt/keyrings/sammy-" in entries
+    assert "/others stable main" in entries and "signed-by=/etc/apt/keyrings/sammy-" in entries
     assert "workspace" in chosen.machine.run(["getent", "group", "docker"]).stdout
 
 
@@ -150,6 +162,8 @@ def test_dockerd_has_taken_every_option(chosen: Chosen) -> None:
 
 
 def test_the_image_came_by_the_mirror_and_its_digest_is_recorded(chosen: Chosen) -> None:
+    progress = chosen.machine.journal("-t", "sammy", "SAMMY_STEP=image-prepull", "--grep=1 of 1 layers")
+    assert [entry["MESSAGE"].partition(":")[0] for entry in progress] == ["busybox"]
     digest = chosen.first.step("image-prepull").results["busybox:1"]
     assert digest.startswith("sha256:")
     assert f"busybox@{digest}" in chosen.docker("image", "inspect", "busybox:1", "-f", "{{json .RepoDigests}}")
