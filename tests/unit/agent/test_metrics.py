@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sammy_agent import moment
+from sammy_agent.evidence import Evidence
 from sammy_agent.metrics import reading
 from sammy_agent.metrics import store as store_module
 from sammy_agent.metrics.figures import FIGURES, NAMES
@@ -21,7 +22,9 @@ from sammy_agent.metrics.sample import class_of, sample_of
 from sammy_agent.metrics.sampler import Sampler
 from sammy_agent.metrics.store import MetricsStore
 from sammy_agent.moment import Moment
+from sammy_agent.places import Places
 from sammy_agent.retention import Retention
+from tests.agent.lab import wait_for
 
 BOOT = "b-now"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -175,3 +178,18 @@ def test_the_sampler_takes_samples_and_counts_what_the_disk_does_not_take(tmp_pa
     folder.unlink()
     sampler.turn()
     assert sampler.lost == 1 and not sampler.problem and len(list(store.samples())) == 1
+
+
+def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path) -> None:
+    places = Places(str(tmp_path))
+    Path(places.metrics).parent.mkdir(parents=True)
+    Path(places.metrics).write_bytes(b"no database" * 1000)
+    evidence = Evidence(places, BOOT)
+    evidence.begin()
+    wait_for(lambda: list(evidence.metrics.samples()), "a sample in the new file")
+    wait_for(lambda: evidence.store.events(type_prefix="store.damaged"), "the event")
+    evidence.stop()
+    (event,) = evidence.store.events(type_prefix="store.damaged")
+    assert f"it is kept as {places.metrics}.damaged" in event["message"]
+    assert [one.type for one in evidence.recorder.incidents] == ["store.damaged"]
+    assert evidence.snapshot("")["metrics"] == {"problem": "", "lost": 0}
