@@ -10,15 +10,14 @@ import argparse
 import json
 import os
 import sqlite3
-from contextlib import closing
 from typing import Any
 
 from sammy_agent.contact import iso
 from sammy_agent.control_socket import ask
+from sammy_agent.database import Database
 from sammy_agent.errors import AgentError
+from sammy_agent.outbox.queue import MIGRATIONS, Outbox
 from sammy_agent.places import Places
-
-PATIENCE = 5.0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,10 +41,10 @@ def look(path: str) -> dict[str, Any]:
 
     :raises AgentError: the file cannot be read.
     """
-    if not os.path.exists(path):
-        return {"lanes": [], "set_aside": [], "totals": {}}
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)) as db:
+        with Database(path, MIGRATIONS).reading() as db:
+            if db is None:
+                return {"lanes": [], "set_aside": [], "totals": {}}
             db.row_factory = sqlite3.Row
             lanes = db.execute(
                 "SELECT channel, owner, COUNT(*) AS rows, SUM(size) AS bytes FROM rows JOIN lanes ON lanes.id=lane "
@@ -87,8 +86,6 @@ def _requeue(places: Places, ids: list[str]) -> int:
         return int(answer["requeued"])
     if not os.path.exists(places.outbox):
         return 0
-    from sammy_agent.outbox.queue import Outbox
-
     outbox = Outbox(places.outbox)
     try:
         return outbox.requeue(ids or None)
