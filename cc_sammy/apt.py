@@ -42,6 +42,9 @@ PASSING = (
     "  50",  # "Failed to fetch URL  503  Service Unavailable"
 )
 
+LISTS_LOCKED = re.compile(r"Could not get lock \S*lists/lock")
+LISTS_WAIT, LISTS_LOOK = 300.0, 1.0  # seconds; apt-daily.service reads them at a boot
+
 # dpkg's states between "not there" and "installed" (dpkg(1)); triggers that wait count as installed
 UNFINISHED = re.compile(r"^Status: \S+ \S+ (?:half-installed|unpacked|half-configured)$", re.MULTILINE)
 
@@ -92,8 +95,16 @@ def missing(host: Host, packages: Sequence[str]) -> list[str]:
 
 
 def update(host: Host) -> None:
-    """Read the repositories' lists anew."""
-    host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=mirror.environment(host))
+    """Read the repositories' lists anew; wait for who does so already, as apt itself does for dpkg's lock only."""
+    end = host.boottime() + LISTS_WAIT
+    while True:
+        try:
+            host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=mirror.environment(host))
+            return
+        except CommandFailed as error:
+            if not LISTS_LOCKED.search(error.output) or host.boottime() > end:
+                raise
+        host.sleep(LISTS_LOOK)
 
 
 def interrupted(host: Host) -> bool:

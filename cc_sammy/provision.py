@@ -63,10 +63,12 @@ def provision(
         teller.config_invalid(error)
         _tell_control_plane(user, host, record)
         raise
-    from cc_sammy.steps import declared, docker, swap
+    from cc_sammy.steps import declared, docker, nodejs_install, swap
 
     steps: tuple[Step, ...] = declared(
-        docker_is_there=docker.is_in_image(host), swap_is_concerned=swap.is_concerned(host, config)
+        docker_is_there=docker.is_in_image(host),
+        nodejs_is_apts_work=nodejs_install.is_apts_work(host, config),
+        swap_is_concerned=swap.is_concerned(host, config),
     )
     record.steps = [
         StepRecord(

@@ -9,10 +9,13 @@ from __future__ import annotations
 from cc_sammy.plan import Step
 
 
-def declared(*, docker_is_there: bool = False, swap_is_concerned: bool = False) -> tuple[Step, ...]:
+def declared(
+    *, docker_is_there: bool = False, nodejs_is_apts_work: bool = False, swap_is_concerned: bool = False
+) -> tuple[Step, ...]:
     """Return the steps in declared order.
 
     :param docker_is_there: dockerd is in the image, set up: the step need not wait for the packages it would come with.
+    :param nodejs_is_apts_work: Node.js comes as a package, so its step waits for those; an archive is fetched beside.
     :param swap_is_concerned: a swap file is wanted, or one of ours is there; most machines have neither.
     """
     from cc_sammy.steps import (
@@ -36,7 +39,7 @@ def declared(*, docker_is_there: bool = False, swap_is_concerned: bool = False) 
         firewall.STEP,
         agent_install.STEP,
         tls_permissions.STEP,
-        nodejs_install.STEP,
+        nodejs_install.STEP_BY_APT if nodejs_is_apts_work else nodejs_install.STEP,
         devcontainer_cli.STEP,
         journald_config.STEP,
         image_prepull.STEP,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 
 from cc_sammy import apt, sources
 from cc_sammy.config import Config
@@ -20,6 +21,11 @@ PROGRAMS = ("node", "npm", "npx", "corepack")
 def packages(config: Config) -> list[str]:
     """Return the packages that the configured source is made of."""
     return ["nodejs"] if config.nodejs.source in ("distro", "nodesource") else []
+
+
+def is_apts_work(host: Host, config: Config) -> bool:
+    """Tell whether there is no Node.js yet and apt is to bring it: then it is not for this step to run beside apt."""
+    return bool(packages(config)) and host.which("node") is None
 
 
 def satisfied(host: Host, config: Config) -> str | None:
@@ -102,3 +108,5 @@ def _from_archive(host: Host, config: Config) -> None:
 
 
 STEP = Step("nodejs-install", "nodejs", satisfied, run, after=("firewall",), retries=2)
+# Beside the one transaction that holds it already, it would take apt's locks and break that transaction.
+STEP_BY_APT = replace(STEP, after=("firewall", "packages"), uses=frozenset({"apt"}))

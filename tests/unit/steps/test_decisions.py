@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from cc_sammy import apt, config
 from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
-from cc_sammy.host import FakeHost
+from cc_sammy.host import CommandResult, FakeHost
 from cc_sammy.steps import (
     agent_install,
+    declared,
     devcontainer_cli,
     docker,
     docker_restart,
@@ -78,6 +80,39 @@ def test_lists_that_name_vanished_versions_are_read_anew_once() -> None:
         apt.install(host, ["jq"])
     verbs = [call[len(apt.OPTIONS) + 1] for call in host.calls if call[0] == "apt-get"]
     assert verbs == ["install", "update", "install"]
+
+
+def test_whoever_reads_the_lists_already_is_waited_for_but_not_for_ever() -> None:
+    class Busy(FakeHost):
+        left = 3
+
+        def run(self, argv: Sequence[str], **more: Any) -> CommandResult:
+            if "update" in argv and self.left:
+                self.left -= 1
+                said = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt-get)\n"
+                raise CommandFailed(argv, 100, said)
+            return super().run(argv, **more)
+
+    host = Busy()
+    apt.update(host)
+    assert [call[-1] for call in host.calls] == ["update"]
+    host = Busy()
+    host.left = 10**6
+    with pytest.raises(CommandFailed, match=r"held by process 7 \(apt-get\)"):
+        apt.update(host)
+    assert 300 < host.now - 100 < 310
+
+
+def test_nodejs_waits_for_apt_only_where_apt_is_to_bring_it() -> None:
+    archive = make(nodejs={"source": "archive", "version": "22.0.0", "sha256": "0" * 64})
+    assert nodejs_install.is_apts_work(FakeHost(), make())
+    assert not nodejs_install.is_apts_work(FakeHost({"/usr/bin/node": ""}), make())
+    assert not nodejs_install.is_apts_work(FakeHost(), archive)
+    by_apt, beside = (
+        next(step for step in declared(nodejs_is_apts_work=it) if step.name == "nodejs-install") for it in (True, False)
+    )
+    assert ("packages" in by_apt.after, "apt" in by_apt.uses) == (True, True)
+    assert ("packages" in beside.after, "apt" in beside.uses) == (False, False)
 
 
 def test_what_dpkg_was_doing_is_finished_first() -> None:
