@@ -175,7 +175,7 @@ class Guard(Worker):
         rhythm = self._inbound.rhythm()
         seconds = lockout.trial_seconds(rhythm)
         # the kernel ends it a little after us: should we be killed, or hang
-        answer = self._firewall("lift", "--seconds", str(int(seconds) + 5))
+        answer = self._firewall("trial", str(int(seconds) + 5))
         if not answer.get("ok"):
             self._watch = self._watch._replace(settled=True)
             LOG.warning("the firewall could not be lifted to see whether it keeps us out: %s", answer.get("error"))

@@ -41,6 +41,8 @@ def _parse(words: list[str]) -> Any:
     """Read the plain forms by hand, because argparse costs 15 ms; it has the rest, help and errors."""
     if len(words) in (1, 2) and words[0] in {*verbs.VERBS, *verbs.OF_THE_GUARD} and words[1:] in ([], ["--json"]):
         return SimpleNamespace(firewall_verb=words[0], json=len(words) == 2)
+    if len(words) == 3 and words[0] == "trial" and words[1].isdigit() and words[2] == "--json":
+        return SimpleNamespace(firewall_verb="trial", json=True, seconds=int(words[1]))
     import argparse
 
     parser = argparse.ArgumentParser(prog="python3 -m cc_sammy.firewall", description=verbs.__doc__)

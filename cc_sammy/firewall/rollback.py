@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done when our own rules keep the control plane out: `lift`, `vouch` and `roll-back`, for the agent's guard.
+"""What is done when our own rules keep the control plane out: `trial`, `vouch` and `roll-back`, for the agent's guard.
 
 The guard decides (sammy_agent/lockout.py); here is what it decides with. A lift is a rule that opens the agent's port
-until a time and no longer: the kernel itself ends it, whoever is killed in between, and any repair ends it sooner.
+until a time and no longer: the kernel itself ends it, whoever is killed in between. A repair ends a trial sooner,
+and leaves an operator's `lift` its time.
 Rules under which the control plane came in are vouched for and kept; a roll-back puts those in force instead of the
 configured ones, or lifts the firewall where there are none. It stands until `sammy firewall apply`, or until the
 configuration asks for other rules than those that were refused.
@@ -23,6 +24,7 @@ from cc_sammy.host import Host
 
 PROVEN = kept.FOLDER + "/proven.json"
 ROLLED_BACK = kept.FOLDER + "/rolled-back.json"
+LIFTED = kept.FOLDER + "/lifted"  # by hand, until these seconds since the epoch
 NETWORKS = {
     "allow4": ipaddress.IPv4Network,
     "allow6": ipaddress.IPv6Network,
@@ -31,16 +33,29 @@ NETWORKS = {
 }
 
 
-def lift(host: Host, policy: Policy, seconds: int) -> None:
+def lift(host: Host, policy: Policy, seconds: int, *, by_hand: bool) -> None:
     """Open the agent's port to all for so many seconds; ssh and the rest stay as they are.
 
+    :param by_hand: an operator wants it: no repair ends it.
     :raises SammyError: the kernel refused, or there are no rules to lift; nothing was changed.
     """
     with exclusive(host):
         chosen = enforce.backend(policy.backend)
         if not chosen.present(host) or chosen.drift(host, policy):
             raise SammyError("the configured rules are not in force, so there is nothing to lift", "Run a repair first")
-        chosen.lift(host, policy.agent_port, int(time.time()) + seconds)
+        until = int(time.time()) + seconds
+        chosen.lift(host, policy.agent_port, until)
+        if by_hand:
+            host.write_text(LIFTED, f"{until}\n")
+
+
+def lifted_until(host: Host) -> int | None:
+    """Return until when an operator lifted the firewall, in seconds since the epoch; None when that is over."""
+    try:
+        until = int(host.read_text(LIFTED) or "")
+    except ValueError:
+        return None
+    return until if until > time.time() else None
 
 
 def vouch(host: Host, policy: Policy) -> None:
@@ -98,8 +113,9 @@ def in_force(host: Host, wanted: Policy) -> Policy:
 
 
 def forget(host: Host) -> None:
-    """Let the configured rules stand again."""
+    """Let the configured rules stand again, from now on."""
     host.remove(ROLLED_BACK)
+    host.remove(LIFTED)
 
 
 def to_text(policy: Policy) -> str:

@@ -33,10 +33,11 @@ VERBS = {
 }
 # The agent's own, told of in no help: what its guard does when the control plane stays away.
 OF_THE_GUARD = {
+    "trial": "lift, but a repair ends it: an agent that begins again does not leave the port open",
     "vouch": "keep the rules in force as good ones: the control plane came in under them",
     "roll-back": "put the last good rules in force, or lift the firewall where there are none",
 }
-LIFT_SECONDS, LONGEST_LIFT = 60, 3600
+LIFT_SECONDS, LONGEST_LIFT = 60, 900
 
 
 def add_parser(subparsers: Any) -> None:
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port
         "refresh": _refresh,
         "repair": _repair,
         "remove": _remove,
-        "lift": lambda *machine: _lift(*machine, seconds=getattr(args, "seconds", LIFT_SECONDS)),
+        "lift": lambda *machine: _lift(*machine, seconds=getattr(args, "seconds", LIFT_SECONDS), by_hand=True),
+        "trial": lambda *machine: _lift(*machine, seconds=args.seconds, by_hand=False),
         "vouch": _vouch,
         "roll-back": _roll_back,
     }
@@ -107,6 +109,9 @@ def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
         wanted = policy.from_config(config, agent_port, host)
         problems = enforce.check(host, rollback.in_force(host, wanted))
         note = rollback.standing(host, wanted)
+        until = rollback.lifted_until(host)
+        if until:
+            problems.insert(0, f"agent port {agent_port} was lifted by hand {_until(until)}")
         if note is not None and note["restored"]:
             problems.insert(0, f"the agent went back to the rules of before, because {note['why']}")
     next_step = "sammy firewall apply" if config.enabled else "sammy firewall remove"
@@ -169,12 +174,16 @@ def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
         problems += _mend(host, config, agent_port)
     wanted = policy.from_config(config, agent_port, host) if config.enabled else None
     note = rollback.standing(host, wanted) if wanted else None
-    lines = [f"repaired: {problem}" for problem in problems] or ["nothing to repair"]
-    return True, {"repaired": problems, "rolled_back": note}, lines
+    until = rollback.lifted_until(host)
+    nothing = f"lifted by hand {_until(until)}; `sammy firewall apply` ends it" if until else "nothing to repair"
+    lines = [f"repaired: {problem}" for problem in problems] or [nothing]
+    return True, {"repaired": problems, "rolled_back": note, "lifted_until": until}, lines
 
 
 def _mend(host: Host, config: FirewallConfig, agent_port: int) -> list[str]:
-    """Apply where the kernel differs; return the differences there were."""
+    """Apply where the kernel differs, an operator's lift left alone; return the differences there were."""
+    if rollback.lifted_until(host):
+        return []
     wanted = rollback.in_force(host, policy.from_config(config, agent_port, host))
     problems = enforce.check(host, wanted)
     if problems:
@@ -189,12 +198,12 @@ def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     return True, {"removed": True}, [line]
 
 
-def _lift(host: Host, config: FirewallConfig, agent_port: int, *, seconds: int) -> Answer:
+def _lift(host: Host, config: FirewallConfig, agent_port: int, *, seconds: int, by_hand: bool) -> Answer:
     if not 0 < seconds <= LONGEST_LIFT:
         raise SammyError(f"a lift of {seconds} s is not possible", f"Choose 1 to {LONGEST_LIFT} seconds")
     _in_use(host, config)
-    rollback.lift(host, rollback.in_force(host, policy.from_config(config, agent_port, host)), seconds)
-    line = f"lifted: agent port {agent_port} is open to all for {seconds} s; `sammy firewall repair` ends it sooner"
+    rollback.lift(host, rollback.in_force(host, policy.from_config(config, agent_port, host)), seconds, by_hand=by_hand)
+    line = f"lifted: agent port {agent_port} is open to all for {seconds} s; `sammy firewall apply` ends it sooner"
     return True, {"seconds": seconds}, [line]
 
 
@@ -218,6 +227,12 @@ def _in_use(host: Host, config: FirewallConfig) -> None:
         raise SammyError(
             "the firewall is not in use here, so there is nothing to lift", "`sammy firewall status` says why"
         )
+
+
+def _until(seconds: int) -> str:
+    import time
+
+    return time.strftime("until %Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
 def _removed(host: Host) -> str:

@@ -78,9 +78,7 @@ class Machine:
     def verb(self, *words: str) -> dict[str, Any]:
         """Run a verb as the firewall's own program does."""
         said = io.StringIO()
-        args: Any = SimpleNamespace(
-            firewall_verb=words[0], json=True, seconds=int([*words, 60][2]) if words[1:] else 60
-        )
+        args: Any = SimpleNamespace(firewall_verb=words[0], json=True, seconds=int(words[1]) if words[1:] else 3)
         with contextlib.redirect_stdout(said):
             verbs.run(args, self.vm, self.config, PORT)
         self.done.append(words[0])
@@ -142,7 +140,7 @@ def proven(machine: Machine) -> None:
 def test_rules_that_keep_the_control_plane_out_are_rolled_back_to_the_good_ones(machine: Machine) -> None:
     proven(machine)
     machine.configure(ELSEWHERE)
-    machine.wait_for("lift")
+    machine.wait_for("trial")
     machine.wait_for("roll-back")
     wait_until(lambda: "the rules of before are in force" in machine.guard.problem(), "the guard to say so", 10)
     assert (machine.edge(), machine.stranger()) == ("reached", "dropped")
@@ -180,7 +178,7 @@ def test_a_control_plane_that_is_gone_has_the_rules_back_after_the_trial(machine
     proven(machine)
     machine.hang_up()
     machine.configure((*EDGE, *ELSEWHERE))
-    machine.wait_for("lift")
+    machine.wait_for("trial")
     machine.done.clear()
     ssh = machine.lab.connect("stranger", VM_FOR["stranger"][0], SSH, seconds=0.5)
     assert ssh == "dropped"  # only the agent's port is opened
@@ -208,13 +206,13 @@ def test_killed_in_the_roll_back_the_good_rules_are_put_in_force_by_the_next_rep
 def killed(machine: Machine, again: Callable[[], None]) -> None:
     """Leave a trial as a kill would: nobody puts the rules back."""
     machine.hang_up()
-    assert machine.verb("lift", "--seconds", "3")["ok"]
+    assert machine.verb("trial", "3")["ok"]
     begun = time.monotonic()
     assert (machine.edge(), machine.stranger()) == ("reached", "reached")
     again()
     wait_until(lambda: machine.stranger() == "dropped", "the port to be closed", 30)
     assert machine.edge() == "reached"
-    print(f"closed {time.monotonic() - begun:.1f} s after the lift")
+    print(f"closed {time.monotonic() - begun:.1f} s after the opening")
 
 
 def test_an_agent_killed_in_the_trial_puts_the_rules_back_when_it_begins_again(machine: Machine) -> None:
@@ -227,4 +225,19 @@ def test_with_nobody_left_the_kernel_itself_ends_the_trial(machine: Machine) -> 
     killed(machine, lambda: None)
     assert len(machine.verb("check")["problems"]) >= 1  # the rule is dead, and told
     assert machine.verb("repair")["repaired"]
+    assert machine.verb("check")["problems"] == []
+
+
+def test_an_operators_lift_has_its_time_though_the_guard_looks(machine: Machine) -> None:
+    machine.hang_up()
+    assert machine.verb("lift")["ok"]
+    machine.new_guard().turn()
+    assert machine.done[-1] == "repair"
+    assert machine.stranger() == "reached"
+    assert "was lifted by hand until" in machine.verb("check")["problems"][0]
+    machine.configure(EDGE)  # an apply ends it
+    assert machine.stranger() == "dropped"
+    assert machine.verb("lift")["ok"]
+    wait_until(lambda: machine.stranger() == "dropped", "the lift's end", 30)
+    wait_until(lambda: bool(machine.verb("repair")["repaired"]), "the repair that takes its rule away", 10)
     assert machine.verb("check")["problems"] == []

@@ -153,10 +153,10 @@ def test_rules_that_keep_it_out_are_given_up_when_it_returns_in_the_trial(
     visits.go(55, visits=False)
     assert (visits.did(), visits.guard.problem()) == ([], "")
     visits.go(10, visits=False)
-    assert visits.firewall.words[-1] == ("lift", "--seconds", "35")
+    assert visits.firewall.words[-1] == ("trial", "35")
     assert visits.guard.snapshot()["lifted"] is True
     visits.go(5, visits=False)
-    assert visits.did() == ["lift"]
+    assert visits.did() == ["trial"]
     visits.go(1, visits=True)
     assert visits.did() == ["roll-back"]
     assert "the rules of before are in force: it stayed away" in visits.guard.problem()
@@ -168,7 +168,7 @@ def test_rules_that_keep_it_out_are_given_up_when_it_returns_in_the_trial(
 def test_rules_are_put_back_when_it_does_not_return(visits: Visits, kept: str) -> None:
     change(kept, "good")
     visits.go(95, visits=False)
-    assert [words[0] for words in visits.firewall.words] == ["lift", "repair"]
+    assert [words[0] for words in visits.firewall.words] == ["trial", "repair"]
     visits.did()
     visits.go(2000, visits=False)
     assert visits.did() == []  # one trial a change
