@@ -23,9 +23,9 @@ from sammy_agent.errors import AgentError
 from sammy_agent.identity import WAY_OUT, Identity, Token
 from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport, certificate_problem, describe
 
-CONNECT, DEADLINE = 10.0, 20.0
+CONNECT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 120.0
 LONGEST_RETRY_AFTER = 300.0
-COMPONENTS = ("heartbeat", "ready", "errors", "certificate", "activity")
+COMPONENTS = ("heartbeat", "ready", "errors", "certificate", "activity", "packages")
 
 
 class CallFailed(AgentError):
@@ -104,24 +104,44 @@ class ControlPlane:
         :raises CallFailed: with the cause in plain words.
         """
         try:
-            answer = self._post(component, path, body, accept, deadline)
+            answer = self._send(component, path, body, accept=accept, deadline=deadline)
         except CallFailed as failed:
             self.contact.failure(component, failed.cause)
             raise
         self.contact.success(component)
         return answer
 
-    def _post(
-        self, component: str, path: str, body: dict[str, Any] | str, accept: Callable[[Answer], bool], deadline: float
+    def put(self, component: str, path: str, content: bytes, headers: dict[str, str]) -> Answer:
+        """Send bytes below the node's own path; as long as the transport's bulk pool lets them take. CallFailed."""
+        whole = f"/api/nodes/{self.identity.node_id}/{path}"
+        try:
+            answer = self._send(component, whole, content, method="PUT", deadline=BULK_DEADLINE, more=headers)
+        except CallFailed as failed:
+            self.contact.failure(component, failed.cause)
+            raise
+        self.contact.success(component)
+        return answer
+
+    def _send(
+        self,
+        component: str,
+        path: str,
+        body: dict[str, Any] | str | bytes,
+        *,
+        method: str = "POST",
+        accept: Callable[[Answer], bool] = anything,
+        deadline: float,
+        more: dict[str, str] | None = None,
     ) -> Answer:
         token = self.identity.token()
         if token is None:
             raise CallFailed(self.identity.problem() or Cause("no-token", "this node has no token", WAY_OUT))
-        is_text = isinstance(body, str)
+        kinds = {str: "text/plain", bytes: "application/gzip"}
         headers = {
-            "Content-Type": "text/plain" if is_text else "application/json",
+            "Content-Type": kinds.get(type(body), "application/json"),
             # lets the transport replay a call whose answer was lost with its connection; all of ours may be repeated
             IDEMPOTENCY_HEADER: uuid.uuid4().hex,
+            **(more or {}),
         }
         if self.contact.is_failing(component):
             # What answers badly may be the wrong peer: a portal, or an old process behind a balancer that lives on
@@ -129,9 +149,12 @@ class ControlPlane:
             headers["Connection"] = "close"
         began = time.time()
         try:
-            response = self._sessions[component].post(
+            response = self._sessions[component].request(
+                method,
                 self.url + path,
-                data=(body if isinstance(body, str) else json.dumps(body)).encode(),
+                data=body
+                if isinstance(body, bytes)
+                else (body if isinstance(body, str) else json.dumps(body)).encode(),
                 headers=headers,
                 auth=Bearer(token),
                 timeout=Timeout(connect=min(CONNECT, deadline), read=deadline, total=deadline),  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from sammy_agent.errors import ConfigInvalid
 from sammy_agent.places import Places
 
 HEARTBEAT_SECONDS = 60.0
+LOST_SECONDS = 600.0  # without contact; whoever comes back after longer sends a debug package
 # as the schema of the sammy: key has it; it becomes part of a path
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NEXT = "It is written from the sammy: key of the user-data; correct that and run: cloud-init single --name sammy " \
@@ -31,6 +32,8 @@ class AgentConfig:
     ca_file: str | None
     port: int
     heartbeat_seconds: float = HEARTBEAT_SECONDS
+    debug_push: bool = True
+    lost_seconds: float = LOST_SECONDS
 
 
 def load(places: Places) -> AgentConfig | None:
@@ -56,7 +59,9 @@ def load(places: Places) -> AgentConfig | None:
         token_file=_path(document.get("token_file"), places),
         ca_file=_path(document.get("ca_file"), places),
         port=_port(document.get("port", 8443)),
-        heartbeat_seconds=_interval(document.get("heartbeat_seconds", HEARTBEAT_SECONDS)),
+        heartbeat_seconds=_interval(document, "heartbeat_seconds", HEARTBEAT_SECONDS),
+        debug_push=document.get("debug_push") is not False,
+        lost_seconds=_interval(document, "lost_seconds", LOST_SECONDS),
     )
 
 
@@ -77,9 +82,10 @@ def _port(value: Any) -> int:
     return value
 
 
-def _interval(value: Any) -> float:
+def _interval(document: dict[str, Any], name: str, default: float) -> float:
+    value = document.get(name, default)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.05 <= value <= 3600:
-        raise ConfigInvalid(f"heartbeat_seconds is {value!r}; allowed is a number of seconds up to 3600", _NEXT)
+        raise ConfigInvalid(f"{name} is {value!r}; allowed is a number of seconds up to 3600", _NEXT)
     return float(value)
 
 

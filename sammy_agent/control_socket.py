@@ -29,6 +29,7 @@
      "firewall": {"repairs": 0, "lifted": false, "problem": ""},       problem: its rules were rolled back
      "ready": {"state": "waiting|posting|acknowledged", "acknowledged_at": ISO, "firewall_applied": true, "cause": …},
      "errors": {"unsent": 0},
+     "packages": {"waiting": 0, "sent": 1, "problem": null},       debug packages; null where debug_push is false
      "outbox": {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, "trouble": {"messages ws-1": "hold: 401"}, …},
      "sessions": {"project/session": {"activity": "prompting|idle|recovering|error", "told": true}},
      "workspaces": {"ws-1": {"state": "ok|expired", "expires": ISO}},

@@ -92,6 +92,11 @@ class Places:
         return self.at(f"{OWN}/jwks.json")
 
     @property
+    def packages(self) -> str:
+        """Debug packages that the control plane has not acknowledged."""
+        return self.at(f"{OWN}/packages")
+
+    @property
     def outgoing(self) -> str:
         """What is being sent to the control plane, in private; nothing of it is kept."""
         return self.at("/var/lib/sammy/outgoing")

@@ -27,6 +27,7 @@ from sammy_agent.reporters.boot_log import BootLog
 from sammy_agent.reporters.errors import Errors
 from sammy_agent.reporters.heartbeat import Heartbeat
 from sammy_agent.reporters.messages import Message, Messages
+from sammy_agent.reporters.packages import Packages
 from sammy_agent.reporters.ready import Ready
 from sammy_agent.server.keys import Keys, fetcher
 from sammy_agent.server.listener import Listener
@@ -102,6 +103,11 @@ class Reporting:
             *self.delivery.workers,
             self.server,
         )
+        self.packages: Packages | None = None
+        if loaded.debug_push:
+            self.packages = Packages(plane, level, places, loaded.lost_seconds, self._record)
+            self.history.on_event = self.packages.heard
+            self.workers = (*self.workers, self.packages)
         self.certificate.on_installed = self.server.wake
         self.heartbeat.problem = self.guard.problem
         self.heartbeat.on_status = self.ready.heard_status
@@ -113,6 +119,8 @@ class Reporting:
 
     def _contact_made(self) -> None:
         """Let the others not sit out their pauses after an outage."""
+        if self.packages is not None:
+            self.packages.wake()
         for worker in (self.ready, self.errors, self.activity, self.certificate):
             worker.wake()
         self.delivery.hurry()
@@ -122,6 +130,8 @@ class Reporting:
         self.ready.wake()
         self.errors.wake()
         self.boot_log.wake()
+        if self.packages is not None:
+            self.packages.wake()
         if (before.phase, before.summary().get("outcome")) != (now.phase, now.summary().get("outcome")):
             self.heartbeat.wake()
 
@@ -189,6 +199,7 @@ class Reporting:
             "errors": self.errors.snapshot(),
             "outbox": self.delivery.snapshot(),
             "sessions": self.activity.snapshot(),
+            "packages": self.packages.snapshot() if self.packages is not None else None,
             "workspaces": self.workspaces.snapshot(self._now()),
         }
 

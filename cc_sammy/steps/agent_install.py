@@ -32,6 +32,7 @@ def agent_config(config: Config) -> str:
             "token_file": config.control_plane.token_file,
             "ca_file": config.control_plane.ca_file,
             "port": config.agent.port,
+            "debug_push": config.agent.debug_push,
         },
         indent=2,
     ) + "\n"  # fmt: skip

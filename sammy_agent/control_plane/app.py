@@ -9,6 +9,7 @@ from typing import Any
 from tornado import web
 
 from sammy_agent.control_plane.handler import Handler, Parts
+from sammy_agent.control_plane.incident_routes import INCIDENT, Artifact
 from sammy_agent.control_plane.management_routes import ROUTES, NodeProxy
 from sammy_agent.control_plane.node_routes import Certificate, Errors, Heartbeat, Ready
 from sammy_agent.control_plane.operator_routes import Nodes
@@ -57,6 +58,7 @@ def application(parts: Parts) -> web.Application:
         (node + "/errors", Errors),
         (node + "/origin-ca-certificate", Certificate),
         (node + "/boot-log", NodeBootLog),
+        (node + INCIDENT, Artifact),
         (rf"{node}/({'|'.join(ROUTES)})", NodeProxy),
         (node, Nodes),
         (r"/api/nodes", Nodes),

@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from sammy_agent import files
-from sammy_agent.control_plane import management_cli, nodes, workspace_cli
+from sammy_agent.control_plane import artifact_cli, management_cli, nodes, workspace_cli
 from sammy_agent.errors import ControlPlaneError
 
 STATE = "/var/lib/sammy/control-plane"
@@ -40,7 +40,8 @@ def add_parsers(verbs: Any) -> None:
     _add_token_life(token)
     removing = inner.add_parser("remove-node", help="forget a node; its tokens open nothing any more")
     removing.add_argument("node")
-    for parser in (listing, token, removing, *workspace_cli.add_parsers(inner), *management_cli.add_parsers(inner)):
+    others = [one for room in (workspace_cli, management_cli, artifact_cli) for one in room.add_parsers(inner)]
+    for parser in (listing, token, removing, *others):
         _add_state(parser)
 
     adding = verbs.add_parser("add-node", help="print the #cloud-config that makes a machine a node")
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     verb = {"nodes": _nodes, "token": _token, "remove-node": _remove}.get(arguments.control_verb)
     if verb is not None:
         return verb(arguments)
-    inner = {**workspace_cli.VERBS, **management_cli.VERBS}
+    inner = {**workspace_cli.VERBS, **management_cli.VERBS, **artifact_cli.VERBS}
     if arguments.control_verb in inner:
         return inner[arguments.control_verb](arguments, _open_store(arguments.state))
     import logging
@@ -94,8 +95,11 @@ def _open_store(folder: str) -> Any:
 
 
 def _nodes(arguments: argparse.Namespace) -> int:
+    from sammy_agent.control_plane.artifacts import Artifacts
+
     store, now = _open_store(arguments.state), time.time()
-    views = [nodes.view(row, now, store.incidents(row["id"], 10)) for row in store.nodes()]
+    packages = Artifacts(store, arguments.state)
+    views = [nodes.view(row, now, store.incidents(row["id"], 10), packages.listed(row["id"])) for row in store.nodes()]
     if arguments.json:
         print(json.dumps({"url": store.setting("url"), "nodes": views}, indent=1))
     elif views:

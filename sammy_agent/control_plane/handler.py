@@ -44,6 +44,7 @@ class Parts:
     issuer: str
     operator_token: str
     management: Management
+    folder: str  # the state directory
 
 
 class Handler(web.RequestHandler):

@@ -134,7 +134,12 @@ def health(row: Mapping[str, Any], now: float) -> str:
     return "healthy" if age <= row["stale_after_s"] else "stale" if age <= 2 * row["stale_after_s"] else "unhealthy"
 
 
-def view(row: Mapping[str, Any], now: float, incidents: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+def view(
+    row: Mapping[str, Any],
+    now: float,
+    incidents: Sequence[Mapping[str, Any]] = (),
+    artifacts: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """Return a node as GET /api/nodes/{n} answers it: the wire's fields, then what our agent adds."""
     provisioning = json.loads(row["provisioning"]) if row["provisioning"] else None
     failed = provisioning is not None and provisioning.get("outcome") == "failed"
@@ -165,20 +170,22 @@ def view(row: Mapping[str, Any], now: float, incidents: Sequence[Mapping[str, An
         "unreachableWhy": row["unreachable_why"],
         "agentVersion": row["agent_version"],
         "provisioning": provisioning,
+        "artifacts": list(artifacts),
         "incidents": [{**incident, "receivedAt": iso(incident["receivedAt"])} for incident in incidents],
     }
 
 
 def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str, ...]]:
     """Return a heading and one row a node, for a person."""
-    rows: list[tuple[str, ...]] = [("NODE", "STATUS", "HEALTH", "LAST BEAT", "OUTCOME", "WHY")]
+    rows: list[tuple[str, ...]] = [("NODE", "STATUS", "HEALTH", "LAST BEAT", "OUTCOME", "PACKAGES", "WHY")]
     for node in views:
         beat = node["lastHeartbeatAt"]
         age = "never" if beat is None else f"{max(0.0, now - _seconds(beat)):.0f} s ago"
         provisioning = node["provisioning"] or {}
         outcome = provisioning.get("outcome") or provisioning.get("phase") or "-"
         why = node["errorMessage"] or provisioning.get("reason") or node["unreachableWhy"] or ""
-        rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), str(why)))
+        packages = str(sum(one["status"] == "ready" for one in node["artifacts"]) or "-")
+        rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), packages, str(why)))
     return rows
 
 

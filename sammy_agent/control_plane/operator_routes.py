@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from sammy_agent.control_plane import nodes
+from sammy_agent.control_plane.artifacts import Artifacts
 from sammy_agent.control_plane.handler import Handler
 from sammy_agent.control_plane.tokens import TokenRefused
 
@@ -27,4 +28,5 @@ class Nodes(Handler):
         return self.refuse(404, "Node not found") if row is None else self.answer(self._view(row, now))
 
     def _view(self, row: dict[str, Any], now: float) -> dict[str, Any]:
-        return nodes.view(row, now, self.parts.store.incidents(row["id"], 10))
+        packages = Artifacts(self.parts.store, self.parts.folder).listed(row["id"])
+        return nodes.view(row, now, self.parts.store.incidents(row["id"], 10), packages)

@@ -29,7 +29,7 @@ from sammy_agent.errors import ControlPlaneError
 from sammy_agent.notify import notify
 
 LOG = logging.getLogger(__name__)
-MAX_BODY = 1024 * 1024
+MAX_BODY = 2 * 1024 * 1024 + 64 * 1024  # a debug package
 # A certificate of 825 days is renewed 60 days before its end; a server that is never restarted looks once a day.
 RENEW_EVERY = 86400.0
 
@@ -104,7 +104,7 @@ async def _serve(
     store = Store(folder, create=True)
     signer = Signer.open(folder)
     management = Management(signer, authority, url)
-    parts = Parts(store, signer, authority, url, _operator_token(folder), management)
+    parts = Parts(store, signer, authority, url, _operator_token(folder), management, folder)
     own_names = _certificate_names(url, names)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

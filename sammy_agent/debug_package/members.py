@@ -21,6 +21,7 @@ class Command:
     name: str
     argv: tuple[str, ...]
     limit: int = LIMIT
+    newest_first: bool = False  # it says the newest first, as `journalctl -r`, and need not go on when that is enough
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,16 @@ def _command(name: str, line: str, limit: int = LIMIT) -> Command:
     return Command(name, tuple(line.split()), limit)
 
 
+def _journal(name: str, words: str, limit: int) -> Command:
+    """The journal is read from its end: of a large one only what is taken need be looked at, and mapped."""
+    line = f"journalctl --reverse -o short-precise --no-pager {words}"
+    return Command(name, tuple(line.split()), limit, newest_first=True)
+
+
 def _script(name: str, script: str, limit: int = LIMIT) -> Command:
     return Command(name, ("sh", "-c", script), limit)
 
 
-_JOURNAL = "journalctl -o short-precise --no-pager"
 _OURS = "SYSLOG_IDENTIFIER=sammy + _SYSTEMD_UNIT=sammy-agent.service"
 _EACH_LOG = (
     "docker ps --all --format '{{.Names}}' | head -n 40 | while read -r name; do echo \"== $name\"; "
@@ -103,11 +109,11 @@ MEMBERS: tuple[Member, ...] = (
     Files("configuration", paths.AGENT_CONFIG),
     Files("configuration", paths.OVERRIDES),
     _command("cloud-init-status.txt", "cloud-init status --long"),
-    _command("journal-sammy.txt", f"{_JOURNAL} -b -n 9999 {_OURS}", 2 * MIB),
+    _journal("journal-sammy.txt", f"-b -n 9999 {_OURS}", 2 * MIB),
     _command("failed-units.txt", "systemctl list-units --failed --no-pager --plain"),
     Files("cloud-init", "/var/log/cloud-init-output.log", 2 * MIB),
     Files("cloud-init", "/var/log/cloud-init.log", 4 * MIB),
-    _command("journal-warnings.txt", f"{_JOURNAL} -b -n 20000 -p warning", 2 * MIB),
+    _journal("journal-warnings.txt", "-b -n 20000 -p warning", 2 * MIB),
     # firewall and network
     _command("firewall-status.json", "sammy firewall status --json"),
     _command("firewall-check.json", "sammy firewall check --json"),
@@ -152,7 +158,7 @@ MEMBERS: tuple[Member, ...] = (
     _command("docker-disk.txt", "docker system df"),
     _command("docker-networks.txt", "docker network ls --no-trunc"),
     Files("docker", "/etc/docker/daemon.json"),
-    _command("docker-daemon.txt", f"{_JOURNAL} -b -n 5000 -u docker -u containerd", 1 * MIB),
+    _journal("docker-daemon.txt", "-b -n 5000 -u docker -u containerd", 1 * MIB),
     # systemd
     _command("systemd-status.txt", "systemctl status --no-pager --full sammy-agent docker containerd cloud-final"),
     _command("units-as-written.txt", "systemctl cat --no-pager sammy-agent docker containerd cloud-final"),
@@ -183,9 +189,9 @@ MEMBERS: tuple[Member, ...] = (
     Files("machine", "/etc/os-release"),
     Files("machine", "/proc/version"),
     # the long logs, last: they may take all the room that is left
-    _command("kernel.txt", f"{_JOURNAL} -b -k -n 10000", 2 * MIB),
+    _journal("kernel.txt", "-b -k -n 10000", 2 * MIB),
     _command("dmesg.txt", "dmesg", 256 * KIB),
-    _command("journal.txt", f"{_JOURNAL} -b -n 60000", 8 * MIB),
-    _command("journal-before.txt", f"{_JOURNAL} -b -1 -n 10000", 2 * MIB),
+    _journal("journal.txt", "-b -n 60000", 8 * MIB),
+    _journal("journal-before.txt", "-b -1 -n 10000", 2 * MIB),
     Files("logs", "/var/log/syslog", 2 * MIB),
 )  # fmt: skip

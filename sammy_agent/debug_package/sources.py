@@ -81,6 +81,7 @@ class _Said(Source):
     def __init__(self, member: Command, limit: int, seconds: float) -> None:
         super().__init__(member.name)
         self._argv, self._limit, self._seconds = member.argv, limit, seconds
+        self._newest_first = member.newest_first
 
     def read(self) -> Iterator[bytes]:
         try:
@@ -96,7 +97,7 @@ class _Said(Source):
         except OSError as error:
             self.notes.append(f"{self._argv[0]}: {error.strerror}")
             return
-        end = _End(self._limit)
+        end = _Begin(self._limit) if self._newest_first else _End(self._limit)
         try:
             in_time = _drain(process, end, time.monotonic() + self._seconds)
         finally:
@@ -105,7 +106,9 @@ class _Said(Source):
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-        if not in_time:
+        if end.full:
+            pass  # it was ended: more was not wanted
+        elif not in_time:
             self.notes.append(f"ended after {self._seconds:.0f} s, before it was done")
         elif process.returncode != 0:
             words = f": {end.last_line()}" if end.last_line() else ""
@@ -128,7 +131,8 @@ def _drain(process: subprocess.Popen[bytes], end: _End, until: float) -> bool:
             data = os.read(process.stdout.fileno(), CHUNK)
             if not data:
                 break
-            end.add(data)
+            if not end.add(data):
+                return True
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(max(0.1, until - time.monotonic()))
         return True
@@ -143,11 +147,18 @@ class _End:
         self._kept: deque[bytes] = deque()
         self._size = self.skipped = 0
 
-    def add(self, data: bytes) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is wanted."""
+        return False
+
+    def add(self, data: bytes) -> bool:
+        """Take more; return whether to go on."""
         self._kept.append(data)
         self._size += len(data)
         while self._size - len(self._kept[0]) >= self._limit:
             self._drop(len(self._kept[0]))
+        return not self.full
 
     def take(self) -> Iterator[bytes]:
         """Yield it, from a line's beginning where something was left out: half a secret has no form."""
@@ -183,6 +194,47 @@ class _End:
             count -= len(self._kept.popleft())
         if count:
             self._kept[0] = self._kept[0][count:]
+
+
+class _Begin(_End):
+    """The beginning of a stream that has the newest first; given out the oldest first, as people read."""
+
+    @property
+    def full(self) -> bool:
+        return self._size >= self._limit
+
+    def add(self, data: bytes) -> bool:
+        self._kept.append(data)
+        self._size += len(data)
+        return not self.full
+
+    def take(self) -> Iterator[bytes]:
+        """Yield entry by entry; what follows a line, indented, is of its entry."""
+        if self._size >= self._limit:
+            self._kept[-1] = self._kept[-1][: len(self._kept[-1]) - (self._size - self._limit)]
+            while self._kept:  # half a line, which may be half a secret
+                last = self._kept.pop()
+                if (cut := last.rfind(b"\n") + 1) > 0:
+                    self._kept.append(last[:cut])
+                    break
+        ready: list[bytes] = []
+        following: list[bytes] = []
+        rest = b""
+        while self._kept:
+            yield b"".join(ready)
+            ready.clear()
+            lines = (self._kept.pop() + rest).split(b"\n")
+            rest = lines.pop(0) if self._kept else b""
+            for line in reversed(lines):
+                if line.startswith(b" "):
+                    following.append(line)
+                elif line:
+                    ready.append(b"\n".join([line, *reversed(following), b""]))
+                    following.clear()
+        yield b"".join(ready)
+
+    def notes(self) -> list[str]:
+        return ["older entries are left out"] if self.full else []
 
 
 def _held(member: Files, root: str, limit: int) -> Iterator[Source]:

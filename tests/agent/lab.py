@@ -235,6 +235,7 @@ class Agent:
             "control_plane_url": control["url"],
             "token_file": control["token_file"],
             "ca_file": control["ca_file"],
+            "debug_push": False,  # the tests of it ask for it; elsewhere it would only cost time
             "port": self.port,
             **more,
         }

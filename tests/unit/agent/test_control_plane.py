@@ -46,7 +46,7 @@ def test_a_nodes_words_do_not_steer_the_terminal() -> None:
         "provisioning": json.dumps({"outcome": "failed", "reason": "\x1b[2Jall is well\r\n"}),
     }  # fmt: skip
     (_, shown) = nodes.aligned(nodes.table_rows([nodes.view(row, 0.0)], 0.0))
-    assert shown.endswith("  failed    [2Jall is well")
+    assert shown.endswith("  failed   -          [2Jall is well")
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_nodes_are_listed_and_removed(state: Path, capsys: pytest.CaptureFixture
     add_node(state, capsys, "n1")
     assert main(["control-plane", "nodes", "--state", str(state)]) == 0
     heading, row = capsys.readouterr().out.splitlines()
-    assert heading.split("  ")[0] == "NODE" and row.split() == ["n1", "creating", "unhealthy", "never", "-"]
+    assert heading.split("  ")[0] == "NODE" and row.split() == ["n1", "creating", "unhealthy", "never", "-", "-"]
     assert main(["control-plane", "--state", str(state), "nodes", "--json"]) == 0
     assert [node["id"] for node in json.loads(capsys.readouterr().out)["nodes"]] == ["n1"]
     assert main(["control-plane", "remove-node", "n1", "--state", str(state)]) == 0

@@ -307,6 +307,7 @@ def test_the_agents_configuration_holds_no_secret_and_points_to_the_file() -> No
         "token_file": plane["token_file"],
         "ca_file": plane["ca_file"],
         "port": 8443,
+        "debug_push": True,
     }
 
 
