@@ -57,6 +57,14 @@ def test_a_node_is_running_and_healthy_soon_after_its_steps(tree: Base, debs: li
         one.machine.run(["nft", "flush", "ruleset"])
         check = ["sammy", "firewall", "check"]
         wait_until(lambda: one.machine.run(check, check=False).returncode == 0, "the rules are back", 60)
+        # An agent that was killed in the middle of a trial, its port open: the rules are back when it begins again.
+        one.machine.run(["systemctl", "stop", "sammy-agent"])
+        listen(one.machine, 8443)
+        one.machine.run(["python3", "-m", "cc_sammy.firewall", "trial", "600", "--json"])
+        assert reaches(one.machine, "stranger", 8443)
+        one.machine.run(["systemctl", "start", "sammy-agent"])
+        wait_until(lambda: one.machine.run(check, check=False).returncode == 0, "the rules are back", 60)
+        assert not reaches(one.machine, "stranger", 8443)
 
 
 def test_a_node_whose_docker_failed_is_never_running_and_says_why(tree: Base, debs: list[Path]) -> None:
