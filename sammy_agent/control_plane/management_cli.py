@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sammy_agent import files
 from sammy_agent.errors import ControlPlaneError
@@ -56,11 +56,11 @@ def debug_package(arguments: argparse.Namespace, store: Store) -> int:
     path = os.path.abspath(arguments.output or default)
     began = time.monotonic()
     management = Management(Signer.open(arguments.state), Authority(arguments.state), url)
-    with contextlib.closing(management):
-        with _waiting(f"{arguments.node} makes its debug package"):
+    with contextlib.closing(management), _taking_its_place(path) as file:
+        with _waiting(f"{arguments.node} is asked for its debug package"):
             answer = management.ask(row, "/debug-package")
         with answer:
-            size, digest = _save(answer, path, arguments.node)
+            size, digest = _save(answer, file, arguments.node)
     seconds = round(time.monotonic() - began, 1)
     if arguments.json:
         print(json.dumps({"path": path, "bytes": size, "sha256": digest, "seconds": seconds}))
@@ -69,29 +69,35 @@ def debug_package(arguments: argparse.Namespace, store: Store) -> int:
     return 0
 
 
-def _save(answer: requests.Response, path: str, node: str) -> tuple[int, str]:
-    """Write the body beside and put it in its place when it is whole; return size and SHA-256."""
+@contextlib.contextmanager
+def _taking_its_place(path: str) -> Iterator[BinaryIO]:
+    """Yield a private file that becomes `path` when all went well. ControlPlaneError when it cannot be written."""
     beside = f"{path}.{os.getpid()}.part"
-    promised, digest, size = answer.headers.get("Content-Length"), hashlib.sha256(), 0
     try:
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "wb") as file:
-            for data in _chunks(answer, node):
-                file.write(data)
-                digest.update(data)
-                size += len(data)
-                _progress(f"{size / MIB:.1f}{f' of {int(promised) / MIB:.1f}' if promised else ''} MiB")
-        if (promised or str(size)) != str(size) or answer.headers.get("X-Content-SHA256") not in (
-            None,
-            digest.hexdigest(),
-        ):
-            raise ControlPlaneError(f"{node} broke off: {size} of {promised} bytes came", "Try again")
+            yield file
         os.replace(beside, path)
     except OSError as error:
         raise ControlPlaneError(f"{path}: {error.strerror}", "Name another place with --output") from error
     finally:
-        _progress("")
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(beside)
+
+
+def _save(answer: requests.Response, file: BinaryIO, node: str) -> tuple[int, str]:
+    """Write the body; return size and SHA-256. ControlPlaneError when it is not whole."""
+    promised, digest, size = answer.headers.get("Content-Length"), hashlib.sha256(), 0
+    try:
+        for data in _chunks(answer, node):
+            file.write(data)
+            digest.update(data)
+            size += len(data)
+            _progress(f"{size / MIB:.1f}{f' of {int(promised) / MIB:.1f}' if promised else ''} MiB")
+    finally:
+        _progress("")
+    whole = promised in (None, str(size)) and answer.headers.get("X-Content-SHA256") in (None, digest.hexdigest())
+    if not whole:
+        raise ControlPlaneError(f"{node} broke off: {size} of {promised} bytes came", "Try again")
     return size, digest.hexdigest()
 
 

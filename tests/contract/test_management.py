@@ -106,6 +106,21 @@ def test_the_debug_package_comes_through_whole(plane: ControlPlane, node: Agent,
     assert [path.name for path in tmp_path.iterdir()] == ["package.tar.gz"]
 
 
+def test_a_package_that_has_no_place_is_not_asked_for(plane: ControlPlane, node: Agent, tmp_path: Path) -> None:
+    before = node.status()["inbound"]["requests"]
+    set_node(plane, "n1", status="creating")  # the rounds pass it by
+    done = fetch(plane, "n1", "--output", str(tmp_path / "nowhere" / "package.tar.gz"), check=False)
+    assert done.returncode == 1 and "nowhere/package.tar.gz: No such file or directory" in done.stderr
+    assert node.status()["inbound"]["requests"] <= before + 1, "one round may have been under way"
+    set_node(plane, "n1", status="running")
+
+
+def test_logs_come_through(plane: ControlPlane, node: Agent) -> None:
+    answer = get(plane, "/api/nodes/n1/logs?source=agent&limit=1")
+    assert answer.status_code == 200 and set(answer.json()) >= {"entries", "nextCursor", "hasMore"}
+    assert get(plane, "/api/nodes/n1/logs?level=loud").status_code == 400
+
+
 def fetch(plane: ControlPlane, *words: str, check: bool = True) -> Any:
     return command("control-plane", "debug-package", *words, "--state", str(plane.folder), check=check)
 
