@@ -59,13 +59,17 @@ def run(steps: tuple[Step, ...], user: dict[str, object]) -> tuple[RunRecord, fl
     loaded = config.load(user)
     record = RunRecord("20260101T000000-bench", "b", "i", Host().boottime(), "")
     record.steps = [StepRecord(step.name, after=[*step.needs, *step.after], uses=sorted(step.uses)) for step in steps]
+    usual = paths.STATE, paths.RUNS
     with tempfile.TemporaryDirectory() as folder:
         paths.STATE, paths.RUNS = f"{folder}/state.json", f"{folder}/runs"
-        teller = Teller(Host(), record, Lane(None))
-        begun = time.perf_counter()
-        Runner(steps, Host(), loaded, record, teller).run()
-        teller.history.flush()
-        return record, time.perf_counter() - begun
+        try:
+            teller = Teller(Host(), record, Lane(None))
+            begun = time.perf_counter()
+            Runner(steps, Host(), loaded, record, teller).run()
+            teller.history.flush()
+            return record, time.perf_counter() - begun
+        finally:
+            paths.STATE, paths.RUNS = usual
 
 
 def planned(scale: float, **how: bool) -> tuple[float, float]:
