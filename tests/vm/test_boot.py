@@ -136,6 +136,8 @@ def test_what_was_asked_for_works(booted: Boot) -> None:
     assert machine.run(["docker", "run", "--rm", "--network=none", image, "echo", "inside"]).stdout == "inside\n"
     assert "workspace" in machine.run(["getent", "group", "docker"]).stdout
     assert machine.run(["stat", "-c", "%a %U", KEY]).stdout == "600 root\n"
+    denied = machine.run(["systemctl", "show", "sammy-containers.slice", "--property=IPAddressDeny", "--value"]).stdout
+    assert set(denied.split()) == {"169.254.169.254/32", "fd00:ec2::254/128"}
     assert machine.run(["systemctl", "is-active", "sammy-agent"]).stdout == "active\n"
     assert machine.run(["systemctl", "is-enabled", "sammy-agent", "sammy-firewall"]).stdout == "enabled\nenabled\n"
     assert machine.run(["sh", "-c", "ls /var/log/journal/*/system.journal"]).returncode == 0

@@ -356,3 +356,16 @@ def test_rules_that_are_no_longer_wanted_are_work_to_do() -> None:
     assert metadata_block.satisfied(host, off) == "metadata_block.enabled is false"
     host.files["/var/lib/sammy/firewall/applied.nft"] = host.files[metadata_block.DROP_IN] = ""
     assert (firewall.satisfied(host, off), metadata_block.satisfied(host, off)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("shown", "reloads"), [("169.254.169.254/32 fd00:ec2::254/128\n", 0), ("\n", 1), ("169.254.169.254/32\n", 1)]
+)
+def test_all_units_are_read_anew_only_where_the_slice_does_not_deny_the_addresses_yet(
+    shown: str, reloads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_block.metadata, "apply_metadata", lambda *_: None)
+    host = FakeHost()
+    host.script(["systemctl", "show", metadata_block.SLICE], stdout=shown)
+    metadata_block.run(host, make())
+    assert host.calls.count(("systemctl", "daemon-reload")) == reloads
