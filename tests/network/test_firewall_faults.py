@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import enforce, iptables, kept, lock, nftables, ranges, ruleset, trial, verbs
+from cc_sammy.firewall import enforce, iptables, kept, lock, nftables, ranges, refresh, ruleset, trial, verbs
 from cc_sammy.host import CommandResult, Host
 from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost
 
@@ -295,3 +296,39 @@ def test_an_admins_flush_is_repaired_by_the_verb(
     enforce.remove(vm)
     assert verbs.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
     assert lab.reach("stranger", AGENT) == REACHED
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
+    lab: Lab, vm: Faulty, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vm.variant = name.removeprefix("iptables-")
+    config = FirewallConfig(True, name.partition("-")[0], ("cloudflare", *EDGE), "drop-always")
+    answers = {
+        "empty": refresh.Answer(b""),
+        "html": refresh.Answer(b"<html><body>Just a moment...</body></html>"),
+        "wide": refresh.Answer("\n".join([*ranges.CLOUDFLARE, "0.0.0.0/0"]).encode()),
+        "small": refresh.Answer("\n".join([*ranges.CLOUDFLARE[:9], *ranges.CLOUDFLARE[15:]]).encode()),
+        "good": refresh.Answer("\n".join([*ranges.CLOUDFLARE, "9.9.9.0/24"]).encode()),
+    }
+    monkeypatch.setattr(refresh, "fetch", lambda url, etag: answers[url])
+
+    def run(verb: str, url: str = "") -> dict[str, Any]:
+        words: Any = SimpleNamespace(firewall_verb=verb, json=True)
+        status = verbs.run(words, vm, config._replace(ranges_url=url), AGENT)
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert answer["ok"] is (status == 0)
+        return answer
+
+    assert run("apply")["ok"]
+    for fault in ("empty", "html", "wide", "small"):
+        said = run("refresh", fault)
+        assert said["code"] == "ranges-refused" and "the list" in said["error"], said
+        assert run("check")["ok"]
+    assert (reachable(lab), lab.reach("stranger", AGENT)) == (True, DROPPED)
+    changed = run("refresh", "good")
+    assert (changed["changed"], changed["applied"], changed["networks"]) == (True, True, len(ranges.CLOUDFLARE) + 1)
+    assert run("check")["ok"]
+    listed = vm.run(["nft", "list", "ruleset"]).stdout + vm.run(["iptables-legacy", "-S"]).stdout
+    assert "9.9.9.0/24" in listed
+    assert (reachable(lab), lab.connect("stranger", "10.91.2.1", AGENT, seconds=0.5)) == (True, "dropped")

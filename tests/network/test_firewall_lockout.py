@@ -189,6 +189,7 @@ def test_a_control_plane_that_is_gone_has_the_rules_back_after_the_trial(machine
     assert machine.guard.problem() == ""
 
 
+@pytest.mark.parametrize("machine", ["nftables", "iptables-legacy"], indirect=True)
 def test_killed_in_the_roll_back_the_good_rules_are_put_in_force_by_the_next_repair(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def killed(machine: Machine, again: Callable[[], None]) -> None:
     print(f"closed {time.monotonic() - begun:.1f} s after the opening")
 
 
+@pytest.mark.parametrize("machine", ["nftables", "iptables-legacy"], indirect=True)
 def test_an_agent_killed_in_the_trial_puts_the_rules_back_when_it_begins_again(machine: Machine) -> None:
     killed(machine, machine.new_guard().turn)  # type: ignore[arg-type]
     assert machine.done[-1] == "repair"
@@ -228,6 +230,7 @@ def test_with_nobody_left_the_kernel_itself_ends_the_trial(machine: Machine) -> 
     assert machine.verb("check")["problems"] == []
 
 
+@pytest.mark.parametrize("machine", ["nftables", "iptables-legacy"], indirect=True)
 def test_an_operators_lift_has_its_time_though_the_guard_looks(machine: Machine) -> None:
     machine.hang_up()
     assert machine.verb("lift")["ok"]
