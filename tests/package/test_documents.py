@@ -15,6 +15,7 @@ import pytest
 
 from cc_sammy import config
 from cc_sammy.contract import fields
+from cc_sammy.steps import declared
 from tests.package.chroot import TOP
 
 MAN = TOP / "packaging" / "man"
@@ -132,3 +133,10 @@ def test_catalog_is_valid_and_names_only_fields_that_are_sent(tmp_path: Path) ->
     assert len(listed) == len(re.findall(r"^-- ", CATALOG.read_text(), re.M))
     sent = {*fields.STEP_FIELDS, "SAMMY_DURATION_MS", "SAMMY_REASON"}
     assert set(re.findall(r"@(\w+)@", CATALOG.read_text())) <= sent
+
+
+def test_the_page_of_the_boot_steps_has_each_with_what_it_needs() -> None:
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (?:`([a-z-]+)`)? ?\|", (TOP / "docs/provisioning.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == {step.name: "".join(step.needs) for step in declared(swap_is_concerned=True)}
