@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from cc_sammy.contract.fields import Outcome
 from cc_sammy.contract.incident import incident_id
 from sammy_agent import files
 from sammy_agent.calls import CallFailed, ControlPlane
+from sammy_agent.debug_package import program
 from sammy_agent.events import kinds
 from sammy_agent.events.event import Record
 from sammy_agent.places import Places
@@ -185,12 +185,10 @@ class Packages(Worker):
     def _make(self, case: Case) -> bool:
         """Have the package made; return whether it is there."""
         path = self._path(case)
-        root = [f"--root={self._places.root}"] if self._places.root else []
-        words = [sys.executable, "-m", "sammy_agent", "debug-package", "--json", f"--most={MOST_MIB}", *root]
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             self._process = process = subprocess.Popen(
-                [*LOW_PRIORITY, *words, f"--output={path}"],
+                [*LOW_PRIORITY, *program.words(path, self._places.root, f"--most={MOST_MIB}")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -204,8 +202,7 @@ class Packages(Worker):
         finally:
             _end(self._process)
         if process.returncode != 0:
-            lines = said.decode("utf-8", errors="replace").strip().splitlines()
-            self._problem = f"no debug package was made: {lines[-1] if lines else f'status {process.returncode}'}"
+            self._problem = f"no debug package was made: {program.failure(said, process.returncode)}"
             LOG.warning("%s", self._problem)
             return False
         return True

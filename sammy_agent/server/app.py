@@ -16,7 +16,7 @@ from tornado import httpserver, httputil, iostream, web
 
 from sammy_agent.server.auth import Gate
 from sammy_agent.server.bounds import Connections
-from sammy_agent.server.handler import Unknown, clean_workshop
+from sammy_agent.server.handler import Unknown
 from sammy_agent.server.logs import PING_EVERY, Logs, LogStream, Readers
 from sammy_agent.server.package import Maker
 from sammy_agent.server.parts import Parts
@@ -121,7 +121,6 @@ class ServerThread(threading.Thread):
             self._begun.set()
 
     async def _serve(self) -> None:
-        clean_workshop(self._parts)
         self._ending = asyncio.Event()
         self._server = Server(
             application(self._parts, self.connections),

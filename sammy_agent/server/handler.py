@@ -156,11 +156,3 @@ def workshop(parts: Parts) -> Iterator[str]:
         raise AgentError(f"{home} cannot be written: {error.strerror}", "Make room: df -h /var") from error
     with made as folder:
         yield folder
-
-
-def clean_workshop(parts: Parts) -> None:
-    """Remove what a kill left behind."""
-    import shutil
-
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(parts.places.outgoing)

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import select
+import shutil
 import socket
 import ssl
 from dataclasses import asdict
@@ -52,6 +53,8 @@ class Listener(Worker):
         self._thread: ServerThread | None = None
         self._problem: Cause | None = None
         self._backoff = Backoff()
+        # what a kill left of a package that was being made
+        shutil.rmtree(parts.places.outgoing, ignore_errors=True)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __repr__(self) -> str:

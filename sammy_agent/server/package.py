@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has the debug package made by `sammy-agent debug-package`, a process of its own.
-
-So the agent's heartbeats do not wait for its compressing and scrubbing, its memory goes back to the machine, and it can
-be ended when nobody waits for it any more.
-"""
+"""Has the debug package made by its own program, one at a time, and ends that when nobody waits for it any more."""
 
 from __future__ import annotations
 
@@ -11,17 +7,15 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from typing import Any
 
+from sammy_agent.debug_package import program
 from sammy_agent.errors import AgentError
 
-PROGRAM = [sys.executable, "-m", "sammy_agent"]
 DEADLINE = 150.0  # seconds; collecting is bounded to 60, packing and the last look come on top
 RETRY_AFTER = 30
 NICE = 10
 LAST_WISH = 3.0  # seconds
-LONGEST_WORDS = 2000
 
 
 class PackageFailed(AgentError):
@@ -70,11 +64,9 @@ class Maker:
             self._gone.set_result(None)
 
     async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
-        words = [*PROGRAM, "debug-package", "--json", "--output", path]
         try:
             process = await asyncio.create_subprocess_exec(
-                *words,
-                *(["--root", self._root] if self._root else []),
+                *program.words(path, self._root),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -98,9 +90,7 @@ class Maker:
         if not in_time:
             raise PackageFailed(f"the debug package was not done within {DEADLINE:.0f} s")
         if process.returncode != 0:
-            raise PackageFailed(
-                _last_words(ending.result()[1]) or f"its program ended with status {process.returncode}"
-            )
+            raise PackageFailed(program.failure(ending.result()[1], process.returncode or 0))
 
 
 async def _end(pid: int, ending: asyncio.Future[tuple[bytes, bytes]]) -> None:
@@ -116,8 +106,3 @@ def _signal(pid: int, sign: signal.Signals) -> None:
     """Signal a program with all of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, sign)
-
-
-def _last_words(said: bytes) -> str:
-    lines = said.decode("utf-8", errors="replace").strip().splitlines()
-    return (lines[-1] if lines else "").removeprefix("sammy-agent: ")[:LONGEST_WORDS]

@@ -65,8 +65,10 @@ def loaded(node: Agent) -> bool:
 
 def test_the_server_is_loaded_by_the_first_connection(plane: ControlPlane, node: Agent) -> None:
     node.provisioned("running")
+    node.path("/var/lib/sammy/outgoing/left-by-a-kill/package.tar.gz").write_text("")
     node.start()
     listening(node)
+    assert not node.path("/var/lib/sammy/outgoing").exists()
     wait_for(lambda: node.status()["contact"]["state"] == "ok", "contact")
     assert not loaded(node) and server(node)["state"] == "listening"
     assert server(node)["families"] in (["ipv4"], ["ipv4", "ipv6"])

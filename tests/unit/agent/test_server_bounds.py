@@ -21,6 +21,7 @@ import requests
 from sammy_agent import node_key, sending
 from sammy_agent.control_plane.authority import Authority
 from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.debug_package import program as debug_program
 from sammy_agent.events.store import EventStore
 from sammy_agent.inbound import Inbound
 from sammy_agent.metrics.store import MetricsStore
@@ -92,7 +93,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     path = tmp_path / "program"
     path.write_text(f"#!/bin/sh\nOUTPUT=$4\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr(package, "PROGRAM", [str(path)])
+    monkeypatch.setattr(debug_program, "PROGRAM", [str(path)])
 
 
 def is_cut_off(channel: socket.socket) -> bool:
@@ -212,8 +213,8 @@ def alive(pid: int) -> bool:
     [
         ("echo working >&2; echo 'sammy-agent: a secret of this node stood in it. Report it' >&2; exit 1",
          "a secret of this node stood in it. Report it"),
-        ("exit 7", "its program ended with status 7"),
-        ("kill -9 $$", "its program ended with status -9"),
+        ("exit 7", "it ended with status 7"),
+        ("kill -9 $$", "it ended with status -9"),
     ],
     ids=["leak", "silent", "killed"],
 )  # fmt: skip
@@ -227,7 +228,7 @@ def test_a_package_that_fails_is_a_500_in_words(
 
 
 def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(package, "PROGRAM", [str(tmp_path / "nothing")])
+    monkeypatch.setattr(debug_program, "PROGRAM", [str(tmp_path / "nothing")])
     assert lab.thread.begin()
     assert "cannot be started" in lab.get("/debug-package").json()["error"]
     program(tmp_path, monkeypatch, "sleep 600")
