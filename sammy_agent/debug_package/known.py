@@ -98,7 +98,7 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def words(secret: str) -> list[str]:
-    """Return what of a file or a value is secret: the words that are long enough, certificates left out.
+    """Return what of a file or a value is secret: its lines, and of several words the long ones; no certificates.
 
     A key's first line begins as that of all keys of its kind, and its certificate has some of that too.
     """
@@ -107,7 +107,8 @@ def words(secret: str) -> list[str]:
     for line in secret.splitlines():
         public = bool(_PUBLIC.search(line)) or (public and not _END.search(line))
         if not public and "-----" not in line:
-            kept += [line.strip(), *line.split()] if not head else [line.strip()[KEY_HEAD:]]
+            plain = line.strip()
+            kept += [plain[KEY_HEAD:]] if head else [plain, *(word for word in plain.split() if len(word) > PART)]
         head = "-----BEGIN" in line
     return [word for word in dict.fromkeys(kept) if len(word) >= SHORTEST]
 

@@ -123,10 +123,11 @@ MEMBERS: tuple[Member, ...] = (
     _command("iptables-legacy.txt", "iptables-legacy-save -c"),
     _command("ip6tables-legacy.txt", "ip6tables-legacy-save -c"),
     Files("firewall", "/var/lib/sammy/firewall/*"),
-    _command("conntrack-count.txt", "conntrack -C"),
+    # the kernel's own figures: the program conntrack is on few images
+    Files("conntrack", "/proc/sys/net/netfilter/nf_conntrack_*", most=100),
+    Files("conntrack", "/proc/net/stat/nf_conntrack"),
     _command("conntrack-statistics.txt", "conntrack -S"),
     _command("conntrack.txt", "conntrack -L", 1 * MIB),
-    Files("network", "/proc/net/stat/nf_conntrack"),
     _command("sockets.txt", "ss -tanpie", 2 * MIB),
     _command("sockets-udp.txt", "ss -uanp"),
     _command("links.txt", "ip -s -d link"),

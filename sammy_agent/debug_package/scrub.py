@@ -34,6 +34,8 @@ AWAITS = re.compile(
 AWAITED = re.compile(
     r"^(\s*(?:-\s+)?(?:[\"']?value[\"']?\s*:\s*)?)(?![\[{\"']*[-/$]|\s*[\w\"']+\s*:)([\"']?)(.+?)(\2,?\s*)$"
 )
+# What a journal and Docker put before each line of a text of several.
+PREFIX = re.compile(r"[A-Z][a-z]{2} [ \d]\d [\d:.]+ \S+ [^:\[]{1,64}(?:\[\d+\])?: |\d{4}-\d\d-\d\d[T ][\d:.,]+\S* ")
 BLOCK = re.compile(rf"(?i)^(\s*)(?:-\s+)?[\"']?[\w.-]*{NAME}[\"']?\s*:\s*[|>][+-]?\s*$")
 BASE64 = re.compile(r"(?<![\w+/-])(?=[A-Za-z0-9+/_-]*[G-Zg-z])[A-Za-z0-9+/_-]{20,}={0,2}")
 READABLE = frozenset(range(32, 127)) | {9, 10, 13}
@@ -122,6 +124,10 @@ class Stream:
 
     def _value(self, line: str) -> str:
         """Scrub a line by the rules; it may be the value that the line before spoke of."""
+        prefix, line = _without_prefix(line)
+        return prefix + self._message(line)
+
+    def _message(self, line: str) -> str:
         if self._block is not None:
             indented = len(line) - len(line.lstrip())
             if not line.strip() or indented > self._block:
@@ -133,6 +139,11 @@ class Stream:
         if (block := BLOCK.match(line)) is not None:
             self._block = len(block[1])
         return _by_rules(line, self._hints)
+
+
+def _without_prefix(line: str) -> tuple[str, str]:
+    match = PREFIX.match(line)
+    return ("", line) if match is None else (line[: match.end()], line[match.end() :])
 
 
 def _open_key(line: str) -> int | None:

@@ -6,6 +6,7 @@ The tests of this file look at one machine in the order of the file.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import statistics
@@ -16,6 +17,7 @@ import pytest
 from cc_sammy.contract import fields
 from cc_sammy.contract.fields import Outcome, Status
 from tests.lab.shell import wait_until
+from tests.vm import leaks
 from tests.vm.boots import AGENT_PORT, KEY, OTHERS_WORK, STEPS, Boot, listen, reaches, state
 
 pytestmark = pytest.mark.needs("root", "nspawn")
@@ -224,3 +226,41 @@ def test_the_second_boot_does_nothing_twice_and_is_guarded_before_the_network(bo
     assert loaded == "ActiveState=active\n"
     listen(machine, AGENT_PORT)
     assert (reaches(machine, "edge", AGENT_PORT), reaches(machine, "stranger", AGENT_PORT)) == (True, False)
+
+
+def test_the_debug_package_gives_no_planted_secret_away(booted: Boot) -> None:
+    machine = booted.machine
+    assert booted.sources is not None
+    plants = leaks.Plants(booted.sources.user_config()["image_prepull"]["images"][0])
+    assert len(plants.secrets) >= 200 and len({secret.kind for secret in plants.secrets}) >= 30
+    machine.run(["systemctl", "start", "docker"])
+    plants.into(machine)
+    known = machine.read("/etc/sammy/tls/node.key").strip()  # as long as nobody says what it is, too
+    machine.run(["logger", "-t", "planted", f"{known} and {base64.b64encode(f'x{known}y'.encode()).decode()}"])
+    made = machine.run(["sammy", "debug-package", "--json", "--output", "/root/debug.tar.gz"], timeout=180).stdout
+    texts = leaks.unpacked(machine, "/root/debug.tar.gz")
+    # the detector sees: without the scrubber all of them are in the package
+    machine.run(["/usr/bin/python3", "-c", leaks.UNSCRUBBED], timeout=180)
+    raw = list(plants.found(leaks.unpacked(machine, "/root/raw.tar.gz")))
+    unseen = [one for one in plants.secrets if not any(f"{one.kind} of {one.where} in" in find for find in raw)]
+    # what is only in a process' environment is not collected at all
+    assert {one.where for one in unseen} <= {"an environment"}, unseen
+    assert list(plants.found(texts)) == []
+    assert not [name for name, text in texts.items() if known in text]
+    journal = texts["journal.txt"]
+    assert [line for line in leaks.SURVIVORS if line.strip() and line not in journal] == []
+    results = {entry["name"]: entry for entry in json.loads(made)["results"]}
+    for name in (
+        "provisioning-timings.txt",
+        "history.json",
+        "events.jsonl",
+        "metrics.jsonl",
+        "docker-inspect.json",
+        "docker-logs.txt",
+        "nft.txt",
+        "conntrack/nf_conntrack_count",
+        "conntrack/nf_conntrack",
+        "sockets.txt",
+        "system-info.json",
+    ):
+        assert results[name]["bytes"] > 0, results[name]

@@ -228,3 +228,13 @@ def test_a_known_secret_is_found_in_base64_at_any_place(secret: str, around: tup
     encode = base64.urlsafe_b64encode if safe else base64.b64encode
     text = encode(around[0] + secret.encode() + around[1]).decode()
     assert Scrubber([secret]).finds(text) or secret.startswith("-----")
+
+
+@pytest.mark.parametrize("prefix", ["Nov 24 10:46:49.123456 node-7 tool[7]: ", "2026-11-24T10:46:49.123456789Z "])
+@pytest.mark.parametrize("kind", [kind for kind in UNKNOWN if "head was cut off" not in kind])
+def test_what_logs_put_before_each_line_hides_nothing(kind: str, prefix: str) -> None:
+    secret = made(random.Random(kind))
+    text = "".join(f"{prefix}{line}\n" for line in ["before", *UNKNOWN[kind](secret).splitlines(), "after"])
+    clean = Scrubber().scrub(text)
+    assert not [trace for trace in traces(secret) if trace in clean], clean
+    assert clean.startswith(f"{prefix}before\n") and clean.endswith(f"{prefix}after\n")
