@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent takes from the state file, also when nobody writes it any more."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from cc_sammy.contract.fields import Status
+from cc_sammy.contract.state import RunRecord, StepRecord, this_process
+from sammy_agent.events.store import EventStore
+from sammy_agent.places import Places
+from sammy_agent.provisioning import Provisioning, Watcher, this_boot
+
+
+def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_not_change(tmp_path: Path) -> None:
+    places = Places(str(tmp_path))
+    Path(places.state).parent.mkdir(parents=True)
+    changes: list[tuple[str, str]] = []
+    with subprocess.Popen(["sleep", "1000"]) as runs:
+        record = RunRecord("20260101T000000-a", this_boot(), "i", 1.0, "2026-01-01T00:00:00+00:00")
+        record.steps, record.writer = [StepRecord("packages", Status.STARTED)], this_process(runs.pid)
+        Path(places.state).write_text(record.to_json())
+        watcher = Watcher(places, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()))
+
+        def changed(before: Provisioning, now: Provisioning) -> None:
+            changes.append((before.phase, now.phase))
+
+        watcher.on_change = changed
+        watcher.turn()
+        assert (watcher.level.phase, changes) == ("provisioning", [])
+        runs.kill()
+    watcher.turn()
+    assert changes == [("provisioning", "ended")]
+    told = watcher.level.summary()
+    assert told["outcome"] == "failed"
+    assert told["reason"] == "the run was killed before its end; not done: packages"
+    assert not watcher.level.may_say_ready
