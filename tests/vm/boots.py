@@ -33,6 +33,11 @@ BARE: dict[str, Any] = {
     "packages": {"install": []},
     "firewall": {"allow": list(ALLOWED)},
 }
+# What makes a node degraded: an optional step that cannot have what it needs.
+NO_NODEJS = (
+    "SAMMY_NODEJS_SOURCE=archive\nSAMMY_NODEJS_VERSION=1.0.0\nSAMMY_NODEJS_URLS=http://127.0.0.1:9/x\n"
+    f"SAMMY_NODEJS_SHA256={'0' * 64}\n"
+)
 
 
 def built() -> list[Path]:

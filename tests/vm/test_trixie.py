@@ -10,7 +10,7 @@ import pytest
 
 from cc_sammy.contract.fields import Outcome, Status
 from tests.lab import debian
-from tests.vm.boots import STEPS, Boot, full_boot, state
+from tests.vm.boots import NO_NODEJS, STEPS, Boot, full_boot, state
 
 pytestmark = pytest.mark.needs("root", "nspawn")
 
@@ -45,3 +45,14 @@ def test_the_second_boot_does_nothing_twice(trixie: Boot) -> None:
     trixie.machine.start()
     assert trixie.machine.wait_cloud_init().status == "done"
     assert [step.name for step in state(trixie.machine).steps if step.status is not Status.SKIPPED] == []
+
+
+def test_a_degraded_node_is_degraded_to_cloud_init_too(trixie: Boot) -> None:
+    trixie.machine.poweroff()
+    trixie.machine.write("/etc/default/sammy", NO_NODEJS)
+    trixie.machine.start()
+    ended = trixie.machine.wait_cloud_init()
+    assert state(trixie.machine).outcome is Outcome.DEGRADED
+    assert (ended.status, ended.returncode) == ("done", 2), ended.text
+    assert "extended_status: degraded done" in ended.text
+    assert "node ready but degraded: nodejs-install: no source gave the file" in ended.text

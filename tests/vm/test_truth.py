@@ -12,16 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.lab import Base
-from tests.vm.boots import state
+from tests.vm.boots import NO_NODEJS, state
 from tests.vm.nodes import Node, node
 
 pytestmark = pytest.mark.needs("root", "nspawn")
 
-# Outcome -> what makes it so, the reason's words, and the exit status.
-NO_NODE = "SAMMY_NODEJS_SOURCE=archive\nSAMMY_NODEJS_VERSION=22.0.0\nSAMMY_NODEJS_URLS=http://127.0.0.1:9/x\n"
+# Outcome -> what makes it so, the reason's words, the exit status, and the journal's priority.
 MADE = {
     "ready": ("", "", 0, "5"),
-    "degraded": (f"{NO_NODE}SAMMY_NODEJS_SHA256={'0' * 64}\n", "nodejs-install: no source gave the file", 0, "4"),
+    "degraded": (NO_NODEJS, "nodejs-install: no source gave the file", 0, "4"),
     "failed": ("SAMMY_DOCKER_SOURCE=installed\n", "docker: there is no dockerd on this machine", 1, "3"),
 }
 
