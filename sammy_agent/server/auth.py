@@ -201,4 +201,6 @@ def check_claims(claims: Mapping[str, Any], node: str, now: float) -> None:
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if -(2**53) < value < 2**53 else None  # JSON's NaN and numbers without end are none

@@ -209,7 +209,8 @@ def tls_context(places: Places) -> ssl.SSLContext:
     """Return the context of the node's key and certificate. OSError or SSLError when they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(places.tls_certificate, places.tls_key)
+    # a key with a password is refused; without one given here OpenSSL would ask the terminal and wait
+    context.load_cert_chain(places.tls_certificate, places.tls_key, password="")
     return context
 
 

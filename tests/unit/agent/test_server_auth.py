@@ -130,6 +130,8 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
         (token(node="n2"), 403, "for node n2; this node is n1"),
         (token(node=None), 401, "names no node"),
         (token(exp=None), 401, "exp"),
+        (token(exp=float("nan")), 401, "times are no numbers"),
+        (token(exp=10**400), 401, "times are no numbers"),
         (token(exp=NOW - 90), 401, "expired 90 s ago"),
         (token(nbf=NOW + 90), 401, "begins in 90 s"),
         (token(THEIRS), 401, "signature"),
@@ -143,8 +145,8 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
         (token()[:-4] + "AAAA", 401, "signature"),
     ],
     ids=["another audience", "no audience", "another issuer", "no issuer", "a callback's", "another node's", "no node",
-         "without end", "expired", "not yet", "another's key", "a weak key", "unknown key", "the other key's name",
-         "unsigned", "HS256 with the public key", "garbage", "endless", "tampered"],
+         "without end", "no number", "endless number", "expired", "not yet", "another's key", "a weak key",
+         "unknown key", "the other key's name", "unsigned", "HS256 with the public key", "garbage", "endless", "tampered"],
 )  # fmt: skip
 def test_nobody_elses_does(check: Any, bad: str, status: int, words: str) -> None:
     with pytest.raises(Refused) as refused:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives import serialization
 
 from sammy_agent import node_key, sending
 from sammy_agent.control_plane.authority import Authority
@@ -31,7 +32,7 @@ from sammy_agent.provisioning import Provisioning
 from sammy_agent.server import app, bounds, package
 from sammy_agent.server.bounds import Connections, Sparing
 from sammy_agent.server.keys import Keys
-from sammy_agent.server.listener import tls_context
+from sammy_agent.server.listener import Listener, tls_context
 from sammy_agent.server.parts import Parts
 from tests.agent.lab import wait_for
 
@@ -314,6 +315,39 @@ def test_metrics_are_exported_as_the_events_are(lab: Lab, tmp_path: Path) -> Non
     assert 'filename="metrics-n1.db"' in answer.headers["Content-Disposition"]
     (tmp_path / "copy.db").write_bytes(answer.content)
     assert [sample["load1"] for sample in MetricsStore(str(tmp_path / "copy.db")).samples()] == [1.5]
+
+
+def test_a_key_with_a_password_is_refused_and_asks_nobody(lab: Lab) -> None:
+    text = Path(lab.places.tls_key).read_bytes()
+    key = serialization.load_pem_private_key(text, password=None)
+    locked = serialization.BestAvailableEncryption(b"secret")
+    Path(lab.places.tls_key).write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+    )
+    with pytest.raises(ssl.SSLError):
+        tls_context(lab.places)
+
+
+def test_a_server_that_ends_is_begun_anew_on_the_same_port(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.socket.close()
+    listener = Listener(lab.parts, lab.port)
+    listener.start()
+    try:
+        wait_for(lambda: listener.snapshot()["state"] == "listening", "the listener")
+        serve = app.ServerThread._serve
+
+        async def fails(self: app.ServerThread) -> None:
+            raise RuntimeError("for the test")
+
+        monkeypatch.setattr(app.ServerThread, "_serve", fails)
+        with socket.create_connection(("127.0.0.1", lab.port), timeout=30):
+            wait_for(lambda: (listener.snapshot()["problem"] or {}).get("code") == "server-broken", "the problem")
+        monkeypatch.setattr(app.ServerThread, "_serve", serve)
+        assert lab.get("/health").status_code == 200
+        wait_for(lambda: listener.snapshot()["problem"] is None, "the problem to be over")
+    finally:
+        listener.stop()
+        listener.join(30)
 
 
 def test_a_disk_that_takes_nothing_is_a_503_in_words(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
