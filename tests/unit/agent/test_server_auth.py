@@ -146,7 +146,8 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
     ],
     ids=["another audience", "no audience", "another issuer", "no issuer", "a callback's", "another node's", "no node",
          "without end", "no number", "endless number", "expired", "not yet", "another's key", "a weak key",
-         "unknown key", "the other key's name", "unsigned", "HS256 with the public key", "garbage", "endless", "tampered"],
+         "unknown key", "the other key's name", "unsigned", "HS256 with the public key",
+         "garbage", "endless", "tampered"],
 )  # fmt: skip
 def test_nobody_elses_does(check: Any, bad: str, status: int, words: str) -> None:
     with pytest.raises(Refused) as refused:
