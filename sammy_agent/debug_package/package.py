@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from sammy_agent import __version__, config, files
+from sammy_agent import __version__, files
 from sammy_agent.contact import iso
 from sammy_agent.debug_package import archive, pseudonyms
 from sammy_agent.debug_package.archive import Archive, Gzip, Packer, Zstd
@@ -132,15 +132,16 @@ def _packing(file: IO[bytes], compression: str) -> Iterator[Packer]:
 
 def _about(places: Places, began: float, scrubber: Scrubber, with_pseudonyms: bool) -> dict[str, Any]:
     """Return what the manifest says of the package itself."""
-    try:
-        loaded = config.load(places)
-    except (AgentError, OSError):
-        loaded = None
+    try:  # not by `config`: a node without a control plane has a name too, and a damaged file is no reason to stop
+        node = str(json.loads(files.read(places.config) or "{}").get("node_id") or "")
+    except (ValueError, AttributeError, OSError):
+        node = ""
+    instance = "" if with_pseudonyms else (files.read(places.instance) or "").strip()
     return {
         "format": "sammy-debug/1",
-        "nodeId": scrubber.scrub(loaded.node_id) if loaded else None,
+        "nodeId": scrubber.scrub(node) or None,
         "agentVersion": __version__,
-        "instanceId": (files.read(places.instance) or "").strip() or None,
+        "instanceId": instance or None,
         "startedAt": iso(began),
         "endedAt": iso(time.time()),
         "bootSeconds": round(time.clock_gettime(time.CLOCK_BOOTTIME), 3),

@@ -21,6 +21,9 @@ IPV4 = re.compile(r"(?<![\w.+~-])(?:\d{1,3}\.){3}\d{1,3}(?![\w+~-]|\.\d)")
 IPV6 = re.compile(r"(?<![\w:.])(?=[0-9a-fA-F:]*:[0-9a-fA-F:]*:)[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?![\w:])")
 MAC = re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?![\w:])")
 IN_URL = re.compile(r"(?<=://)(?:[^\s/@\"']*@)?([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)")
+IN_LOG = re.compile(
+    r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)? ([\w.-]+) [^ ]+: "
+)  # a machine's name of before, too
 KEPT_V6 = tuple(map(ipaddress.IPv6Network, ("::/127", "2001:db8::/32", "ff00::/8")))
 KEPT_V4 = tuple(
     map(
@@ -80,6 +83,8 @@ class Pseudonyms:
         if "://" in line:
             for match in IN_URL.finditer(line):
                 self._learn(match[1])
+        if (said := IN_LOG.match(line)) is not None:
+            self._learn(said[1])
         if ":" in line:
             line = MAC.sub(lambda hit: self._mac(hit[0]), line)
             line = IPV6.sub(lambda hit: self._address(hit[0], "ipv6"), line)

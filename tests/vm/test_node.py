@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.contract.fields import Outcome
+from cc_sammy.contract.incident import incident_id
 from tests.lab import Base
 from tests.lab.shell import wait_until
 from tests.vm.boots import listen, reaches, state
 from tests.vm.nodes import Node, node
 
 pytestmark = pytest.mark.needs("root", "nspawn")
+PACKAGES = "/var/lib/sammy/agent/packages"
 TOKEN_FILE = "/var/lib/sammy/agent/token"
 ABSENT = float(os.environ.get("SAMMY_TEST_ABSENT_SECONDS", "20"))  # the issue's own figure is 120
 
@@ -78,6 +80,11 @@ def test_a_node_whose_docker_failed_is_never_running_and_says_why(tree: Base, de
         one.wait("beats again", lambda seen: seen["lastHeartbeatAt"] != first, 60)
         assert one.seen["status"] != "running"
         assert state(one.machine).outcome is Outcome.FAILED
+        # Nobody asked for it, and nobody could have: the evidence comes by itself, under the incident's id.
+        one.wait("left its package", lambda seen: [art["status"] for art in seen["artifacts"]] == ["ready"], 120)
+        (left,) = one.seen["artifacts"]
+        assert left["incidentId"] == incident_id(state(one.machine).run_id, "failed")
+        wait_until(lambda: not one.machine.exists(f"{PACKAGES}/{left['incidentId']}.tar.gz"), "it is not kept here", 30)
 
 
 def test_without_our_agent_the_control_plane_has_the_error_within_30_s(tree: Base, debs: list[Path]) -> None:

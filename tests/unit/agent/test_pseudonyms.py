@@ -28,7 +28,8 @@ def test_who_talks_to_whom_stays_visible() -> None:
     assert line("[2a01:4f8::1]:443 and 2A01:4f8:0::1") == "[ipv6-2]:443 and ipv6-2"
     assert line("GET https://sam.example.org:8787/api 200") == "GET https://host-3:8787/api 200"
     assert line("sam.example.org resolves") == "host-3 resolves"
-    assert repr(given) == "<Pseudonyms 2 ipv4, 3 host, 1 mac, 2 ipv6>"
+    assert line("Nov 24 10:46:49.123456 old-name kernel: x") == "Nov 24 10:46:49.123456 host-4 kernel: x"
+    assert repr(given) == "<Pseudonyms 2 ipv4, 4 host, 1 mac, 2 ipv6>"
 
 
 @pytest.mark.parametrize(
