@@ -18,11 +18,12 @@ WANTED_BY = "/etc/systemd/system/sysinit.target.wants/" + UNIT
 
 
 def satisfied(host: Host, config: Config) -> str | None:
-    """The rules in the kernel are the wanted ones, or an operator has removed them."""
+    """The rules in the kernel are the wanted ones, or were lifted for good."""
     if not config.firewall.enabled:
         return None if _kept(host) else "firewall.enabled is false"
     if kept.is_removed(host):
-        return "an operator removed the rules (`sammy firewall apply` brings them back)"
+        # by whom and why, and what brings them back
+        return (host.read_text(kept.REMOVED) or "").strip() or "the rules were removed"
     wanted = _wanted(host, config)
     if host.exists(WANTED_BY) and not enforce.check(host, wanted):
         return "the rules in the kernel are the wanted ones"

@@ -349,6 +349,11 @@ def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_
     assert journald_config.DROP_IN not in host.files
 
 
+def test_a_firewall_that_was_lifted_stays_so_and_says_by_whom() -> None:
+    host = FakeHost({"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"})
+    assert firewall.satisfied(host, make()) == "Lifted by the agent: it kept the control plane out."
+
+
 def test_rules_that_are_no_longer_wanted_are_work_to_do() -> None:
     off = make(firewall={"enabled": False}, metadata_block={"enabled": False})
     host = FakeHost()
