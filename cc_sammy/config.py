@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -123,6 +122,8 @@ def load(user: Any, overrides_file: str | None = None, environment: Mapping[str,
 
 
 def _variables(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    import shlex
+
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, sign, value = line.strip().removeprefix("export ").partition("=")

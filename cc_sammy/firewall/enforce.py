@@ -7,7 +7,6 @@ back from the kernel, kept for the next boot, and only then is the other backend
 
 from __future__ import annotations
 
-import importlib
 import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,13 @@ NAMES = ("nftables", "iptables")
 
 def backend(name: str) -> ModuleType:
     """Return the module of a backend; imported late, because a run mostly needs one."""
-    return importlib.import_module(f"cc_sammy.firewall.{name}")
+    if name == "iptables":
+        from cc_sammy.firewall import iptables
+
+        return iptables
+    from cc_sammy.firewall import nftables
+
+    return nftables
 
 
 def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
