@@ -81,15 +81,15 @@ def planned(scale: float, **how: bool) -> tuple[float, float]:
 
 
 def figures(*, quick: bool) -> list[Figure]:
-    """Measure: in the quick form 25 times faster than the boot, else 4 times."""
-    scale = 25.0 if quick else 4.0
+    """Measure: in the quick form 15 times faster than the boot, else 4 times."""
+    scale = 15.0 if quick else 4.0
     _, serial = run(pretend({name: ms / 1000 / scale for name, ms in JOURNAL.items()}), {"max_parallel": 1})
     beside, beside_path = planned(scale, firewall_first=False)
     on, on_path = planned(scale, node_on_apt=True)
     first, first_path = planned(scale)
     _, ours = run(pretend({name: ms / 1000 / scale for name, ms in {**JOURNAL, "firewall": 100}.items()}), {})
     nothing = dict.fromkeys(JOURNAL, 0.0)
-    idle = min(run(pretend(nothing), {"max_parallel": 1})[1] for _ in range(5))
+    idle = min(run(pretend(nothing), {"max_parallel": 1})[1] for _ in range(15))
     return [
         Figure("one after the other (the journal entry: 57.6 s)", "s", serial * scale),
         Figure("planned, Node.js off apt's lock, firewall beside", "s", beside, at_most=OFF_THE_LOCK * ROOM),
