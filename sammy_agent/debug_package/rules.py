@@ -54,41 +54,41 @@ RULES = (
     _rule(
         SPEAKS,
         rf"\g<1>{GONE}\g<2>",
-        rf"(?i)((\\*[\"'])[\w.-]*{NAME}(?:_base64|_b64)?=)(?!\2){_ONCE}(?:(?!(?<!\\)\2).)+(?<!\\)\2",
+        rf"(?i)((\\*[\"'])[\w.-]{{0,80}}{NAME}(?:_base64|_b64)?=)(?!\2){_ONCE}(?:(?!(?<!\\)\2).)+(?<!\\)\2",
     ),
     # in a query
     _rule(
         "= %3d",
         rf"\g<1>{GONE}",
-        rf"(?i)((?:[?&]|%3f|%26)(?:[\w.-]*{NAME}|(?:x-(?:amz|goog)-)?(?:sig|signature|credential)|jwt|sid|key)(?:=|%3d))",
+        rf"(?i)((?:[?&]|%3f|%26)(?:[\w.-]{{0,80}}{NAME}|(?:x-(?:amz|goog)-)?(?:sig|signature|credential)|jwt|sid|key)(?:=|%3d))",
         rf"{_ONCE}(?![a-z]{{1,12}}\b)[^\s&\"'<>\\]+",
     ),
     # NAME=value, as in environments and arguments: whatever the value is
     _rule(
         SPEAKS,
         rf"\g<1>{GONE}",
-        rf"(?i)(\b(?!LoadCredential)[\w.-]*{NAME}(?:_base64|_b64)?(?:=|%3d))(?!\d{{1,4}}(?:[\s,;&\"')]|$)){_VALUE}{_ONCE}",
+        rf"(?i)(\b(?!LoadCredential)[\w.-]{{0,80}}{NAME}(?:_base64|_b64)?(?:=|%3d))(?!\d{{1,4}}(?:[\s,;&\"')]|$)){_VALUE}{_ONCE}",
         rf"({_QUOTED}|{_WORD})",
     ),
     # any other NAME_KEY= where the value looks like one
     _rule(
         "key=",
         rf"\g<1>{GONE}",
-        r"(?i)(\b(?![\w.-]*(?:gpg|pub|public|primary|foreign|cache|sort|host)[_-]?key)[\w.-]*[_-]key=)",
+        r"(?i)(\b(?![\w.-]{0,80}(?:gpg|pub|public|primary|foreign|cache|sort|host)[_-]?key)[\w.-]{0,80}[_-]key=)",
         rf"{_ONCE}{_RANDOM}[\w.~+/=:-]{{12,}}",
     ),
     # "name": "value" in JSON, also escaped inside a text; and where the value is a number
     _rule(
         SPEAKS,
         rf"\g<1>\g<3>{GONE}\g<3>",
-        rf"(?i)((\\*[\"'])[\w.@ -]*{NAME}\2\s*[:=]\s*)(\\*[\"']){_ONCE}(?!(?:{_ABSENT}|)\3).*?(?<!\\)\3",
+        rf"(?i)((\\*[\"'])[\w.@ -]{{0,80}}{NAME}\2\s*[:=]\s*)(\\*[\"']){_ONCE}(?!(?:{_ABSENT}|)\3).*?(?<!\\)\3",
     ),
-    _rule(SPEAKS, rf"\g<1>{GONE}", rf"(?i)([\"'][\w.@ -]*{HARD}[\"']\s*:\s*)-?\d{{4,}}"),
+    _rule(SPEAKS, rf"\g<1>{GONE}", rf"(?i)([\"'][\w.@ -]{{0,80}}{HARD}[\"']\s*:\s*)-?\d{{4,}}"),
     # {"name": "NAME", "value": "value"} as in orchestrators' files
     _rule(
         "value",
         rf"\g<1>{GONE}",
-        rf"(?i)(\\*[\"'](?:name|key)\\*[\"']\s*:\s*\\*[\"'][\w.-]*{NAME}\\*[\"']\s*,\s*",
+        rf"(?i)(\\*[\"'](?:name|key)\\*[\"']\s*:\s*\\*[\"'][\w.-]{{0,80}}{NAME}\\*[\"']\s*,\s*",
         r"\\*[\"']value\\*[\"']\s*:\s*\\*[\"'])",
         rf"{_ONCE}[^\"']+",
     ),
@@ -96,33 +96,33 @@ RULES = (
     _rule(
         SPEAKS,
         rf"\g<1>{GONE}",
-        rf"(?i)((?:^|[\s\"'\[])--?[\w-]*{NAME}(?:\\*[\"'],\s*\\*[\"']|\s+))",
+        rf"(?i)((?:^|[\s\"'\[])--?[\w-]{{0,80}}{NAME}(?:\\*[\"'],\s*\\*[\"']|\s+))",
         rf"(?!-|\\|\w+://){_VALUE}{_ONCE}({_QUOTED}|[^\s\"',]+)",
     ),
     # name: value, a whole line of YAML, or in a message what is no plain word
     _rule(
         "pass secret key psk string",
         rf"\g<1>{GONE}",
-        rf"(?i)(^\s*(?:-\s+)?[\w.-]*{HARD}(?:[_-]base)?\s*:\s+){_VALUE}{_ONCE}",
+        rf"(?i)(^\s*(?:-\s+)?[\w.-]{{0,80}}{HARD}(?:[_-]base)?\s*:\s+){_VALUE}{_ONCE}",
         rf"(?![|>]\s*$|[A-Z][a-z]+ [a-z]+\s*$)({_QUOTED}|[^\r\n]{{3,}}?(?=\s*$|\s+#))",
     ),
     _rule(
         "pass secret key psk string",
         rf"\g<1>{GONE}",
-        rf"(?i:(\b[\w.-]*{HARD}\s*:\s+){_VALUE}{_ONCE})",
+        rf"(?i:(\b[\w.-]{{0,80}}{HARD}\s*:\s+){_VALUE}{_ONCE})",
         rf"(?=[^\s]*[\d!@#$%^&+=~]|[^\s]*[a-z][A-Z]|[^\s]*[A-Z]{{2,}}[a-z])({_QUOTED}|[^\s,;\"']{{4,}})",
     ),
     # after the word token only what no plain word looks like
     _rule(
         "token auth",
         rf"\g<1>{GONE}",
-        rf"(?i)(\b[\w.-]*(?:token|auth)\s*:\s+[\"']?){_VALUE}{_RANDOM}([\w.~+/=-]{{12,}})",
+        rf"(?i)(\b[\w.-]{{0,80}}(?:token|auth)\s*:\s+[\"']?){_VALUE}{_RANDOM}([\w.~+/=-]{{12,}})",
     ),
     # name = value as in INI files
     _rule(
         SPEAKS,
         rf"\g<1>{GONE}",
-        rf"(?i)(\b[\w.-]*{NAME}\s+=\s+|\b[\w.-]*{NAME}\s+=(?=\S)){_VALUE}{_ONCE}({_QUOTED}|[^\s\"',;]{{4,}})",
+        rf"(?i)(\b[\w.-]{{0,80}}{NAME}\s+=\s+|\b[\w.-]{{0,80}}{NAME}\s+=(?=\S)){_VALUE}{_ONCE}({_QUOTED}|[^\s\"',;]{{4,}})",
     ),
     # said in a sentence, where it can be nothing else
     _rule(
@@ -133,7 +133,7 @@ RULES = (
         rf"{_ONCE}(?!\d+\b){_RANDOM}(?=[^\s]*[A-Za-z]\d|[^\s]*\d[A-Za-z])(?![\w.-]*[/:])[\w.~+=!@#$%^&*-]{{10,}}",
     ),
     _rule("login", rf"\g<1>{GONE}", rf"(\blogin\s+\S+\s+password\s+){_ONCE}\S+"),  # .netrc
-    _rule("</", rf"\g<1>{GONE}\g<2>", rf"(?i)(<[\w:.-]*{NAME}>){_ONCE}[^<]+(</)"),
+    _rule("</", rf"\g<1>{GONE}\g<2>", rf"(?i)(<[\w:.-]{{0,80}}{NAME}>){_ONCE}[^<]+(</)"),
     # headers
     _rule(
         "authorization",
@@ -155,7 +155,7 @@ RULES = (
     _rule(
         "postgres mysql mariadb mongodb redis amqp",
         rf"\g<1>{GONE}@",
-        rf"(?i)(\b(?:postgres\w*|mysql|mariadb|mongodb|rediss?|amqps?)(?:\+\w+)?://){_ONCE}[^\s:\"'<>]*:[^\s\"'<>]*@",
+        rf"(?i)(\b(?:postgres\w*|mysql|mariadb|mongodb|rediss?|amqps?)(?:\+\w+)?://){_ONCE}[^\s:\"'<>]{{0,200}}:[^\s\"'<>]{{0,500}}@",
     ),
     _rule(
         "hooks webhook telegram",
@@ -167,16 +167,20 @@ RULES = (
     _rule(
         "curl wget",
         rf"\g<1>{GONE}",
-        rf"(\b(?:curl|wget)\b.*?\s(?:-u\s*|--user[= ]|--proxy-user[= ])[\"']?[^\s:\"']*:){_ONCE}[^\s\"']+",
+        rf"(\b(?:curl|wget)\b.{{0,2000}}?\s(?:-u\s*|--user[= ]|--proxy-user[= ])[\"']?[^\s:\"']*:){_ONCE}[^\s\"']+",
     ),
     _rule("sshpass", rf"\g<1>{GONE}", rf"(\bsshpass\s+-p\s*){_ONCE}({_QUOTED}|\S+)"),
     _rule(
         "mysql mariadb",
         rf"\g<1>{GONE}",
-        rf"(\b(?:mysql\w*|mariadb[\w-]*)\s.*?\s-p)(?!ort\b)(?=\S){_ONCE}({_QUOTED}|\S+)",
+        rf"(\b(?:mysql\w*|mariadb[\w-]*)\s.{{0,2000}}?\s-p)(?!ort\b)(?=\S){_ONCE}({_QUOTED}|\S+)",
     ),
-    _rule("docker podman", rf"\g<1>{GONE}", rf"(\b(?:docker|podman)\s+login\b.*?\s-p\s*){_ONCE}({_QUOTED}|\S+)"),
-    _rule("redis-cli", rf"\g<1>{GONE}", rf"(\bredis-cli\b.*?\s-a\s+){_ONCE}({_QUOTED}|\S+)"),
+    _rule(
+        "docker podman",
+        rf"\g<1>{GONE}",
+        rf"(\b(?:docker|podman)\s+login\b.{{0,2000}}?\s-p\s*){_ONCE}({_QUOTED}|\S+)",
+    ),
+    _rule("redis-cli", rf"\g<1>{GONE}", rf"(\bredis-cli\b.{{0,2000}}?\s-a\s+){_ONCE}({_QUOTED}|\S+)"),
     _rule("pass:", rf"\g<1>{GONE}", rf"(-pass(?:in|out)?\s+pass:|\s-k\s+pass:){_ONCE}\S+"),
     _rule("chpasswd", rf"\g<1>{GONE}\g<2>", rf"([\w.-]+:){_ONCE}[^\s\"'|]+([\"']?\s*\|\s*(?:sudo\s+)?chpasswd)"),
     # tokens that say themselves what they are

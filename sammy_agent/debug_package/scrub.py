@@ -21,7 +21,7 @@ LONGEST_PEM = 200  # lines; a BEGIN without its END must not swallow the evidenc
 LONGEST_LINE = 512 * 1024  # characters; a longer one is cut at a blank or a comma
 PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
 PEM_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----")
-PEM_WHOLE = re.compile(rf"({PEM_BEGIN.pattern}).*?({PEM_END.pattern})")  # in one line, its line ends escaped
+PEM_WHOLE = re.compile(rf"({PEM_BEGIN.pattern}).{{0,20000}}?({PEM_END.pattern})")  # in one line, its line ends escaped
 # The last word of a line inside a key: in a journal a prefix stands before it.
 PEM_BODY = re.compile(r"(?:\\n|[A-Za-z0-9+/=]){16,}\s*$")
 PEM_LAST = re.compile(r"[A-Za-z0-9+/=]{4,}\s*$")  # its last line may be short
@@ -38,6 +38,9 @@ AWAITED = re.compile(
 PREFIX = re.compile(r"[A-Z][a-z]{2} [ \d]\d [\d:.]+ \S+ [^:\[]{1,64}(?:\[\d+\])?: |\d{4}-\d\d-\d\d[T ][\d:.,]+\S* ")
 BLOCK = re.compile(rf"(?i)^(\s*)(?:-\s+)?[\"']?[\w.-]*{NAME}[\"']?\s*:\s*[|>][+-]?\s*$")
 BASE64 = re.compile(r"(?<![\w+/-])(?=[A-Za-z0-9+/_-]*[G-Zg-z])[A-Za-z0-9+/_-]{20,}={0,2}")
+WRAPPED = re.compile(r"[A-Za-z0-9+/_-]{40,}={0,2}")
+WRAPPED_END = re.compile(r"[A-Za-z0-9+/_-]{2,}={0,2}")
+WRAPPED_HINT = re.compile(r"(?:^|\s)[A-Za-z0-9+/_-]{40,}={0,2}\n[^\n]*[A-Za-z0-9+/=_-]{4,}\n")
 READABLE = frozenset(range(32, 127)) | {9, 10, 13}
 
 
@@ -97,6 +100,8 @@ class Stream:
     def _clean(self, text: str) -> str:
         if not text:
             return ""
+        if WRAPPED_HINT.search(text):
+            text = "".join(self._without_wrapped(text.splitlines(keepends=True)))
         text = self._scrubber.known.without(text)
         lines, lowered = text.splitlines(keepends=True), text.lower()
         # most blocks of a log have few hints in them, so most rules need not be thought of line by line
@@ -105,6 +110,17 @@ class Stream:
             self._begun = True
             lines = _without_rest(lines)
         return "".join(self._scrubber.after(self._line(line)) for line in lines)
+
+    def _without_wrapped(self, lines: list[str]) -> list[str]:
+        """Take out base64 of several lines that holds a secret: in none of them it stands whole."""
+        begin = 0
+        while begin < len(lines):
+            words = _wrapped(lines[begin : begin + LONGEST_PEM])
+            if len(words) > 1 and (self._scrubber.known.finds("".join(words)) or _holds_secret("".join(words))):
+                for at, word in enumerate(words, begin):
+                    lines[at] = lines[at].replace(word, GONE)
+            begin += max(1, len(words))
+        return lines
 
     def _line(self, line: str) -> str:
         if "-----" in line:
@@ -146,6 +162,21 @@ def _without_prefix(line: str) -> tuple[str, str]:
     return ("", line) if match is None else (line[: match.end()], line[match.end() :])
 
 
+def _wrapped(lines: list[str]) -> list[str]:
+    """Return the lines' beginning that is one base64 text: all of one length, and a last one that may be shorter."""
+    words: list[str] = []
+    for line in lines:
+        word = _without_prefix(line)[1].strip()
+        if not (WRAPPED if not words else WRAPPED_END).fullmatch(word) or len(word) % 4:
+            break
+        if words and len(word) > len(words[0]):
+            break
+        words.append(word)
+        if len(word) < len(words[0]):
+            break
+    return words
+
+
 def _open_key(line: str) -> int | None:
     """Return where a private key begins that the line does not end."""
     ends = [begin.end() for begin in PEM_BEGIN.finditer(line)]
@@ -183,15 +214,20 @@ def _by_rules(line: str, hints: Hints) -> str:
 
 def _decoded(match: re.Match[str]) -> str:
     """Return a word of base64 as it is, or a mark when what it holds would be scrubbed."""
-    word = match[0].rstrip("=").replace("-", "+").replace("_", "/")
+    return GONE if _holds_secret(match[0]) else match[0]
+
+
+def _holds_secret(base64_text: str) -> bool:
+    """Tell whether it is base64 of a text that would be scrubbed."""
+    word = base64_text.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         raw = base64.b64decode(word + "=" * (-len(word) % 4))
     except (ValueError, binascii.Error):
-        return match[0]
+        return False
     if not READABLE.issuperset(raw[:64]):
-        return match[0]
+        return False
     text = raw.decode("utf-8", errors="replace")
-    return match[0] if "".join(_lines_scrubbed(text)) == text else GONE
+    return "".join(_lines_scrubbed(text)) != text
 
 
 def _lines_scrubbed(text: str) -> Iterator[str]:

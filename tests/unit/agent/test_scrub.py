@@ -8,6 +8,7 @@ import json
 import random
 import re
 import string
+import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -238,3 +239,45 @@ def test_what_logs_put_before_each_line_hides_nothing(kind: str, prefix: str) ->
     clean = Scrubber().scrub(text)
     assert not [trace for trace in traces(secret) if trace in clean], clean
     assert clean.startswith(f"{prefix}before\n") and clean.endswith(f"{prefix}after\n")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "named"])
+@pytest.mark.parametrize("prefix", ["", "Nov 24 10:46:49.123456 node-7 tool[7]: ", "    "])
+def test_base64_of_several_lines_hides_nothing(prefix: str, known: bool) -> None:
+    chance = random.Random(prefix)
+    for _ in range(20):
+        secret = made(chance, 40)
+        config = f"user: bob\nsome: {'x' * chance.randrange(60)}\nvalue: {secret}\nlast: line of it\n"
+        if not known:
+            config = config.replace("value:", "password:")
+        body = base64.encodebytes(config.encode()).decode().splitlines()
+        text = "".join(f"{prefix}{line}\n" for line in ["before", *body, "after"])
+        clean = Scrubber([secret] if known else []).scrub(text)
+        assert clean == "".join(f"{prefix}{line}\n" for line in ["before", *[GONE] * len(body), "after"])
+
+
+def test_base64_of_several_lines_that_holds_none_stays() -> None:
+    body = base64.encodebytes(b"a text about nothing in particular, and long\n" * 5).decode()
+    random_body = base64.encodebytes(random.Random(1).randbytes(300)).decode()
+    assert Scrubber(["Xy7-known-secret"]).scrub(body + random_body) == body + random_body
+
+
+# What costs a careless pattern the square of the line's length.
+UNITS = (
+    "curl ",
+    "mysql ",
+    "docker login ",
+    "redis-cli ",
+    "redis://a:",
+    "-----BEGIN PRIVATE KEY-----",
+    "a.",
+    "\\",
+    '"token":"',
+)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_long_line_of_anything_takes_no_time_to_speak_of(unit: str) -> None:
+    began = time.process_time()
+    Scrubber(["Xy7-known-secret"]).scrub(unit * (200_000 // len(unit)) + "\n")
+    assert time.process_time() - began < 20, "seconds, where the square of it would be minutes"
