@@ -23,7 +23,7 @@ from sammy_agent.errors import AgentError
 from sammy_agent.identity import WAY_OUT, Identity, Token
 from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport, certificate_problem, describe
 
-CONNECT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 120.0
+CONNECT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 90.0
 LONGEST_RETRY_AFTER = 300.0
 COMPONENTS = ("heartbeat", "ready", "errors", "certificate", "activity", "packages")
 

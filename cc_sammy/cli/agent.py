@@ -69,6 +69,10 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     waiting = _outbox(answer.get("outbox") or {})
     if waiting:
         found.append(("outbox", waiting))
+    packages = answer.get("packages") or {}
+    if packages.get("waiting"):
+        why = f": {packages['problem']}" if packages.get("problem") else ""
+        found.append(("debug package", f"{packages['waiting']} to go to the control plane by itself{why}"))
     if answer.get("server"):
         found.append(("server", _server(answer["server"], answer.get("inbound") or {})))
     if (answer.get("metrics") or {}).get("problem"):

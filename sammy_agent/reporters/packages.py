@@ -8,6 +8,7 @@ the machine's spare time, kept on disk until it is acknowledged, and sent in a s
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -37,7 +38,7 @@ LOG = logging.getLogger(__name__)
 KIND = "safe-vm-incident-v1"  # the wire's only one
 MOST_MIB = 1.9  # the wire's bound is 2
 LOW_PRIORITY = ("nice", "-n", "19", "ionice", "-c", "idle")  # each becomes the next: one process in the end
-DEADLINE = 150.0  # for making one
+DEADLINE = 120.0  # for making one; with the calls it is less than what the watchdog lets a turn take
 SETTLE = 5.0  # seconds after the failure, in which the last lines reach their logs
 LONGEST_PAUSE = 300.0
 KEPT_DAYS = 7
@@ -136,29 +137,36 @@ class Packages(Worker):
             self.wake()
 
     def turn(self) -> float | None:
-        """Take up what is new; make and send what waits, oldest first."""
+        """Take up what is new; make and send the oldest that waits. One a turn: a turn must not look like a hang."""
         memory = self._remembered()
         self._take_up(memory)
-        for case in list(memory.waiting):
-            if time.time() - case.since > KEPT_DAYS * 86400:
-                self._over(memory, case)
-                continue
-            if not case.packed:
-                if (early := case.since + SETTLE - time.time()) > 0:
-                    return min(early, SETTLE)
-                if not self._make(case):
-                    return self._backoff.pause()
-                case.packed = True
-                self._save(memory)
-            try:
-                self._send(case)
-            except CallFailed as failed:
-                self._problem = str(failed)
-                if failed.status not in HOPELESS:
-                    return max(self._backoff.pause(), failed.retry_after)
-                LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
-            self._over(memory, case)
-            self._backoff.reset()
+        if not memory.waiting:
+            return None
+        case = memory.waiting[0]
+        if time.time() - case.since <= KEPT_DAYS * 86400:
+            pause = self._advance(memory, case)
+            if pause is not None:
+                return pause
+        self._over(memory, case)
+        self._backoff.reset()
+        return 0.0
+
+    def _advance(self, memory: Memory, case: Case) -> float | None:
+        """Make and send a case's package; return None when it is over, else the pause before the next attempt."""
+        if not case.packed:
+            if (early := case.since + SETTLE - time.time()) > 0:
+                return min(early, SETTLE)
+            if not self._make(case):
+                return self._backoff.pause()
+            case.packed = True
+            self._save(memory)
+        try:
+            self._send(case)
+        except CallFailed as failed:
+            self._problem = str(failed)
+            if failed.status not in HOPELESS:
+                return max(self._backoff.pause(), failed.retry_after)
+            LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
         return None
 
     def stop(self) -> None:
@@ -187,6 +195,8 @@ class Packages(Worker):
         path = self._path(case)
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            for left in glob.glob(os.path.join(glob.escape(self._folder), "*.new")):
+                files.remove(left)  # by a program that was killed
             self._process = process = subprocess.Popen(
                 [*LOW_PRIORITY, *program.words(path, self._places.root, f"--most={MOST_MIB}")],
                 stdin=subprocess.DEVNULL,

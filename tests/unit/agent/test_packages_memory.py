@@ -5,11 +5,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from sammy_agent.calls import CallFailed
+from sammy_agent.contact import Cause
 from sammy_agent.control_plane.nodes import ULID
-from sammy_agent.reporters.packages import MOST_DONE, MOST_WAITING, Memory, lost_contact
+from sammy_agent.events import kinds
+from sammy_agent.events.event import unrecorded
+from sammy_agent.places import Places
+from sammy_agent.provisioning import Provisioning
+from sammy_agent.reporters.packages import MOST_DONE, MOST_WAITING, Case, Memory, Packages, lost_contact
 
 
 def entry(number: int) -> dict[str, str]:
@@ -47,3 +55,54 @@ def test_an_outage_is_one_incident_whenever_it_is_told() -> None:
     assert told[0]["incidentId"] == told[1]["incidentId"] and ULID.fullmatch(told[0]["incidentId"])
     assert "11.7 minutes" in told[0]["message"]
     assert lost_contact(700.0, "another", 1_800_009_000.0)["incidentId"] != told[0]["incidentId"]
+
+
+class Stubbed(Packages):
+    """Its decisions, without the program and the wire; `answers` are the statuses that sending meets, 0 for good."""
+
+    def __init__(self, root: Path, *answers: int) -> None:
+        super().__init__(Mock(), Provisioning, Places(str(root)), 60.0, unrecorded)
+        self.answers = list(answers)
+        self.did: list[str] = []
+
+    def _make(self, case: Case) -> bool:
+        self.did.append(f"make {case.incident}")
+        return True
+
+    def _send(self, case: Case) -> None:
+        self.did.append(f"send {case.incident}")
+        status = self.answers.pop(0) if self.answers else 0
+        if status:
+            raise CallFailed(Cause("x", f"answered {status}"), status)
+
+
+def old(root: Path, *numbers: int) -> None:
+    """Leave a memory of incidents whose logs are settled."""
+    memory = Memory([Case(entry(number), 1e9) for number in numbers])
+    for case in memory.waiting:
+        case.since = 4e9  # after any clock's now, so neither too old nor still to be made
+        case.packed = True
+    path = root / "var/lib/sammy/agent/packages/memory.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(asdict(memory)))
+
+
+def test_one_a_turn_and_again_until_it_is_acknowledged(tmp_path: Path) -> None:
+    old(tmp_path, 1, 2)
+    packages = Stubbed(tmp_path, 500, 401, 0, 400)
+    pauses = [packages.turn() for _ in range(5)]
+    assert packages.did == ["send I1", "send I1", "send I1", "send I2"]
+    assert [pause is None or pause == 0.0 for pause in pauses] == [False, False, True, True, True]
+    assert pauses[-1] is None and packages.snapshot() == {"waiting": 0, "sent": 2, "problem": None}
+    assert Stubbed(tmp_path).turn() is None, "it is remembered on disk"
+
+
+def test_only_an_outage_that_was_long_is_an_incident(tmp_path: Path) -> None:
+    packages = Stubbed(tmp_path)
+    packages.heard(kinds.CONTACT_REGAINED, "back", 59.0)
+    packages.heard(kinds.CONTACT_LOST, "lost", 600.0)
+    assert packages.turn() is None
+    packages.heard(kinds.CONTACT_REGAINED, "back", 61.0)
+    pause = packages.turn()
+    assert pause is not None and 0 < pause <= 5.0, "the last lines are to reach their logs first"
+    assert packages.did == [] and packages.snapshot()["waiting"] == 1

@@ -130,3 +130,22 @@ def test_json_has_both(state: Any, agent: Any, capsys: pytest.CaptureFixture[str
     main(["status", "--json"])
     document = json.loads(capsys.readouterr().out)
     assert (document["outcome"], document["agent"]["node_id"]) == ("ready", "node-7")
+
+
+@pytest.mark.parametrize(
+    ("packages", "told"),
+    [
+        ({"waiting": 1, "sent": 0, "problem": "answered 503"}, "1 to go to the control plane by itself: answered 503"),
+        ({"waiting": 0, "sent": 3, "problem": None}, ""),
+        (None, ""),
+    ],
+    ids=["waits", "sent", "opted out"],
+)
+def test_a_debug_package_that_waits_is_told_with_what_keeps_it(
+    packages: dict[str, Any] | None, told: str, state: Any, agent: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state(Outcome.READY)
+    agent({**ANSWER, "packages": packages})
+    main(["status"])
+    said = capsys.readouterr().out
+    assert told in said and ("debug package" in said) is bool(told)
