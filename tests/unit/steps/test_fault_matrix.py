@@ -113,6 +113,7 @@ class Lab:
         self.machine.fault, self.machine.met = fault, 0
         self.heard = Heard()
         self._patch.setattr(provision, "Journal", lambda: self.heard)
+        self._patch.delenv("SAMMY_REQUIRE", raising=False)  # the tests' own, and no option's
         return provision.provision(copy.deepcopy(self.options), self.machine, "i", None, 0.0)
 
 
