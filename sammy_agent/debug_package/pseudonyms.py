@@ -2,7 +2,7 @@
 """Consistent stand-ins for hosts and addresses: who talks to whom stays visible, who they are does not.
 
 Numbered as they are first met, so nothing can be computed back from them, and nothing is kept. Loopback, multicast,
-documentation's addresses, the clouds' metadata address and hosts that everybody knows stay.
+documentation's addresses and the clouds' metadata address stay.
 """
 
 from __future__ import annotations
@@ -33,12 +33,6 @@ KEPT_V4 = tuple(
     )
 )  # fmt: skip
 KEPT_MACS = ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff")
-# Whoever is asked for packages and images is no secret, and which of them failed often is the answer.
-PUBLIC = re.compile(
-    r"(?:.*\.)?(?:debian\.org|ubuntu\.com|docker\.(?:io|com)|github\.com|githubusercontent\.com|ghcr\.io|npmjs\.org"
-    r"|nodejs\.org|nodesource\.com|microsoft\.com|cloudflare\.com|kernel\.org|python\.org|systemd\.io|w3\.org"
-    r"|cloud-init\.io|pool\.ntp\.org)"
-)
 WHOLE_NAME = r"(?<![\w.-]){}(?![\w-]|\.\w)"
 # Names that are also words of every log; the machine that bears one stays as it is.
 COMMON = {"localhost", "localhost.localdomain", "debian", "ubuntu", "node", "sammy", "agent", "docker", "none", "host"}
@@ -93,7 +87,7 @@ class Pseudonyms:
 
     def _learn(self, name: str) -> None:
         name = name.lower().rstrip(".")
-        if name in self._names or name in COMMON or len(name) < 3 or PUBLIC.fullmatch(name) or IPV4.fullmatch(name):
+        if name in self._names or name in COMMON or len(name) < 3 or IPV4.fullmatch(name):
             return
         if ":" in name or name.startswith("ip6-"):
             return

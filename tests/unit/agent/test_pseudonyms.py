@@ -39,7 +39,7 @@ def test_who_talks_to_whom_stays_visible() -> None:
         "192.0.2.1 198.51.100.7 203.0.113.9 2001:db8::7 169.254.169.254",
         "libfoo 1.2.3.4-5 version v10.0.0.1 10.0.0.1+dfsg 1.2.3.4.5",
         "Nov 24 10:46:49 at 10:46:49.123456 took 00:00:01",
-        "https://deb.debian.org/debian https://registry.npmjs.org/x docker.io/library/debian",
+        "http://localhost/debian library/debian:12",
         "nf_tables: chain input { type filter hook input priority 0; }",
         "std::vector systemd::unit 2026-11-24T10:46:49Z",
     ],
