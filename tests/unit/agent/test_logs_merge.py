@@ -41,7 +41,7 @@ class Listed:
             yield Located(entry, (number + (entry is not None)).to_bytes(4, "big"))
 
     def live(self, position: bytes) -> Live:
-        raise NotImplementedError
+        raise AssertionError("a page follows nothing")
 
 
 def names(page: Page) -> list[str]:
