@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from sammy_agent.logs.query import Query, parse
 from tests.network.docker import Docker
 
 pytestmark = pytest.mark.needs("root", "dockerd")
-NAMESPACE = "sammy-logs"
+NAMESPACE = f"sammy-logs-{os.getpid()}"  # a killed run leaves its own behind and no other in the way
 SPEAK = "i=0; while [ $i -lt 60 ]; do echo $NAME $i; [ $((i % 10)) = 0 ] && echo $NAME bad $i >&2; i=$((i+1)); done"
 
 
