@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every route stands on: JSON in, JSON out, errors in the wire's shape, tokens that open one door.
 
-Order matters to peers and is kept by the routes: a body that breaks the rules is 400 before anyone looks at the token.
+What a route refuses it raises, as BodyRefused or TokenRefused. Order matters to peers and is kept by the routes: a body
+that breaks the rules is 400 before anyone looks at the token.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hmac
 import json
 import time
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from tornado import web
@@ -17,6 +19,7 @@ from tornado import web
 from sammy_agent.control_plane import tokens
 from sammy_agent.control_plane.authority import Authority
 from sammy_agent.control_plane.management import Management
+from sammy_agent.control_plane.nodes import BodyRefused
 from sammy_agent.control_plane.store import Store
 from sammy_agent.control_plane.tokens import Claims, Signer, TokenRefused
 
@@ -32,6 +35,13 @@ CODES = {
     500: "INTERNAL_ERROR",
     502: "BAD_GATEWAY",
 }
+
+
+def _refusal(error: BaseException | None) -> tuple[int, str] | None:
+    """Return the status and the words of a refusal, None for what is no refusal."""
+    if isinstance(error, TokenRefused):
+        return error.status, error.message
+    return (400, str(error)) if isinstance(error, BodyRefused) else None
 
 
 @dataclass(frozen=True)
@@ -68,9 +78,20 @@ class Handler(web.RequestHandler):
         """Send an error in the wire's shape."""
         self.answer({"error": CODES.get(status, "ERROR"), "message": message}, status)
 
-    def write_error(self, status_code: int, **_: Any) -> None:
-        """Answer what tornado refuses, and our own bugs, in the wire's shape too."""
-        self.refuse(status_code, "Internal server error" if status_code >= 500 else self._reason)
+    def write_error(self, status_code: int, **more: Any) -> None:
+        """Answer a refusal that a route raised, what tornado refuses, and our own bugs, in the wire's shape too."""
+        refused = _refusal((more.get("exc_info") or (None, None))[1])
+        if refused is not None:
+            self.refuse(*refused)
+        else:
+            self.refuse(status_code, "Internal server error" if status_code >= 500 else self._reason)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log bugs; a refusal is none, and stands in the log of requests."""
+        if _refusal(value) is None:
+            super().log_exception(typ, value, tb)
 
     def is_json(self) -> bool:
         """Tell whether the body says it is JSON; the wire passes over one that does not."""

@@ -7,8 +7,6 @@ import logging
 
 from sammy_agent.control_plane.artifacts import ARTIFACT_ID, Artifacts, Conflict, declared
 from sammy_agent.control_plane.handler import Handler
-from sammy_agent.control_plane.nodes import BodyRefused
-from sammy_agent.control_plane.tokens import TokenRefused
 
 LOG = logging.getLogger(__name__)
 INCIDENT = rf"/diagnostic-incidents/([0-9A-Za-z]{{1,64}})/artifacts(?:/({ARTIFACT_ID.pattern})/content)?"
@@ -23,30 +21,22 @@ class Artifact(Handler):
 
     def post(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Take what is declared; the same again is answered the same."""
+        document = declared(self.request.body, incident)
+        self.node_claims(node, scope_required=True)
+        if artifact is not None or self.parts.store.node(node) is None:
+            return self.refuse(404, "Node not found")
         try:
-            document = declared(self.request.body, incident)
-            self.node_claims(node, scope_required=True)
-            if artifact is not None or self.parts.store.node(node) is None:
-                return self.refuse(404, "Node not found")
             status = self._artifacts.declare(node, incident, document)
-        except BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
         except Conflict:
             return self.refuse(409, "Another content was received for this artifact")
         return self.answer({"artifactId": document["artifactId"], "status": status}, 201)
 
     def put(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Keep the content, if it is what was declared."""
+        self.node_claims(node, scope_required=True)
+        checksum = self.request.headers.get("X-Content-SHA256", "").lower()
         try:
-            self.node_claims(node, scope_required=True)
-            checksum = self.request.headers.get("X-Content-SHA256", "").lower()
             kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
-        except BodyRefused as error:
-            return self.refuse(400, str(error))
         except Conflict:
             return self.refuse(409, "Another content was received for this artifact")
         if not kept:

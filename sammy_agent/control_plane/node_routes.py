@@ -11,7 +11,6 @@ from typing import Any
 from sammy_agent.control_plane import nodes
 from sammy_agent.control_plane.authority import CsrRefused
 from sammy_agent.control_plane.handler import Handler
-from sammy_agent.control_plane.tokens import TokenRefused
 
 LOG = logging.getLogger(__name__)
 
@@ -21,13 +20,8 @@ class Heartbeat(Handler):
 
     def post(self, node: str) -> None:
         """Take a sign of life; renew the token when half of its life is over."""
-        try:
-            values = nodes.heartbeat_values(nodes.parse_json(self.request.body)) if self.is_json() else {}
-            claims = self.node_claims(node)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        values = nodes.heartbeat_values(nodes.parse_json(self.request.body)) if self.is_json() else {}
+        claims = self.node_claims(node)
         row = self.parts.store.node(node)
         if row is None:
             return self.refuse(404, "Node not found")
@@ -52,14 +46,9 @@ class Ready(Handler):
     def post(self, node: str) -> None:
         """Make the node running and healthy; an unknown node is answered 200 all the same, as the wire does."""
         version = None
-        try:
-            if self.request.body and self.is_json():
-                version = nodes.heartbeat_values(nodes.parse_json(self.request.body)).get("agent_version")
-            self.node_claims(node)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        if self.request.body and self.is_json():
+            version = nodes.heartbeat_values(nodes.parse_json(self.request.body)).get("agent_version")
+        self.node_claims(node)
         now = time.time()
         values: dict[str, Any] = {"status": "running", "ready_at": now, "last_heartbeat_at": now}
         if version:
@@ -73,19 +62,13 @@ class Errors(Handler):
 
     def post(self, node: str) -> None:
         """Keep incidents, each once."""
-        try:
-            entries = nodes.error_entries(self.request.body)
-            self.node_claims(node, scope_required=True)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        entries = nodes.error_entries(self.request.body)
+        self.node_claims(node, scope_required=True)
         for entry in entries:
             if self.parts.store.add_incident(node, entry):
                 level = logging.WARNING if entry["level"] == "error" else logging.INFO
                 LOG.log(level, "node %s: %s", node, entry["message"])
         self.set_status(204)
-        return None
 
 
 class Certificate(Handler):
@@ -93,17 +76,15 @@ class Certificate(Handler):
 
     def post(self, node: str) -> None:
         """Sign the request of the first key a node shows; the same key again gets a new certificate, another none."""
+        self.node_claims(node)
+        row = self.parts.store.node(node)
+        if row is None:
+            return self.refuse(404, "Node not found")
+        text = self.request.body.decode("ascii", errors="replace")
         try:
-            self.node_claims(node)
-            row = self.parts.store.node(node)
-            if row is None:
-                return self.refuse(404, "Node not found")
-            text = self.request.body.decode("ascii", errors="replace")
             certificate, digest = self.parts.authority.sign_node(text, node, self.request.remote_ip or "")
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
-        except CsrRefused as refused_request:
-            return self.refuse(400, refused_request.message)
+        except CsrRefused as refused:
+            return self.refuse(400, refused.message)
         if row["key_digest"] not in (None, digest):
             return self.refuse(409, "A certificate was signed for another key of this node; add the node anew")
         self.parts.store.update_node(node, {"key_digest": digest})

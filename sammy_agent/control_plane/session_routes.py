@@ -83,12 +83,7 @@ class NodeAlive(SessionHandler):
 
     def post(self, project: str) -> None:
         """Keep the node's sessions of the project from being taken for interrupted."""
-        try:
-            document = self.report()
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        document = self.report()
         SessionStore(self.parts.store).alive(project, document["nodeId"])
         return self.set_status(204)
 
@@ -98,14 +93,9 @@ class SessionActivity(SessionHandler):
 
     def post(self, project: str, session: str) -> None:
         """Keep the newest state. Sessions are made by whoever starts agents; here the first report makes one known."""
-        try:
-            document = self.report()
-            if document.get("activity") not in ACTIVITIES:
-                raise nodes.BodyRefused(f"activity must be one of {', '.join(ACTIVITIES)}")
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        document = self.report()
+        if document.get("activity") not in ACTIVITIES:
+            raise nodes.BodyRefused(f"activity must be one of {', '.join(ACTIVITIES)}")
         if not SessionStore(self.parts.store).keep(project, session, document["nodeId"], document):
             return self.refuse(403, "The session is another node's")
         return self.set_status(204)
@@ -116,8 +106,5 @@ class Sessions(Handler):
 
     def get(self, project: str) -> None:
         """Show a project's sessions."""
-        try:
-            self.operator_only()
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        self.operator_only()
         return self.answer({"sessions": SessionStore(self.parts.store).of_project(project, time.time())})

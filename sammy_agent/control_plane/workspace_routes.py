@@ -6,7 +6,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from sammy_agent.control_plane import nodes, workspaces
+from sammy_agent.control_plane import workspaces
 from sammy_agent.control_plane.handler import Handler
 from sammy_agent.control_plane.tokens import Claims, TokenRefused
 from sammy_agent.control_plane.workspace_store import MOST_MESSAGES, OtherSession, WorkspaceStore
@@ -43,16 +43,12 @@ class Messages(WorkspaceHandler):
 
     def post(self, workspace: str) -> None:
         """Keep what was said."""
+        entries = workspaces.message_entries(self.request.body)
+        claims = self.workspace_claims(workspace)
+        if self.rows.workspace(workspace) is None:
+            return self.refuse(404, "Workspace not found")
         try:
-            entries = workspaces.message_entries(self.request.body)
-            claims = self.workspace_claims(workspace)
-            if self.rows.workspace(workspace) is None:
-                return self.refuse(404, "Workspace not found")
             kept = self.rows.keep_messages(workspace, entries)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
         except OtherSession:
             return self.refuse(400, "The workspace is linked to another session")
         counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
@@ -64,11 +60,9 @@ class Messages(WorkspaceHandler):
 
     def get(self, workspace: str) -> None:
         """Show what was said, a page at a time: `after` is the last row seen."""
+        self.operator_only()
         try:
-            self.operator_only()
             after, limit = int(self.get_query_argument("after", "0")), int(self.get_query_argument("limit", "100"))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
         except ValueError:
             return self.refuse(400, "after and limit must be whole numbers")
         found = self.rows.messages(workspace, max(1, min(limit, MOST_SHOWN)), after)
@@ -80,13 +74,8 @@ class WorkspaceBootLog(WorkspaceHandler):
 
     def post(self, workspace: str) -> None:
         """Keep one entry; the wire's entries have no id, so one that comes again stands there twice, as at SAM."""
-        try:
-            entry = workspaces.boot_log_entry(self.request.body)
-            claims = self.workspace_claims(workspace)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        entry = workspaces.boot_log_entry(self.request.body)
+        claims = self.workspace_claims(workspace)
         row = self.rows.workspace(workspace)
         if row is None:
             return self.refuse(404, "Workspace not found")
@@ -99,13 +88,8 @@ class NodeBootLog(WorkspaceHandler):
 
     def post(self, node: str) -> None:
         """Keep entries, each once."""
-        try:
-            entries = workspaces.boot_log_entries(self.request.body)
-            self.node_claims(node)
-        except nodes.BodyRefused as error:
-            return self.refuse(400, str(error))
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        entries = workspaces.boot_log_entries(self.request.body)
+        self.node_claims(node)
         if self.parts.store.node(node) is None:
             return self.refuse(404, "Node not found")
         kept = self.rows.keep_log(node, None, entries)
@@ -113,10 +97,7 @@ class NodeBootLog(WorkspaceHandler):
 
     def get(self, node: str) -> None:
         """Show the operator the newest entries."""
-        try:
-            self.operator_only()
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        self.operator_only()
         return self.answer({"entries": self.rows.log(node, None, MOST_SHOWN)})
 
 
@@ -125,10 +106,7 @@ class Workspaces(WorkspaceHandler):
 
     def get(self, workspace: str | None = None) -> None:
         """Show all workspaces or one."""
-        try:
-            self.operator_only()
-        except TokenRefused as refused:
-            return self.refuse(refused.status, refused.message)
+        self.operator_only()
         found = [workspaces.view(row) for row in self.rows.workspaces() if workspace in (None, row["id"])]
         if workspace is None:
             return self.answer({"workspaces": found})
