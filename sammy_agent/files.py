@@ -11,7 +11,7 @@ PRIVATE = 0o600
 PUBLIC = 0o644
 
 
-def write(path: str, text: str, *, mode: int = PUBLIC) -> None:
+def write(path: str, content: str | bytes, *, mode: int = PUBLIC) -> None:
     """Replace a file atomically and durably, making its directory; OSError when that cannot be done."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
@@ -21,9 +21,9 @@ def write(path: str, text: str, *, mode: int = PUBLIC) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with open(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

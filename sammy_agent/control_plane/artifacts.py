@@ -95,7 +95,9 @@ class Artifacts:
             raise BodyRefused(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")
         if not digest == checksum == known["checksumSha256"]:
             raise BodyRefused("Checksum mismatch")
-        self._write(self._path(node, incident, artifact), content)
+        path = self._path(node, incident, artifact)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        files.write(path, content, mode=files.PRIVATE)
         with self._store.transaction() as db:
             db.execute(
                 "UPDATE artifacts SET status='ready', received_at=? "
@@ -138,17 +140,6 @@ class Artifacts:
     def _path(self, node: str, incident: str, artifact: str) -> str:
         # both ids are of letters, digits and . _ - and begin with none of those signs: no way out of the folder
         return os.path.join(self._folder, node, f"{incident}-{artifact}")
-
-    def _write(self, path: str, content: bytes) -> None:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        beside = f"{path}.new"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
 
     def _sweep(self, node: str) -> None:
         """Forget the oldest beyond the bound, and files that nothing is known of: their node was made anew."""
