@@ -28,8 +28,7 @@ def artifacts(arguments: argparse.Namespace, store: Any) -> int:
     """Show them, newest first; with --output write them too."""
     from sammy_agent.control_plane.artifacts import Artifacts
 
-    if store.node(arguments.node) is None:
-        raise ControlPlaneError(f"there is no node {arguments.node}", "See `sammy-agent control-plane nodes`")
+    store.known_node(arguments.node)
     kept = Artifacts(store, arguments.state)
     found = kept.listed(arguments.node)
     for one in found:
@@ -61,10 +60,7 @@ def _written(kept: Any, arguments: argparse.Namespace, one: dict[str, Any]) -> s
     ending = "tar.gz" if "gzip" in one["contentType"] else "tar.zst" if "zst" in one["contentType"] else "bin"
     path = os.path.join(arguments.output, f"{arguments.node}-{one['incidentId']}.{ending}")
     try:
-        os.makedirs(arguments.output, exist_ok=True)
-        files.remove(path)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, files.PRIVATE), "wb") as file:
-            file.write(kept.read(arguments.node, one["incidentId"], one["artifactId"]))
+        files.write(path, kept.read(arguments.node, one["incidentId"], one["artifactId"]), mode=files.PRIVATE)
     except OSError as error:
         raise ControlPlaneError(f"{error.filename}: {error.strerror}", "Name another folder with --output") from error
     return path

@@ -111,8 +111,7 @@ def _nodes(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     store = _open_store(arguments.state)
-    if store.node(arguments.node) is None:
-        raise ControlPlaneError(f"there is no node {arguments.node}", "See `sammy-agent control-plane nodes`")
+    store.known_node(arguments.node)
     token_id, token = _new_token(arguments, arguments.node, _url(store, None))
     # the operator vouches for the machine anew: it may also show another key
     store.update_node(arguments.node, {"boot_token_id": token_id, "boot_token_used_at": None, "key_digest": None})
@@ -121,8 +120,9 @@ def _token(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    if not _open_store(arguments.state).remove_node(arguments.node):
-        raise ControlPlaneError(f"there is no node {arguments.node}", "See `sammy-agent control-plane nodes`")
+    store = _open_store(arguments.state)
+    store.known_node(arguments.node)
+    store.remove_node(arguments.node)
     return 0
 
 

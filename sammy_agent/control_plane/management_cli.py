@@ -46,9 +46,7 @@ def debug_package(arguments: argparse.Namespace, store: Store) -> int:
     from sammy_agent.control_plane.management import Management
     from sammy_agent.control_plane.tokens import Signer
 
-    row = store.node(arguments.node)
-    if row is None:
-        raise ControlPlaneError(f"there is no node {arguments.node}", "See `sammy-agent control-plane nodes`")
+    row = store.known_node(arguments.node)
     url = store.setting("url")
     if url is None:
         raise ControlPlaneError("this control plane never ran", "Start it once: it then knows its address")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sammy_agent import files
-from sammy_agent.errors import StoreUnusable
+from sammy_agent.errors import ControlPlaneError, StoreUnusable
 
 FILE = "control-plane.db"
 PATIENCE = 5.0
@@ -142,6 +142,13 @@ class Store:
         """Return one node's row, None when there is none."""
         row = self._db.execute("SELECT * FROM nodes WHERE id=?", (node,)).fetchone()
         return None if row is None else dict(row)
+
+    def known_node(self, node: str) -> dict[str, Any]:
+        """Return the row of a node that the operator named. ControlPlaneError when there is none."""
+        row = self.node(node)
+        if row is None:
+            raise ControlPlaneError(f"there is no node {node}", "See `sammy-agent control-plane nodes`")
+        return row
 
     def add_node(self, node: str, boot_token_id: str, url: str | None = None) -> None:
         """Add a node, or make a known one new: creating, another boot token, no certificate, no past.

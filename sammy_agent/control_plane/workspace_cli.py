@@ -39,14 +39,12 @@ def add_workspace(arguments: argparse.Namespace, store: Any) -> int:
     node, workspace = arguments.node, arguments.workspace
     if not nodes.NODE_ID.fullmatch(workspace):
         raise ControlPlaneError(f"{workspace!r} is no workspace id", "Letters, digits, . _ and -, at most 128")
-    url = store.setting("url")
-    if store.node(node) is None or url is None:
-        raise ControlPlaneError(f"there is no node {node}", "See `sammy-agent control-plane nodes`")
+    store.known_node(node)
     if not WorkspaceStore(store).add(workspace, node):
         raise ControlPlaneError(
             f"workspace {workspace} is another node's", "See `sammy-agent control-plane workspaces`"
         )
-    print(tokens.Signer.open(arguments.state).callback_token(str(url), workspace, scope="workspace"))
+    print(tokens.Signer.open(arguments.state).callback_token(str(store.setting("url")), workspace, scope="workspace"))
     return 0
 
 
@@ -88,8 +86,7 @@ def boot_log(arguments: argparse.Namespace, store: Any) -> int:
     """Show the newest entries of a node's boot log, oldest first."""
     from sammy_agent.control_plane.workspace_store import WorkspaceStore
 
-    if store.node(arguments.node) is None:
-        raise ControlPlaneError(f"there is no node {arguments.node}", "See `sammy-agent control-plane nodes`")
+    store.known_node(arguments.node)
     entries = WorkspaceStore(store).log(arguments.node, None, MOST_AT_ONCE)
     if arguments.json:
         for entry in entries:
