@@ -16,9 +16,7 @@ import pytest
 import requests
 
 from sammy_agent.control_plane.tokens import Signer
-from tests.agent.lab import TREE, Agent, ControlPlane, agent, command, control_plane, wait_for
-
-QUICK = {"heartbeat_seconds": 0.2}
+from tests.agent.lab import TREE, Agent, ControlPlane, command, control_plane, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +28,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plane(folder: Path) -> Iterator[ControlPlane]:
     with control_plane(folder) as running:
         yield running
-
-
-@pytest.fixture
-def node(plane: ControlPlane, tmp_path: Path) -> Iterator[Agent]:
-    with agent(tmp_path) as one:
-        one.configure(plane.add_node("n1", "--replace"), **QUICK)
-        yield one
 
 
 def verb(node: Agent, *words: str, input: str | None = None, status: int = 0) -> str:
