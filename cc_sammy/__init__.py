@@ -32,6 +32,6 @@ def handle(name, cfg, *rest, **keywords):  # type: ignore[no-untyped-def]  # clo
     import time
 
     cpu_before = time.process_time()  # before our imports: they are part of what we cost
-    from cc_sammy import provision
+    from cc_sammy.engine import provision
 
     provision.from_cloud_init(name, cfg, cloud, cpu_before)

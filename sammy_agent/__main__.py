@@ -5,6 +5,6 @@ from __future__ import annotations
 
 import sys
 
-from sammy_agent.cli import main
+from sammy_agent.cli.main import main
 
 sys.exit(main())

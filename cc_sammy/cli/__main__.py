@@ -3,6 +3,6 @@
 
 import sys
 
-from cc_sammy.cli import main
+from cc_sammy.cli.main import main
 
 sys.exit(main())

@@ -9,13 +9,13 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from cc_sammy.cli import analysis, plot, stages
-from cc_sammy.cli.text import table
+from cc_sammy.cli import boot_stages, critical_path, timeline_svg
 from cc_sammy.cli.timings import add_run, chosen
+from cc_sammy.common.terminal import table
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import Status
-from cc_sammy.contract.state import RunRecord, StepRecord
-from cc_sammy.host import Host
+from cc_sammy.contract.journal_fields import Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.host.host import Host
 
 
 def add_parser(verbs: Any) -> None:
@@ -38,13 +38,13 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the analysis; exit 3 when there is no such run."""
     record = chosen(arguments.run)
-    found = analysis.spans(record) if record else []
+    found = critical_path.spans(record) if record else []
     if record is None or not found:
         print(f"sammy: no such run, or no step of it began. The stored ones are in {paths.RUNS}", file=sys.stderr)
         return 3
     if arguments.analysis == "plot":
         bars = [*_stages(record), *_bars(record, found)]
-        picture = plot.svg(_title(record), _subtitle(record, found), bars)
+        picture = timeline_svg.svg(_title(record), _subtitle(record, found), bars)
         if arguments.output:
             Host().write_text(arguments.output, picture)
         else:
@@ -56,13 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _documents(kind: str, found: list[analysis.Span]) -> list[dict[str, Any]]:
+def _documents(kind: str, found: list[critical_path.Span]) -> list[dict[str, Any]]:
     if kind == "blame":
-        return [{**asdict(cost.span), "slack": cost.slack, "gain": cost.gain} for cost in analysis.costs(found)]
-    return [asdict(span) for span in analysis.critical_chain(found)]
+        return [{**asdict(cost.span), "slack": cost.slack, "gain": cost.gain} for cost in critical_path.costs(found)]
+    return [asdict(span) for span in critical_path.critical_chain(found)]
 
 
-def _blame(found: list[analysis.Span]) -> list[str]:
+def _blame(found: list[critical_path.Span]) -> list[str]:
     rows = [("STEP", "DURATION_MS", "SLACK_MS", "GAIN_MS", "CPU_MS", "PEAK_MB", "READ_MB", "WRITTEN_MB")]
     rows += [
         (
@@ -75,7 +75,7 @@ def _blame(found: list[analysis.Span]) -> list[str]:
             _shown(cost.span.read_bytes, 1e6, 1),
             _shown(cost.span.written_bytes, 1e6, 1),
         )
-        for cost in analysis.costs(found)
+        for cost in critical_path.costs(found)
     ]
     return table(rows, right=range(1, len(rows[0])))
 
@@ -84,13 +84,13 @@ def _shown(value: float | None, unit: float, digits: int) -> str:
     return "-" if value is None else f"{value / unit:.{digits}f}"
 
 
-def _chain(found: list[analysis.Span]) -> list[str]:
+def _chain(found: list[critical_path.Span]) -> list[str]:
     """Return the chain as systemd-analyze draws it: the last step on top, what it waited for below."""
     lines = []
-    for depth, span in enumerate(reversed(analysis.critical_chain(found))):
+    for depth, span in enumerate(reversed(critical_path.critical_chain(found))):
         mark = "  " * (depth - 1) + "└─" if depth else ""
         lines.append(f"{mark}{span.name} @{span.begin / 1000:.3f}s +{span.duration / 1000:.3f}s")
-    gains = sorted(analysis.costs(found), key=lambda cost: cost.gain, reverse=True)
+    gains = sorted(critical_path.costs(found), key=lambda cost: cost.gain, reverse=True)
     if gains and gains[0].gain > 0:
         lines += [
             "",
@@ -100,23 +100,23 @@ def _chain(found: list[analysis.Span]) -> list[str]:
 
 
 def _title(record: RunRecord) -> str:
-    took = "" if record.duration_ms is None else f" after {plot.shown(record.duration_ms / 1000)}"
+    took = "" if record.duration_ms is None else f" after {timeline_svg.shown(record.duration_ms / 1000)}"
     return f"Boot steps: {record.outcome.value}{took}"
 
 
-def _subtitle(record: RunRecord, found: list[analysis.Span]) -> str:
+def _subtitle(record: RunRecord, found: list[critical_path.Span]) -> str:
     parts = [f"run {record.run_id}", f"{len(found)} steps"]
-    most = max(analysis.costs(found), key=lambda cost: cost.gain)
+    most = max(critical_path.costs(found), key=lambda cost: cost.gain)
     if most.gain > 0:
-        parts.append(f"without {most.span.name} it would be {plot.shown(most.gain / 1000)} shorter")
+        parts.append(f"without {most.span.name} it would be {timeline_svg.shown(most.gain / 1000)} shorter")
     return "  ·  ".join(parts)
 
 
-def _bars(record: RunRecord, found: list[analysis.Span]) -> list[plot.Bar]:
-    chain = {span.name for span in analysis.critical_chain(found)}
-    slack = {cost.span.name: max(0.0, cost.slack) / 1000 for cost in analysis.costs(found)}
+def _bars(record: RunRecord, found: list[critical_path.Span]) -> list[timeline_svg.Bar]:
+    chain = {span.name for span in critical_path.critical_chain(found)}
+    slack = {cost.span.name: max(0.0, cost.slack) / 1000 for cost in critical_path.costs(found)}
     return [
-        plot.Bar(
+        timeline_svg.Bar(
             span.name,
             record.started + span.begin / 1000,
             record.started + span.end / 1000,
@@ -137,5 +137,8 @@ def _note(step: StepRecord) -> str:
     return ", ".join(words)
 
 
-def _stages(record: RunRecord) -> list[plot.Bar]:
-    return [plot.Bar(stage.name, stage.begin, stage.end, "stage") for stage in stages.of_boot(Host(), record.boot_id)]
+def _stages(record: RunRecord) -> list[timeline_svg.Bar]:
+    return [
+        timeline_svg.Bar(stage.name, stage.begin, stage.end, "stage")
+        for stage in boot_stages.of_boot(Host(), record.boot_id)
+    ]

@@ -9,10 +9,10 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from cc_sammy.cli import agent
-from cc_sammy.cli.text import paint, table
-from cc_sammy.contract import paths, state
-from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.cli import agent_status
+from cc_sammy.common.terminal import paint, table
+from cc_sammy.contract import paths, run_record
+from cc_sammy.contract.journal_fields import Outcome, Status
 
 NEXT = {
     Outcome.FAILED: "Mend the cause, then run the rest: cloud-init single --name sammy --frequency always",
@@ -30,7 +30,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the state of this boot; exit 0 ready and in contact, 1 failed or not in contact, 3 not yet."""
     try:
-        record = state.load()
+        record = run_record.load()
     except ValueError as error:
         print(f"sammy: {paths.STATE} is damaged ({error}). The next run writes it anew", file=sys.stderr)
         return 1
@@ -40,18 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 3
-    answer = agent.ask() if agent.is_expected() else None
+    answer = agent_status.ask() if agent_status.is_expected() else None
     if arguments.json:
         print(json.dumps({**asdict(record), "agent": answer}, indent=1))
     else:
         lines = _lines(record)
-        rows = agent.rows(answer) if agent.is_expected() else []
+        rows = agent_status.rows(answer) if agent_status.is_expected() else []
         print("\n".join([*lines, *(["", *table(rows)] if rows else [])]))
     own = {Outcome.FAILED: 1, Outcome.RUNNING: 3}.get(record.outcome, 0)
-    return own or (agent.exit_status(answer) if agent.is_expected() else 0)
+    return own or (agent_status.exit_status(answer) if agent_status.is_expected() else 0)
 
 
-def _lines(record: state.RunRecord) -> list[str]:
+def _lines(record: run_record.RunRecord) -> list[str]:
     took = "" if record.duration_ms is None else f" after {record.duration_ms / 1000:.1f} s"
     lines = [f"node is {paint(record.outcome.value, record.outcome.value)}{took} (run {record.run_id})"]
     if not record.steps and record.reason:

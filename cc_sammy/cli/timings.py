@@ -10,9 +10,9 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from cc_sammy.cli.text import paint, table
-from cc_sammy.contract import paths, state
-from cc_sammy.contract.fields import USAGE_FIELDS, Outcome
+from cc_sammy.common.terminal import paint, table
+from cc_sammy.contract import paths, run_record
+from cc_sammy.contract.journal_fields import USAGE_FIELDS, Outcome
 
 
 def add_parser(verbs: Any) -> None:
@@ -30,17 +30,17 @@ def add_run(parser: Any) -> None:
     parser.add_argument("--run", metavar="ID", help="a stored run, or 'first' or 'last'; default: this boot's")
 
 
-def chosen(wanted: str | None) -> state.RunRecord | None:
+def chosen(wanted: str | None) -> run_record.RunRecord | None:
     """Return the run that --run names, this boot's without it; None when there is none."""
     if wanted is None:
-        return state.load()
-    stored = state.stored_runs()
+        return run_record.load()
+    stored = run_record.stored_runs()
     if wanted in ("first", "last"):
-        return state.load(stored[0 if wanted == "first" else -1]) if stored else None
-    return state.load(f"{paths.RUNS}/{wanted.replace('/', '_')}.json")
+        return run_record.load(stored[0 if wanted == "first" else -1]) if stored else None
+    return run_record.load(f"{paths.RUNS}/{wanted.replace('/', '_')}.json")
 
 
-def rows(record: state.RunRecord) -> list[dict[str, Any]]:
+def rows(record: run_record.RunRecord) -> list[dict[str, Any]]:
     """Return the table's rows, the last being `all`: the true wall clock, not the sum."""
     whole = "failed" if record.outcome is Outcome.FAILED else "completed"
     if record.duration_ms is None:  # it may be ready already, with images still to come
@@ -59,11 +59,11 @@ def rows(record: state.RunRecord) -> list[dict[str, Any]]:
     return [*listed, {"step": "all", "status": whole, "duration_ms": record.duration_ms}]
 
 
-def _first_and_last(step: state.StepRecord) -> dict[str, Any]:
+def _first_and_last(step: run_record.StepRecord) -> dict[str, Any]:
     return {name: asdict(one) for name, one in (("first", step.first), ("last", step.last)) if one is not None}
 
 
-def attempts(record: state.RunRecord) -> list[str]:
+def attempts(record: run_record.RunRecord) -> list[str]:
     """Return one line for the first and one for the last attempt at each step that was tried more than once."""
     lines = []
     for step in record.steps:
@@ -75,7 +75,7 @@ def attempts(record: state.RunRecord) -> list[str]:
     return lines
 
 
-def report(record: state.RunRecord) -> list[str]:
+def report(record: run_record.RunRecord) -> list[str]:
     """Return the run as a file of its own: each step's begin and end by the wall clock, the true sum, the true whole.
 
     The journal entry's file counted its row `all` among the steps, so that its sum was twice the truth, and had whole
@@ -106,7 +106,7 @@ def report(record: state.RunRecord) -> list[str]:
     return [*lines, *([""] if (more := attempts(record)) else []), *more]
 
 
-def _clock(record: state.RunRecord, boottime: float | None) -> str:
+def _clock(record: run_record.RunRecord, boottime: float | None) -> str:
     """Return a time of CLOCK_BOOTTIME by the wall clock that the run began with, in milliseconds."""
     if boottime is None:
         return "-"

@@ -12,7 +12,7 @@ from typing import Any
 from cc_sammy import config
 from cc_sammy.contract import paths
 from cc_sammy.errors import ConfigError, SammyError
-from cc_sammy.host import Host
+from cc_sammy.host.host import Host
 
 INSTANCE = "/var/lib/cloud/instance/cloud-config.txt"
 

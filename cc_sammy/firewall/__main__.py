@@ -21,8 +21,8 @@ if not __package__:  # by its path, and -I -S look neither at this folder nor at
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import settings, verbs
-from cc_sammy.host import Host
+from cc_sammy.firewall import commands, settings_cache
+from cc_sammy.host.host import Host
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,23 +30,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     host = Host()
     try:
-        config, port = settings.load(host, os.environ)
+        config, port = settings_cache.load(host, os.environ)
     except SammyError as error:
         print(f"sammy firewall: {error}", file=sys.stderr)
         return 1
-    return verbs.run(arguments, host, config, port)
+    return commands.run(arguments, host, config, port)
 
 
 def _parse(words: list[str]) -> Any:
     """Read the plain forms by hand, because argparse costs 15 ms; it has the rest, help and errors."""
-    if len(words) in (1, 2) and words[0] in {*verbs.VERBS, *verbs.OF_THE_GUARD} and words[1:] in ([], ["--json"]):
+    if len(words) in (1, 2) and words[0] in {*commands.VERBS, *commands.OF_THE_GUARD} and words[1:] in ([], ["--json"]):
         return SimpleNamespace(firewall_verb=words[0], json=len(words) == 2)
     if len(words) == 3 and words[0] == "trial" and words[1].isdigit() and words[2] == "--json":
         return SimpleNamespace(firewall_verb="trial", json=True, seconds=int(words[1]))
     import argparse
 
-    parser = argparse.ArgumentParser(prog="python3 -m cc_sammy.firewall", description=verbs.__doc__)
-    verbs.add_verbs(parser)
+    parser = argparse.ArgumentParser(prog="python3 -m cc_sammy.firewall", description=commands.__doc__)
+    commands.add_verbs(parser)
     return parser.parse_args(words)
 
 

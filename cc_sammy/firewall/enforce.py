@@ -11,13 +11,13 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cc_sammy.firewall import kept, trial
+from cc_sammy.firewall import boot_files, dry_run
 from cc_sammy.firewall.lock import exclusive
-from cc_sammy.firewall.ruleset import Policy
-from cc_sammy.host import Host
+from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.host.host import Host
 
 if TYPE_CHECKING:
-    from cc_sammy.firewall import others
+    from cc_sammy.firewall.backends import foreign_rules
 
 NAMES = ("nftables", "iptables")
 
@@ -25,10 +25,10 @@ NAMES = ("nftables", "iptables")
 def backend(name: str) -> ModuleType:
     """Return the module of a backend; imported late, because a run mostly needs one."""
     if name == "iptables":
-        from cc_sammy.firewall import iptables
+        from cc_sammy.firewall.backends import iptables
 
         return iptables
-    from cc_sammy.firewall import nftables
+    from cc_sammy.firewall.backends import nftables
 
     return nftables
 
@@ -42,18 +42,22 @@ def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
     with exclusive(host):
         looking = _Looking(host)
         chosen = backend(policy.backend)
-        notes = trial.once(host, policy, chosen)
+        notes = dry_run.once(host, policy, chosen)
         chosen.load(host, policy)
-        host.remove(kept.REMOVED)
+        host.remove(boot_files.REMOVED)
         seen = looking.seen()
 
-        from cc_sammy.firewall import others  # imported while the kernel worked
+        from cc_sammy.firewall.backends import foreign_rules  # imported while the kernel worked
 
         for name in NAMES:
             if name != policy.backend and seen.may_hold(host, name):
                 backend(name).unload(host)
                 notes.append(f"the rules of backend {name} were taken away")
-        return notes + others.open_input(host, input_policy, seen) + others.still_closed(policy.agent_port, seen)
+        return (
+            notes
+            + foreign_rules.open_input(host, input_policy, seen)
+            + foreign_rules.still_closed(policy.agent_port, seen)
+        )
 
 
 class _Looking(threading.Thread):
@@ -65,20 +69,20 @@ class _Looking(threading.Thread):
     def __init__(self, host: Host) -> None:
         super().__init__(name="firewall-look", daemon=True)
         self._host = host
-        self._seen: others.Seen | None = None
+        self._seen: foreign_rules.Seen | None = None
         self.start()
 
     def run(self) -> None:
-        from cc_sammy.firewall import others
+        from cc_sammy.firewall.backends import foreign_rules
 
-        self._seen = others.look(self._host)
+        self._seen = foreign_rules.look(self._host)
 
-    def seen(self) -> others.Seen:
+    def seen(self) -> foreign_rules.Seen:
         """Wait for the look and return it; it is taken again where it failed, so that the error is told."""
-        from cc_sammy.firewall import others
+        from cc_sammy.firewall.backends import foreign_rules
 
         self.join()
-        return self._seen or others.look(self._host)
+        return self._seen or foreign_rules.look(self._host)
 
 
 def check(host: Host, policy: Policy) -> list[str]:
@@ -103,7 +107,7 @@ def remove(host: Host, why: str = "Removed by `sammy firewall remove`.") -> None
     :raises SammyError: the kernel refused.
     """
     with exclusive(host):
-        kept.mark_removed(host, why)
+        boot_files.mark_removed(host, why)
         for name in loaded(host):
             backend(name).unload(host)
 
@@ -118,11 +122,11 @@ def status(host: Host, name: str) -> dict[str, Any]:
 
     :raises SammyError: the kernel could not be read.
     """
-    from cc_sammy.firewall import others
+    from cc_sammy.firewall.backends import foreign_rules
 
     return {
         "backend": name,
-        "removed": kept.is_removed(host),
+        "removed": boot_files.is_removed(host),
         **backend(name).facts(host),
-        **others.facts(host),
+        **foreign_rules.facts(host),
     }

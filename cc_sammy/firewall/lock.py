@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from cc_sammy.errors import SammyError
-from cc_sammy.host import Host
+from cc_sammy.host.host import Host
 
 LOCK = "/run/sammy/firewall.lock"
 LOCK_SECONDS = 30.0

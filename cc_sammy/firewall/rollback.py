@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done when our own rules keep the control plane out: `trial`, `vouch` and `roll-back`, for the agent's guard.
 
-The guard decides (sammy_agent/lockout.py); here is what it decides with. A lift is a rule that opens the agent's port
-until a time and no longer: the kernel itself ends it, whoever is killed in between. A repair ends a trial sooner,
-and leaves an operator's `lift` its time.
+The guard decides (sammy_agent/daemon/firewall_watch/lockout.py); here is what it decides with. A lift is a rule that
+opens the agent's port until a time and no longer: the kernel itself ends it, whoever is killed in between. A repair
+ends a trial sooner, and leaves an operator's `lift` its time.
 Rules under which the control plane came in are vouched for and kept; a roll-back puts those in force instead of the
 configured ones, or lifts the firewall where there are none. It stands until `sammy firewall apply`, or until the
 configuration asks for other rules than those that were refused.
@@ -17,14 +17,14 @@ import time
 from typing import Any
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import enforce, kept
+from cc_sammy.firewall import boot_files, enforce
 from cc_sammy.firewall.lock import exclusive
-from cc_sammy.firewall.ruleset import Policy
-from cc_sammy.host import Host
+from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.host.host import Host
 
-PROVEN = kept.FOLDER + "/proven.json"
-ROLLED_BACK = kept.FOLDER + "/rolled-back.json"
-LIFTED = kept.FOLDER + "/lifted"  # by hand, until these seconds since the epoch
+PROVEN = boot_files.FOLDER + "/proven.json"
+ROLLED_BACK = boot_files.FOLDER + "/rolled-back.json"
+LIFTED = boot_files.FOLDER + "/lifted"  # by hand, until these seconds since the epoch
 NETWORKS = {
     "allow4": ipaddress.IPv4Network,
     "allow6": ipaddress.IPv6Network,

@@ -6,7 +6,7 @@ The firewall runs first of all: every other step comes after it, however it ende
 
 from __future__ import annotations
 
-from cc_sammy.plan import Step
+from cc_sammy.steps.base import Step
 
 
 def declared(

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 import os
 
-from cc_sammy import apt, units
 from cc_sammy.config import Config
 from cc_sammy.contract import paths
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
+from cc_sammy.system import apt, systemd
 
 PACKAGE = "sammy-agent"
 UNIT = "sammy-agent.service"
@@ -44,7 +44,7 @@ def satisfied(host: Host, config: Config) -> str | None:
         return "agent.source is none"
     if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return None
-    return "sammy-agent runs and is configured so" if units.is_enabled_and_active(host, UNIT) else None
+    return "sammy-agent runs and is configured so" if systemd.is_enabled_and_active(host, UNIT) else None
 
 
 def require_token(config: Config) -> None:
@@ -69,9 +69,9 @@ def run(host: Host, config: Config) -> None:
     if apt.missing(host, [PACKAGE]):
         _install(host, config)
     changed = host.write_text(paths.AGENT_CONFIG, agent_config(config))
-    if changed and units.show(host, UNIT).get("ActiveState") == "active":
+    if changed and systemd.show(host, UNIT).get("ActiveState") == "active":
         host.run(["systemctl", "restart", "--no-block", UNIT])
-    units.enable_and_start(host, UNIT, seconds=60)
+    systemd.enable_and_start(host, UNIT, seconds=60)
 
 
 def _install(host: Host, config: Config) -> None:
@@ -100,7 +100,7 @@ def achieved(host: Host, config: Config) -> bool:
     """Installed, configured, and its unit, which `run` has seen active, is in systemd's hands."""
     if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return False
-    state = units.show(host, UNIT)
+    state = systemd.show(host, UNIT)
     return state.get("ActiveState") in ("active", "activating") and state.get("UnitFileState") in ("enabled", "static")
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import base64
 import os
 
-from cc_sammy import apt, sources
+from cc_sammy import download_urls
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
 from cc_sammy.steps import nodejs_install
+from cc_sammy.steps.base import Step
+from cc_sammy.system import apt
 
 PREFIX = "/opt/sammy/devcontainer-cli"
 PROGRAM = "devcontainer.js"
@@ -60,7 +61,7 @@ def _urls(host: Host, config: Config) -> list[str]:
             "Give devcontainer_cli.urls",
         )
     registry = host.run(["npm", "config", "get", "registry"]).stdout.strip().rstrip("/")
-    return [sources.DEVCONTAINER_ARCHIVE.format(registry=registry, version=version)]
+    return [download_urls.DEVCONTAINER_ARCHIVE.format(registry=registry, version=version)]
 
 
 STEP = Step("devcontainer-cli", "devcontainer_cli", satisfied, run, needs=("nodejs-install",), retries=2)

@@ -7,12 +7,12 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from cc_sammy import apt, units
-from cc_sammy import docker as engine
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
+from cc_sammy.system import apt, systemd
+from cc_sammy.system import docker_api as engine
 
 UNIT = "docker.service"
 DAEMON_JSON = "/etc/docker/daemon.json"
@@ -92,7 +92,7 @@ def write_daemon_json(host: Host, config: Config) -> None:
     current = host.read_text(DAEMON_JSON)
     text = daemon_json(current, config, host.read_text(WRITTEN))
     if current != text:
-        state = units.show(host, UNIT)
+        state = systemd.show(host, UNIT)
         if state.get("ActiveState") == "active":
             host.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
         host.write_text(DAEMON_JSON, text)
@@ -121,7 +121,7 @@ def satisfied(host: Host, config: Config) -> str | None:
         return "docker.source is none"
     if not _is_configured(host, config) or lacking_users(config):
         return None
-    if units.is_enabled_and_active(host, UNIT) and engine.answers():
+    if systemd.is_enabled_and_active(host, UNIT) and engine.answers():
         return "Docker runs, is enabled and configured"
     return None
 
@@ -139,7 +139,7 @@ def run(host: Host, config: Config) -> None:
         )
     for user in lacking_users(config):
         host.run(["usermod", "--append", "--groups", "docker", user])
-    units.enable_and_start(host, UNIT, seconds=120)
+    systemd.enable_and_start(host, UNIT, seconds=120)
     engine.wait(host)
 
 

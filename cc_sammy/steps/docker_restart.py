@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from cc_sammy import docker as engine
-from cc_sammy import units
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
 from cc_sammy.steps.docker import RESTART_NEEDED, UNIT
+from cc_sammy.system import docker_api as engine
+from cc_sammy.system import systemd
 
 
 def satisfied(host: Host, config: Config) -> str | None:
@@ -20,7 +20,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     if policy == "always":
         return None
     stale = host.read_text(RESTART_NEEDED)
-    if stale is None or units.show(host, UNIT).get("InvocationID") != stale.strip():
+    if stale is None or systemd.show(host, UNIT).get("InvocationID") != stale.strip():
         return "Docker started with the present configuration"
     try:
         count = engine.running_containers()
@@ -36,11 +36,11 @@ def run(host: Host, config: Config) -> None:
     host.run(["systemctl", "restart", "--no-block", UNIT])
     before = host.read_text(RESTART_NEEDED)
     end = host.boottime() + 60
-    while before is not None and units.show(host, UNIT).get("InvocationID") == before.strip():
+    while before is not None and systemd.show(host, UNIT).get("InvocationID") == before.strip():
         if host.boottime() > end:
             raise StepFailed("Docker did not restart within 60 s", "Look at systemctl status docker")
         host.sleep(0.05)
-    units.wait_active(host, UNIT, 120)
+    systemd.wait_active(host, UNIT, 120)
     engine.wait(host)
     host.remove(RESTART_NEEDED)
 

@@ -7,10 +7,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from cc_sammy.config import Config
-from cc_sammy.firewall import enforce, kept, policy, rollback
-from cc_sammy.firewall.ruleset import Policy
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.firewall import boot_files, enforce, rollback
+from cc_sammy.firewall.model import policy
+from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
 
 UNIT = "sammy-firewall.service"
 TIMER = "sammy-firewall-refresh.timer"
@@ -21,9 +22,9 @@ def satisfied(host: Host, config: Config) -> str | None:
     """The rules in the kernel are the wanted ones, or were lifted for good."""
     if not config.firewall.enabled:
         return None if _kept(host) else "firewall.enabled is false"
-    if kept.is_removed(host):
+    if boot_files.is_removed(host):
         # by whom and why, and what brings them back
-        return (host.read_text(kept.REMOVED) or "").strip() or "the rules were removed"
+        return (host.read_text(boot_files.REMOVED) or "").strip() or "the rules were removed"
     wanted = _wanted(host, config)
     if host.exists(WANTED_BY) and not enforce.check(host, wanted):
         return "the rules in the kernel are the wanted ones"
@@ -56,7 +57,7 @@ def _wanted(host: Host, config: Config) -> Policy:
 
 def _kept(host: Host) -> list[str]:
     """Return the files by which later boots load the rules."""
-    paths = (f"{kept.FOLDER}/{name}" for names in kept.FILES.values() for name in names)
+    paths = (f"{boot_files.FOLDER}/{name}" for names in boot_files.FILES.values() for name in names)
     return [path for path in paths if host.exists(path)]
 
 
@@ -67,7 +68,7 @@ def _lift(host: Host) -> None:
     host.run(["systemctl", "stop", TIMER], check=False)
     for path in _kept(host):
         host.remove(path)
-    host.remove(kept.REMOVED)
+    host.remove(boot_files.REMOVED)
 
 
 STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)

@@ -7,11 +7,11 @@ import queue
 import threading
 from collections.abc import Sequence
 
-from cc_sammy import docker as engine
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
+from cc_sammy.system import docker_api as engine
 
 AT_ONCE = 3  # images; dockerd itself fetches three layers of each
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from cc_sammy.config import Config
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
 
 DROP_IN = "/etc/systemd/journald.conf.d/60-sammy.conf"
 

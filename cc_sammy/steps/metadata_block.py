@@ -7,9 +7,9 @@ import ipaddress
 from collections.abc import Sequence
 
 from cc_sammy.config import Config
-from cc_sammy.firewall import metadata
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.firewall import metadata_block
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
 
 # Host-network containers pass no forward chain: they run in this slice (cgroup-parent in daemon.json).
 SLICE = "sammy-containers.slice"
@@ -28,9 +28,9 @@ def satisfied(host: Host, config: Config) -> str | None:
     """The block is in force, or not wanted."""
     options = config.metadata_block
     if not options.enabled:
-        is_there = host.exists(metadata.KEPT) or host.exists(DROP_IN)
+        is_there = host.exists(metadata_block.KEPT) or host.exists(DROP_IN)
         return None if is_there else "metadata_block.enabled is false"
-    in_force = metadata.metadata_in_force(host, tuple(options.addresses), options.host_processes)
+    in_force = metadata_block.metadata_in_force(host, tuple(options.addresses), options.host_processes)
     return "the block is in force" if in_force and host.read_text(DROP_IN) == drop_in(config) else None
 
 
@@ -38,11 +38,11 @@ def run(host: Host, config: Config) -> None:
     """Load the rules and give the containers' slice its denied addresses, or take both away."""
     options = config.metadata_block
     if not options.enabled:
-        metadata.remove_metadata(host)
+        metadata_block.remove_metadata(host)
         if host.remove(DROP_IN):
             _have_it_read(host, ())
         return
-    metadata.apply_metadata(host, tuple(options.addresses), options.host_processes)
+    metadata_block.apply_metadata(host, tuple(options.addresses), options.host_processes)
     if host.write_text(DROP_IN, drop_in(config)):
         _have_it_read(host, options.addresses)
 

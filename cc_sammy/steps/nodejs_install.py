@@ -7,11 +7,12 @@ import os
 import shutil
 from dataclasses import replace
 
-from cc_sammy import apt, sources
+from cc_sammy import download_urls
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
+from cc_sammy.system import apt
 
 PREFIX = "/opt/sammy/nodejs"
 PATH_FOLDER = "/usr/local/bin"
@@ -94,7 +95,9 @@ def _mark(config: Config) -> str:
 
 
 def _from_archive(host: Host, config: Config) -> None:
-    urls = [url.replace("{version}", config.nodejs.version) for url in config.nodejs.urls or sources.NODEJS_ARCHIVES]
+    urls = [
+        url.replace("{version}", config.nodejs.version) for url in config.nodejs.urls or download_urls.NODEJS_ARCHIVES
+    ]
     os.makedirs(os.path.dirname(PREFIX), exist_ok=True)
     archive = f"{PREFIX}.archive"
     try:

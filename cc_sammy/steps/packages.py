@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cc_sammy import apt, mirror, units
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
 from cc_sammy.steps import agent_install, docker, nodejs_install
+from cc_sammy.steps.base import Step
+from cc_sammy.system import apt, apt_mirror, systemd
 
 # They would take dpkg's lock in the middle; --runtime, so that a power cut restores them.
 TIMERS = ("apt-daily.timer", "apt-daily-upgrade.timer")
@@ -73,7 +73,7 @@ def run(host: Host, config: Config) -> None:
         return
     changed = [repository.write(host) for repository in repositories(config)]
     with _quiet(host):
-        stale = any(changed) or not host.glob(f"{mirror.lists(host)}/*Packages*")
+        stale = any(changed) or not host.glob(f"{apt_mirror.lists(host)}/*Packages*")
         _install(host, config, lists_stale=stale)
 
 
@@ -83,7 +83,7 @@ def _quiet(host: Host) -> Iterator[None]:
 
     Stopped before they are masked: masking a running timer leaves it failed (seen with systemd 252).
     """
-    running = [timer for timer in TIMERS if units.show(host, timer).get("ActiveState") == "active"]
+    running = [timer for timer in TIMERS if systemd.show(host, timer).get("ActiveState") == "active"]
     host.run(["systemctl", "stop", *TIMERS], check=False)
     host.run(["systemctl", "mask", "--runtime", "--quiet", *TIMERS], check=False)
     try:

@@ -12,11 +12,11 @@ import errno
 import os
 import stat
 
-from cc_sammy import units
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
+from cc_sammy.system import systemd
 
 FILE = "/swapfile"
 NAME = "swapfile.swap"  # systemd demands the name that follows from the path
@@ -68,7 +68,7 @@ def run(host: Host, config: Config) -> None:
     if not (_has_size(config.swap.size_mb) and _is_used(host)):
         _stop(host)
         make_file(host, config.swap.size_mb)
-    units.enable_and_start(host, NAME)
+    systemd.enable_and_start(host, NAME)
 
 
 def make_file(host: Host, size_mb: int) -> None:

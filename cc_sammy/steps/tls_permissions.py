@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from cc_sammy.config import Config
 from cc_sammy.contract import paths
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
+from cc_sammy.host.host import Host
+from cc_sammy.steps.base import Step
 
 if TYPE_CHECKING:
     import ssl

@@ -18,15 +18,16 @@ from urllib.parse import urlsplit
 
 from tornado import httpserver, netutil
 
-from sammy_agent import files
-from sammy_agent.control_plane import app, rounds
-from sammy_agent.control_plane.authority import Authority
-from sammy_agent.control_plane.handler import Parts
-from sammy_agent.control_plane.management import Management
-from sammy_agent.control_plane.store import Store
+from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.sd_notify import notify
+from sammy_agent.control_plane import reachability_poller
+from sammy_agent.control_plane.api import app
+from sammy_agent.control_plane.api.base_handler import Parts
+from sammy_agent.control_plane.certificate_authority import Authority
+from sammy_agent.control_plane.node_client import Management
+from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.control_plane.tokens import Signer
-from sammy_agent.errors import ControlPlaneError
-from sammy_agent.notify import notify
 
 LOG = logging.getLogger(__name__)
 MAX_BODY = 2 * 1024 * 1024 + 64 * 1024  # a debug package
@@ -61,7 +62,9 @@ def open_folder(folder: str) -> str:
     return folder
 
 
-def serve(listen: str, folder: str, url: str | None, names: Sequence[str], contact_every: float = rounds.EVERY) -> int:
+def serve(
+    listen: str, folder: str, url: str | None, names: Sequence[str], contact_every: float = reachability_poller.EVERY
+) -> int:
     """Serve until told to stop; return the exit status.
 
     :param url: the address as the nodes reach it; default is the one listened on.
@@ -121,7 +124,11 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     print(f"control plane  {url}\nstate          {folder}\nCA SHA-256     {authority.fingerprint()}", flush=True)
     notify(f"READY=1\nSTATUS=serving {url}")
-    going = asyncio.ensure_future(rounds.Rounds(store, management, contact_every).go()) if contact_every else None
+    going = (
+        asyncio.ensure_future(reachability_poller.Rounds(store, management, contact_every).go())
+        if contact_every
+        else None
+    )
     while not stop.is_set():
         try:
             await asyncio.wait_for(stop.wait(), RENEW_EVERY)

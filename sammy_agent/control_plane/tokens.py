@@ -20,8 +20,8 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sammy_agent import files
-from sammy_agent.errors import ControlPlaneError
+from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.runtime import files
 
 AUDIENCE = "workspace-callback"
 MANAGEMENT = "node-management"

@@ -38,10 +38,10 @@ from requests.adapters import BaseAdapter
 from requests.utils import get_environ_proxies
 
 from sammy_agent import __version__
-from sammy_agent.transport import dial, errands, sockets
-from sammy_agent.transport.errands import Errand
+from sammy_agent.transport import dial, request_context, sockets
 from sammy_agent.transport.errors import AnswerTooLong, TotalTimeout, TransportClosed, TransportError, describe
 from sammy_agent.transport.pool import Ledger, PooledAdapter
+from sammy_agent.transport.request_context import Errand
 from sammy_agent.transport.settings import TransportSettings
 
 LOG = logging.getLogger(__name__)
@@ -175,13 +175,13 @@ class ControlPlaneTransport(BaseAdapter):
                 "a request may not bring its own certificates or go without checking them",
                 "Set TransportSettings.ca_file",
             )
-        errand = errands.plan(request, stream, timeout, self.settings)
+        errand = request_context.plan(request, stream, timeout, self.settings)
         generation = self._current
         options = {"stream": stream, "proxies": proxies or get_environ_proxies(request.url or "", no_proxy=None)}
         try:
             return self._attempt(generation, request, errand, options)
         except requests.exceptions.RequestException as error:
-            verdict = errands.judge(error, errand)
+            verdict = request_context.judge(error, errand)
             if verdict.remount:
                 self._swap(f"a connection to {_host(request)} died ({describe(error)})", only=generation)
             if not verdict.replay or self._closed:
@@ -199,7 +199,7 @@ class ControlPlaneTransport(BaseAdapter):
             raise TransportClosed("the transport is closed", request=request)
         errand.start()
         adapter = generation.bulk if errand.bulk else generation.prompt
-        with errands.under_way(errand):
+        with request_context.under_way(errand):
             timeout = (max(0.001, errand.connect_until - time.monotonic()), errand.header_seconds)
             response = adapter.send(request, timeout=timeout, **options)
             if not options["stream"]:
@@ -213,7 +213,7 @@ class ControlPlaneTransport(BaseAdapter):
         """Return the error as its kind: a deadline of ours surfaces in several guises."""
         if errand.overdue:
             return TotalTimeout("the request took too long as a whole", request=error.request)
-        if errand.phase < errands.Phase.SENT and isinstance(error, requests.exceptions.ReadTimeout):
+        if errand.phase < request_context.Phase.SENT and isinstance(error, requests.exceptions.ReadTimeout):
             return requests.exceptions.ConnectTimeout("the TLS handshake took too long", request=error.request)
         return error
 

@@ -26,8 +26,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
-from sammy_agent.transport import dial, errands, sockets
-from sammy_agent.transport.errands import Phase
+from sammy_agent.transport import dial, request_context, sockets
+from sammy_agent.transport.request_context import Phase
 from sammy_agent.transport.settings import TransportSettings
 
 # A handshake that the peer or a firewall breaks off is tried again within the connect time, not for ever.
@@ -146,7 +146,7 @@ class _Connection:
     port: int
 
     def _new_conn(self) -> socket.socket:
-        errand = errands.current()
+        errand = request_context.current()
         until = errand.connect_until if errand else time.monotonic() + self.ledger.settings.connect_seconds
         again = errand.again_seconds if errand else self.ledger.settings.again_seconds
         host = getattr(self, "_dns_host", self.host).strip("[]")
@@ -164,7 +164,7 @@ class _Connection:
 
     def connect(self) -> None:
         """Connect, with TLS where it belongs; a broken-off handshake is begun anew."""
-        errand = errands.current()
+        errand = request_context.current()
         for left in range(HANDSHAKES - 1, -1, -1):
             try:
                 super().connect()  # type: ignore[misc]
@@ -184,7 +184,7 @@ class _Connection:
 
     def _bind(self) -> None:
         """Give the socket the deadline and the profile of the errand it serves."""
-        errand = errands.current()
+        errand = request_context.current()
         if errand is None or self.sock is None:
             return
         errand.phase = Phase.SENT
@@ -199,7 +199,7 @@ class _Connection:
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the answer; where a replay is safe, a peer that acknowledges nothing is not waited for."""
-        errand = errands.current()
+        errand = request_context.current()
         limit = errand.profile.acknowledge if errand and errand.replayable else None
         if limit is not None and self.sock is not None and not sockets.wait_acknowledged(self.sock, limit):
             self.close()

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sammy_agent.transport import errands
+from sammy_agent.transport import request_context
 from sammy_agent.transport.settings import SocketProfile
 
 # <linux/tcp.h>, not in Python's socket module: retransmit thin streams linearly instead of doubling the wait.
@@ -201,7 +201,7 @@ class BoundedTLSSocket(Bounded, ssl.SSLSocket):
         """Shake hands within the socket's timeout."""
         patience, start = self.gettimeout(), time.monotonic()
         # It runs inside wrap_socket, before anyone could hand this socket a limit; the thread's errand has it.
-        errand = errands.current()
+        errand = request_context.current()
         limit = (errand.profile.acknowledge if errand else None) or 3.0
         if not patience:
             super().do_handshake(block)

@@ -17,12 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from sammy_agent.identity import WorkspaceToken
-from sammy_agent.outbox.decisions import Pace
-from sammy_agent.outbox.drain import Drains
-from sammy_agent.outbox.queue import Outbox
-from sammy_agent.outbox.wire import Wire
-from sammy_agent.reporters.messages import Message, Messages
+from sammy_agent.daemon.credentials.node_token import WorkspaceToken
+from sammy_agent.daemon.outbox.dispatcher import Drains
+from sammy_agent.daemon.outbox.exchange import Wire
+from sammy_agent.daemon.outbox.queue import Outbox
+from sammy_agent.daemon.outbox.retry_policy import Pace
+from sammy_agent.daemon.reporters.messages import Message, Messages
 from sammy_agent.transport import ControlPlaneTransport
 from tests.agent.lab import PATIENCE, TREE
 

@@ -314,8 +314,9 @@ def test_systemd_hears_ready_and_the_watchdog(
 
 def test_an_idle_agent_carries_no_server() -> None:
     code = (
-        "import sys; from sammy_agent import agent, cli; cli._parser(); heavy = {'tornado', 'jwt', 'cryptography', "
-        "'yaml', 'asyncio', 'sammy_agent.control_plane.app'}; print(sorted(heavy & set(sys.modules)))"
+        "import sys; from sammy_agent.daemon import agent; from sammy_agent.cli import main as cli; cli._parser(); "
+        "heavy = {'tornado', 'jwt', 'cryptography', 'yaml', 'asyncio', 'sammy_agent.control_plane.api.app'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True, check=True, timeout=60

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sammy_agent.control_plane.tokens import Signer
-from sammy_agent.events.store import EventStore
+from sammy_agent.diagnostics.event_store.store import EventStore
 from tests.agent.lab import Agent, ControlPlane, Misbehaving, control_plane, wait_for
 
 KILLS = 50

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent.logs import docker, merge
-from sammy_agent.logs.entry import Entry
-from sammy_agent.logs.query import Query, parse
+from sammy_agent.diagnostics.logs import docker, merge
+from sammy_agent.diagnostics.logs.entry import Entry
+from sammy_agent.diagnostics.logs.query import Query, parse
 from tests.network.docker import Docker
 
 pytestmark = pytest.mark.needs("root", "dockerd")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent.logs import journal, merge, query, reading
-from sammy_agent.logs.entry import Entry
+from sammy_agent.diagnostics.logs import journal, merge, query, reader
+from sammy_agent.diagnostics.logs.entry import Entry
 from tests.lab.journald import Journald, journald
 from tests.lab.shell import wait_until
 
@@ -27,7 +27,7 @@ def daemon(tmp_path: Path) -> Iterator[Journald]:
 
 
 def page(daemon: Journald, **asked: str) -> merge.Page:
-    return reading.page(query.parse(asked), str(daemon.root))
+    return reader.page(query.parse(asked), str(daemon.root))
 
 
 def messages(entries: list[Entry]) -> list[str]:
@@ -58,7 +58,7 @@ class Followed:
     """A follower, read until it has said something."""
 
     def __init__(self, daemon: Journald, **asked: str) -> None:
-        self._lists = reading.follow(query.parse(asked), str(daemon.root))
+        self._lists = reader.follow(query.parse(asked), str(daemon.root))
         self.entries = next(self._lists)
 
     def until(self, message: str) -> None:
@@ -89,7 +89,7 @@ def test_a_search_whose_time_is_up_again_and_again_finds_each_once(daemon: Journ
     entries: list[Entry] = []
     cursor, turns = "", 0
     while cursor or not turns:
-        found = reading.page(query.parse({"search": "000 of", "cursor": cursor}), str(daemon.root), seconds=-1.0)
+        found = reader.page(query.parse({"search": "000 of", "cursor": cursor}), str(daemon.root), seconds=-1.0)
         entries, cursor, turns = [*entries, *found.entries], found.cursor, turns + 1
     assert messages(entries) == ["number 2000 of the test", "number 1000 of the test"]
     assert turns > 10

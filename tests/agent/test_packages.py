@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from cc_sammy.contract.incident import incident_id
+from cc_sammy.contract.incident_id import incident_id
 from tests.agent.lab import QUICK, Agent, ControlPlane, command, wait_for
 
 RUN = "20261124T000000-aaaaaaaa"

@@ -18,9 +18,9 @@ import pytest
 import requests
 from cryptography import x509
 
-from sammy_agent import node_key
-from sammy_agent.control_plane.authority import Authority
+from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.daemon.credentials import certificate_request
 from tests.agent.lab import Agent, ControlPlane, wait_for
 
 
@@ -175,7 +175,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(plane: ControlPlane, 
     key, certificate = node.path("/etc/sammy/tls/node.key"), node.path("/etc/sammy/tls/node.crt")
 
     key.rename(key.with_suffix(".old"))
-    request = node_key.request(str(key), str(certificate), "n1")
+    request = certificate_request.request(str(key), str(certificate), "n1")
     node.ask("token-changed")  # wakes every duty; the new key lacks its certificate now
     wait_for(lambda: problem(node) == "certificate-unusable", "the pair that is none to be said")
     assert served(plane, node) == first, "the old one is served on"

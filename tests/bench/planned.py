@@ -11,15 +11,15 @@ import time
 from dataclasses import replace
 
 from cc_sammy import config
-from cc_sammy.cli import analysis
+from cc_sammy.cli import critical_path
 from cc_sammy.contract import paths
-from cc_sammy.contract.state import RunRecord, StepRecord
-from cc_sammy.events import Lane
-from cc_sammy.host import Host
-from cc_sammy.plan import Step
-from cc_sammy.provision import Teller
-from cc_sammy.runner import Runner
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.engine.journal_writer import Lane
+from cc_sammy.engine.provision import Teller
+from cc_sammy.engine.runner import Runner
+from cc_sammy.host.host import Host
 from cc_sammy.steps import declared
+from cc_sammy.steps.base import Step
 from tests.bench.figures import Figure
 
 # Milliseconds, from the journal entry this project comes from; agent-install was no step there.
@@ -76,7 +76,7 @@ def planned(scale: float, **how: bool) -> tuple[float, float]:
     """Return wall time and critical path in the journal's seconds."""
     durations = {name: ms / 1000 / scale for name, ms in JOURNAL.items()}
     record, wall = run(pretend(durations, **how), {})
-    ends = analysis.finish(analysis.spans(record), {name: value * 1000 for name, value in durations.items()})
+    ends = critical_path.finish(critical_path.spans(record), {name: value * 1000 for name, value in durations.items()})
     return wall * scale, max(ends.values()) / 1000 * scale
 
 

@@ -21,9 +21,9 @@ import pytest
 import requests
 import urllib3
 
-from sammy_agent import node_key
-from sammy_agent.control_plane.authority import Authority
-from sammy_agent.control_plane.store import Store
+from sammy_agent.control_plane.certificate_authority import Authority
+from sammy_agent.control_plane.storage.database import Store
+from sammy_agent.daemon.credentials import certificate_request
 from tests.agent.lab import PATIENCE, QUICK, Agent, ControlPlane, agent, command, control_plane, free_port, wait_for
 
 EVERY = "0.5"
@@ -189,7 +189,7 @@ def pretender(plane: ControlPlane, answer: bytes) -> Iterator[None]:
     """Serve one answer as node n4, with its certificate, and cut the connection; again, when it is asked again."""
     folder = Path(tempfile.mkdtemp(dir=plane.folder))
     key, certificate = folder / "node.key", folder / "node.crt"
-    request = node_key.request(str(key), str(certificate), "n4")
+    request = certificate_request.request(str(key), str(certificate), "n4")
     certificate.write_text(Authority(str(plane.folder)).sign_node(request, "n4", "127.0.0.1")[0])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(certificate), str(key))

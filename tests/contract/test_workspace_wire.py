@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import requests
 
-from sammy_agent.control_plane.session_routes import SessionStore
-from sammy_agent.control_plane.store import Store
+from sammy_agent.control_plane.api.sessions import SessionStore
+from sammy_agent.control_plane.storage.database import Store
+from sammy_agent.control_plane.storage.workspaces import Kept, OtherSession, WorkspaceStore
 from sammy_agent.control_plane.tokens import Signer
-from sammy_agent.control_plane.workspace_store import Kept, OtherSession, WorkspaceStore
 from tests.agent.lab import ControlPlane, command, control_plane
 
 MESSAGE = {

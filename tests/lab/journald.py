@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from cc_sammy.events import encode
+from cc_sammy.engine.journal_writer import encode
 from tests.lab.shell import run, unmount, wait_until
 
 JOURNALD = "/lib/systemd/systemd-journald"

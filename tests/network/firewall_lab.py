@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from cc_sammy.host import CommandResult, Host
+from cc_sammy.host.host import CommandResult, Host
 
 EDGE4, EDGE6 = "10.91.1.2", "fd91:1::2"
 STRANGER4, STRANGER6 = "10.91.2.2", "fd91:2::2"

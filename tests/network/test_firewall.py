@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.config import FirewallConfig
-from cc_sammy.firewall import chain, enforce, kept, lock, metadata, nftables, ranges, ruleset, verbs
+from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_block
+from cc_sammy.firewall.backends import nftables
+from cc_sammy.firewall.model import iptables_chain as chain
+from cc_sammy.firewall.model import networks, ruleset
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
 
-ALLOW4, ALLOW6 = ranges.parse(["10.91.1.0/24", "fd91:1::/64"], "test")
+ALLOW4, ALLOW6 = networks.parse(["10.91.1.0/24", "fd91:1::/64"], "test")
 POLICY = ruleset.Policy(AGENT, ALLOW4, ALLOW6, ssh="drop")
 BOOT = str(Path(enforce.__file__).with_name("boot.sh"))
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
@@ -113,7 +116,7 @@ def test_a_table_of_foreign_shape_is_rebuilt(lab: Lab, vm: MachineHost) -> None:
 
 
 def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) -> None:
-    policy = ruleset.Policy(AGENT, *ranges.parse(["cloudflare"], "test"), backend=each)
+    policy = ruleset.Policy(AGENT, *networks.parse(["cloudflare"], "test"), backend=each)
     enforce.apply(vm, policy)
     assert enforce.check(vm, policy) == []
 
@@ -121,13 +124,13 @@ def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) ->
 def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, each: str) -> None:
     policy = POLICY._replace(backend=each)
     enforce.apply(vm, policy)
-    files = [path for path in os.listdir(vm.folder + kept.FOLDER) if path != "tried"]
+    files = [path for path in os.listdir(vm.folder + boot_files.FOLDER) if path != "tried"]
     assert len(files) == (1 if each == "nftables" else 2)
-    assert {os.stat(f"{vm.folder}{kept.FOLDER}/{name}").st_mode & 0o777 for name in files} == {0o600}
+    assert {os.stat(f"{vm.folder}{boot_files.FOLDER}/{name}").st_mode & 0o777 for name in files} == {0o600}
     lab.clear()
     assert lab.reach("stranger", AGENT) == REACHED
     for _ in range(2):  # a restart of the unit is no boot, and must not add a second jump
-        vm.run(["sh", BOOT, kept.FOLDER])
+        vm.run(["sh", BOOT, boot_files.FOLDER])
         assert enforce.check(vm, policy) == []
     assert (lab.reach("edge", AGENT), lab.reach("stranger", AGENT)) == (REACHED, DROPPED)
 
@@ -135,8 +138,8 @@ def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, eac
 def test_a_file_that_fails_at_boot_keeps_no_other_from_being_loaded(lab: Lab, vm: MachineHost) -> None:
     enforce.apply(vm, POLICY._replace(backend="iptables"))
     lab.clear()
-    vm.write_text(kept.FOLDER + "/metadata.nft", "nonsense\n")
-    assert vm.run(["sh", BOOT, kept.FOLDER], check=False).returncode == 1
+    vm.write_text(boot_files.FOLDER + "/metadata.nft", "nonsense\n")
+    assert vm.run(["sh", BOOT, boot_files.FOLDER], check=False).returncode == 1
     assert lab.reach("stranger", AGENT) == DROPPED
 
 
@@ -146,11 +149,11 @@ def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
     enforce.remove(vm)
     enforce.remove(vm)
     assert lab.reach("stranger", AGENT) == REACHED
-    assert kept.is_removed(vm)
-    assert set(os.listdir(vm.folder + kept.FOLDER)) <= {"removed", "tried"}
+    assert boot_files.is_removed(vm)
+    assert set(os.listdir(vm.folder + boot_files.FOLDER)) <= {"removed", "tried"}
     assert enforce.loaded(vm) == []
     enforce.apply(vm, policy)
-    assert not kept.is_removed(vm)
+    assert not boot_files.is_removed(vm)
     assert lab.reach("stranger", AGENT) == DROPPED
 
 
@@ -222,7 +225,7 @@ def test_published_ports_are_closed_to_strangers_and_outbound_is_not(lab: Lab, v
     lab.sh("vm", "nft add table ip docker; nft 'add chain ip docker pre { type nat hook prerouting priority -100; }'")
     lab.sh("vm", "nft add rule ip docker pre ip daddr 10.91.1.1 tcp dport 80 dnat to 10.91.2.2:8080")
     assert lab.connect("edge", "10.91.1.1", 80) == "reached"
-    elsewhere = ranges.parse(["192.0.2.0/24"], "test")
+    elsewhere = networks.parse(["192.0.2.0/24"], "test")
     enforce.apply(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True))
     assert enforce.check(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True)) == []
     assert lab.connect("edge", "10.91.1.1", 80) == "dropped"
@@ -236,10 +239,10 @@ def test_published_ports_are_closed_to_strangers_and_outbound_is_not(lab: Lab, v
 def test_the_verbs_tell_what_is_and_was(lab: Lab, vm: MachineHost, capsys: pytest.CaptureFixture[str]) -> None:
     config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop")
     parser = argparse.ArgumentParser()
-    verbs.add_parser(parser.add_subparsers())
+    commands.add_parser(parser.add_subparsers())
 
     def run(*words: str) -> tuple[int, dict[str, object]]:
-        status = verbs.run(parser.parse_args(["firewall", *words, "--json"]), vm, config, AGENT)
+        status = commands.run(parser.parse_args(["firewall", *words, "--json"]), vm, config, AGENT)
         return status, json.loads(capsys.readouterr().out)
 
     assert run("check")[0] == 1
@@ -255,7 +258,7 @@ def test_the_verbs_tell_what_is_and_was(lab: Lab, vm: MachineHost, capsys: pytes
     lab.sh("vm", "nft 'add table ip other; add chain ip other in { type filter hook input priority 0; policy drop; }'")
     assert run("status")[1]["closed_elsewhere"] == ["ip other in"]
     assert run("remove") == (0, {"verb": "remove", "ok": True, "removed": True})
-    assert verbs.run(parser.parse_args(["firewall", "status"]), vm, config, AGENT) == 1
+    assert commands.run(parser.parse_args(["firewall", "status"]), vm, config, AGENT) == 1
     assert "removed by hand" in capsys.readouterr().out
 
 
@@ -265,8 +268,8 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
     for address in addresses:
         assert lab.connect("stranger", address, 80) == "reached"
         assert lab.connect("vm", address, 80, uid=nobody) == "reached"
-    metadata.apply_metadata(vm)
-    assert metadata.metadata_in_force(vm)
+    metadata_block.apply_metadata(vm)
+    assert metadata_block.metadata_in_force(vm)
     for address in addresses:
         for port in (80, 443):
             assert lab.connect("stranger", address, port) == "dropped"
@@ -274,12 +277,12 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
             assert lab.connect("vm", address, port) == "reached"
         assert lab.connect("stranger", address, 53) == "reached"
         assert lab.connect("vm", address, 53, uid=nobody) == "reached"
-    metadata.apply_metadata(vm, host_processes=False)
-    assert not metadata.metadata_in_force(vm)
+    metadata_block.apply_metadata(vm, host_processes=False)
+    assert not metadata_block.metadata_in_force(vm)
     assert lab.connect("vm", METADATA4, 80, uid=nobody) == "reached"
     vm.run(["nft", "flush", "chain", "inet", "sammy_metadata", "forward"])
-    assert not metadata.metadata_in_force(vm, host_processes=False)
-    metadata.remove_metadata(vm)
+    assert not metadata_block.metadata_in_force(vm, host_processes=False)
+    metadata_block.remove_metadata(vm)
     assert lab.connect("stranger", METADATA4, 80) == "reached"
 
 
@@ -289,10 +292,10 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
 ) -> None:
     config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop-always")
     enforce.apply(vm, POLICY)
-    metadata.apply_metadata(vm, host_processes=host_processes)
+    metadata_block.apply_metadata(vm, host_processes=host_processes)
 
     def run(verb: str) -> dict[str, list[str]]:
-        verbs.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
+        commands.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
         return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
 
     assert run("check")["problems"] == []
@@ -302,7 +305,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     assert said["next_step"] == "sammy firewall repair"  # type: ignore[comparison-overlap]
     vm.run(["nft", "flush", "ruleset"])
     assert len(run("repair")["repaired"]) == 2
-    assert metadata.metadata_in_force(vm, host_processes=host_processes)
+    assert metadata_block.metadata_in_force(vm, host_processes=host_processes)
     assert run("check")["problems"] == []
 
 

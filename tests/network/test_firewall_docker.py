@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.firewall import enforce, lock, metadata, ranges, ruleset
+from cc_sammy.firewall import enforce, lock, metadata_block
+from cc_sammy.firewall.model import networks, ruleset
 from tests.network.docker import Docker
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root", "dockerd")
 
-POLICY = ruleset.Policy(AGENT, *ranges.parse(["10.91.1.0/24", "fd91:1::/64"], "test"), ssh="drop")
+POLICY = ruleset.Policy(AGENT, *networks.parse(["10.91.1.0/24", "fd91:1::/64"], "test"), ssh="drop")
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 BRIDGE = "172.17.0.1"
 CONTAINER = "172.17.0.99"
@@ -106,11 +107,11 @@ def test_the_metadata_address_stays_closed_beside_tables_as_dockers_nftables_bac
 ) -> None:
     vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata.apply_metadata(vm)
+    metadata_block.apply_metadata(vm)
     enforce.apply(vm, POLICY)
     for _ in range(2):  # made anew, as at Docker's restart
         assert lab.connect("container", METADATA4, 80, seconds=1) == "dropped"
-        assert metadata.metadata_in_force(vm)
+        assert metadata_block.metadata_in_force(vm)
         assert_guarded(lab, vm, POLICY)
         vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
 
@@ -119,10 +120,10 @@ def test_the_metadata_address_stays_closed_to_containers_over_dockers_restart(
     lab: Lab, vm: MachineHost, docker: Docker, container: str
 ) -> None:
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata.apply_metadata(vm)
+    metadata_block.apply_metadata(vm)
     for _ in range(2):
         assert lab.connect("container", METADATA4, 80) == "dropped"
         assert lab.connect("vm", METADATA4, 80) == "reached"
         docker.stop()
         docker.start()
-        assert metadata.metadata_in_force(vm)
+        assert metadata_block.metadata_in_force(vm)

@@ -18,15 +18,17 @@ import pytest
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import enforce, iptables, kept, lock, nftables, ranges, refresh, ruleset, trial, verbs
-from cc_sammy.host import CommandResult, Host
+from cc_sammy.firewall import boot_files, cloudflare_ranges, commands, dry_run, enforce, lock
+from cc_sammy.firewall.backends import iptables, nftables
+from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.host.host import CommandResult, Host
 from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
 
 EDGE = ["10.91.1.0/24", "fd91:1::/64"]
-POLICY = ruleset.Policy(AGENT, *ranges.parse(EDGE, "test"), ssh="drop")
-OTHER = ruleset.Policy(AGENT, *ranges.parse([*EDGE, "192.0.2.0/24"], "test"), ssh="drop")
+POLICY = ruleset.Policy(AGENT, *networks.parse(EDGE, "test"), ssh="drop")
+OTHER = ruleset.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24"], "test"), ssh="drop")
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 TOP = Path(__file__).resolve().parents[2]
 BOOT = str(Path(enforce.__file__).with_name("boot.sh"))
@@ -147,7 +149,7 @@ def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
 def test_a_full_disk_guards_now_and_says_that_the_next_boot_does_not(lab: Lab, vm: Faulty, name: str) -> None:
     vm.variant = name.removeprefix("iptables-")
     policy = POLICY._replace(backend=name.partition("-")[0])
-    folder = Path(vm.folder + kept.FOLDER)
+    folder = Path(vm.folder + boot_files.FOLDER)
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "small", str(folder)], check=True)
     try:
@@ -193,7 +195,7 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
         process.wait()
         process.stdout.close()
         # a command of the killed one may still be at work in its own session; the lock is free, so the next goes on
-        vm.run(["sh", BOOT, kept.FOLDER])
+        vm.run(["sh", BOOT, boot_files.FOLDER])
         held = [enforce.check(vm, policy) for policy in policies]
         whole = [[p for p in problems if "next boot" not in p] for problems in held]
         assert [] in whole or backend == "iptables", whole
@@ -208,7 +210,7 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
 def test_the_trial_passes_good_rules(backend: Any, ssh: str) -> None:
     before = Host().run(["ip", "-br", "link"]).stdout
     for policy in (POLICY._replace(ssh=ssh), ruleset.Policy(AGENT, allow_any=True, ssh=ssh)):
-        outcome = trial.attempt(policy, backend)
+        outcome = dry_run.attempt(policy, backend)
         assert (outcome.problems, outcome.impossible, outcome.refused) == ([], "", None)
         assert outcome.versions == (4, 6)
     assert Host().run(["ip", "-br", "link"]).stdout == before
@@ -242,21 +244,21 @@ def test_the_trial_sees_each_kind_of_wrong_rules_and_nothing_is_changed(
     vm: Faulty, lines: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(SammyError, match="failed their trial, nothing was changed") as caught:
-        trial.once(vm, POLICY, Broken(*lines))  # type: ignore[arg-type]
+        dry_run.once(vm, POLICY, Broken(*lines))  # type: ignore[arg-type]
     assert said in str(caught.value)
-    assert not vm.exists(trial.TRIED)
+    assert not vm.exists(dry_run.TRIED)
 
 
 def test_rules_refused_in_the_trial_are_not_applied(vm: Faulty) -> None:
     with pytest.raises(SammyError, match="refused the rules in a trial, nothing was changed"):
-        trial.once(vm, POLICY, Broken("add rule inet t i nonsense"))  # type: ignore[arg-type]
+        dry_run.once(vm, POLICY, Broken("add rule inet t i nonsense"))  # type: ignore[arg-type]
 
 
 def test_the_same_rules_are_tried_once(vm: Faulty) -> None:
-    assert trial.once(vm, POLICY, nftables) == []
-    assert trial.once(vm, POLICY, Broken()) == []  # type: ignore[arg-type]
+    assert dry_run.once(vm, POLICY, nftables) == []
+    assert dry_run.once(vm, POLICY, Broken()) == []  # type: ignore[arg-type]
     with pytest.raises(SammyError):
-        trial.once(vm, OTHER, Broken())  # type: ignore[arg-type]
+        dry_run.once(vm, OTHER, Broken())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -284,17 +286,17 @@ def test_an_admins_flush_is_repaired_by_the_verb(
     config = FirewallConfig(True, name.partition("-")[0], tuple(EDGE), "drop-always")
     words = SimpleNamespace(firewall_verb="repair", json=False)
     for first in ("repaired: ", "nothing to repair"):
-        assert verbs.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
+        assert commands.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
         assert capsys.readouterr().out.startswith(first)
     vm.run(["nft", "flush", "ruleset"])
     for program in ("iptables-legacy", "ip6tables-legacy"):
         vm.run([program, "-F"])
     assert lab.reach("stranger", AGENT) == REACHED
-    assert verbs.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
+    assert commands.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
     assert capsys.readouterr().out.startswith("repaired: ")
     assert (reachable(lab), lab.reach("stranger", AGENT)) == (True, DROPPED)
     enforce.remove(vm)
-    assert verbs.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
+    assert commands.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
     assert lab.reach("stranger", AGENT) == REACHED
 
 
@@ -305,17 +307,17 @@ def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
     vm.variant = name.removeprefix("iptables-")
     config = FirewallConfig(True, name.partition("-")[0], ("cloudflare", *EDGE), "drop-always")
     answers = {
-        "empty": refresh.Answer(b""),
-        "html": refresh.Answer(b"<html><body>Just a moment...</body></html>"),
-        "wide": refresh.Answer("\n".join([*ranges.CLOUDFLARE, "0.0.0.0/0"]).encode()),
-        "small": refresh.Answer("\n".join([*ranges.CLOUDFLARE[:9], *ranges.CLOUDFLARE[15:]]).encode()),
-        "good": refresh.Answer("\n".join([*ranges.CLOUDFLARE, "9.9.9.0/24"]).encode()),
+        "empty": cloudflare_ranges.Answer(b""),
+        "html": cloudflare_ranges.Answer(b"<html><body>Just a moment...</body></html>"),
+        "wide": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE, "0.0.0.0/0"]).encode()),
+        "small": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE[:9], *networks.CLOUDFLARE[15:]]).encode()),
+        "good": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE, "9.9.9.0/24"]).encode()),
     }
-    monkeypatch.setattr(refresh, "fetch", lambda url, etag: answers[url])
+    monkeypatch.setattr(cloudflare_ranges, "fetch", lambda url, etag: answers[url])
 
     def run(verb: str, url: str = "") -> dict[str, Any]:
         words: Any = SimpleNamespace(firewall_verb=verb, json=True)
-        status = verbs.run(words, vm, config._replace(ranges_url=url), AGENT)
+        status = commands.run(words, vm, config._replace(ranges_url=url), AGENT)
         answer: dict[str, Any] = json.loads(capsys.readouterr().out)
         assert answer["ok"] is (status == 0)
         return answer
@@ -327,7 +329,7 @@ def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
         assert run("check")["ok"]
     assert (reachable(lab), lab.reach("stranger", AGENT)) == (True, DROPPED)
     changed = run("refresh", "good")
-    assert (changed["changed"], changed["applied"], changed["networks"]) == (True, True, len(ranges.CLOUDFLARE) + 1)
+    assert (changed["changed"], changed["applied"], changed["networks"]) == (True, True, len(networks.CLOUDFLARE) + 1)
     assert run("check")["ok"]
     listed = vm.run(["nft", "list", "ruleset"]).stdout + vm.run(["iptables-legacy", "-S"]).stdout
     assert "9.9.9.0/24" in listed

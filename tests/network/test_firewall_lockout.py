@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from cc_sammy.config import FirewallConfig
-from cc_sammy.firewall import enforce, kept, lock, rollback, verbs
-from sammy_agent import guard, inbound, lockout
-from sammy_agent.guard import Guard
-from sammy_agent.inbound import Inbound
+from cc_sammy.firewall import boot_files, commands, enforce, lock, rollback
+from sammy_agent.daemon.firewall_watch import inbound_contact, lockout, watchdog
+from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.firewall_watch.watchdog import Guard
 from tests.network.firewall_lab import BACKENDS, SSH, VM_FOR, Lab, MachineHost, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -73,14 +73,14 @@ class Machine:
                 self.inbound.seen(peer.strip())
 
     def new_guard(self) -> Guard:
-        return Guard(self.inbound, lambda: True, self.verb, self.vm.folder + kept.FOLDER)
+        return Guard(self.inbound, lambda: True, self.verb, self.vm.folder + boot_files.FOLDER)
 
     def verb(self, *words: str) -> dict[str, Any]:
         """Run a verb as the firewall's own program does."""
         said = io.StringIO()
         args: Any = SimpleNamespace(firewall_verb=words[0], json=True, seconds=int(words[1]) if words[1:] else 3)
         with contextlib.redirect_stdout(said):
-            verbs.run(args, self.vm, self.config, PORT)
+            commands.run(args, self.vm, self.config, PORT)
         self.done.append(words[0])
         answer: dict[str, Any] = json.loads(said.getvalue())
         return answer
@@ -113,8 +113,8 @@ def machine(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Machine]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    monkeypatch.setattr(inbound, "ONE_VISIT", 0.1)
-    monkeypatch.setattr(guard, "APART", 0.2)
+    monkeypatch.setattr(inbound_contact, "ONE_VISIT", 0.1)
+    monkeypatch.setattr(watchdog, "APART", 0.2)
     for name, seconds in {"LEAST_PATIENCE": 1.0, "LEAST_TRIAL": 2.0, "LOOK_AGAIN": 0.1, "LOOK_IN_TRIAL": 0.05}.items():
         monkeypatch.setattr(lockout, name, seconds)
     vm = MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
@@ -150,7 +150,7 @@ def test_rules_that_keep_the_control_plane_out_are_rolled_back_to_the_good_ones(
     assert machine.verb("repair")["repaired"] == []
     assert machine.verb("status")["rolled_back"]["restored"] is True
     machine.lab.clear()
-    machine.vm.run(["sh", BOOT, kept.FOLDER])  # the next boot
+    machine.vm.run(["sh", BOOT, boot_files.FOLDER])  # the next boot
     assert (machine.edge(), machine.stranger()) == ("reached", "dropped")
     machine.stop()
     machine.configure(EDGE)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.firewall import enforce, lock, ranges, ruleset, trial
+from cc_sammy.firewall import dry_run, enforce, lock
+from cc_sammy.firewall.model import networks, ruleset
 from tests.network.firewall_lab import AGENT, BACKENDS, Lab, MachineHost, journal_script, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -23,8 +24,8 @@ PACKETS_A_SECOND = 50_000  # of each prober; on a machine that is busy otherwise
 ROUNDS = 3
 ROLES = ("edge", "stranger", "vm")
 EDGE = ["10.91.1.0/24", "fd91:1::/64"]
-LONG = ruleset.Policy(AGENT, *ranges.parse(["cloudflare", *EDGE], "test"), ssh="drop")
-SHORT = ruleset.Policy(AGENT, *ranges.parse([*EDGE, "192.0.2.0/24", "2001:db8::/32"], "test"), ssh="drop")
+LONG = ruleset.Policy(AGENT, *networks.parse(["cloudflare", *EDGE], "test"), ssh="drop")
+SHORT = ruleset.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24", "2001:db8::/32"], "test"), ssh="drop")
 NETWORKS = ([str(one) for one in LONG.allow4], [str(one) for one in LONG.allow6])
 
 
@@ -34,7 +35,7 @@ def vm(
 ) -> Iterator[MachineHost]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
     # the trial is another test's; here it would only thin out the applies
-    monkeypatch.setattr(trial, "once", lambda *_: [])
+    monkeypatch.setattr(dry_run, "once", lambda *_: [])
     yield MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
     lab.clear()
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from cc_sammy.firewall import metadata
+from cc_sammy.firewall import metadata_block as metadata
 from cc_sammy.steps import metadata_block
 from tests.lab import Machine, debian
 from tests.lab.shell import wait_until

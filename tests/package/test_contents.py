@@ -13,8 +13,8 @@ import pytest
 from tests.package.chroot import TOP
 
 MODULES = "usr/lib/python3/dist-packages/"
-COMMON = ("__init__", "accounting", "children", "config", "errors", "host", "sources")
-COMMON_FOLDERS = ("cli", "contract", "firewall")
+COMMON = ("__init__", "config", "download_urls", "errors")
+COMMON_FOLDERS = ("cli", "common", "contract", "firewall", "host")
 
 
 def files(deb: Path) -> dict[str, str]:

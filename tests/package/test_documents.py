@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cc_sammy import config
-from cc_sammy.contract import fields
+from cc_sammy.contract import journal_fields
 from cc_sammy.steps import declared
 from tests.package.chroot import TOP
 
@@ -66,7 +66,9 @@ def sammy_page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("module", "file"), [("cc_sammy.cli", "sammy.1"), ("sammy_agent.cli", "sammy-agent.8")], ids=["sammy", "agent"]
+    ("module", "file"),
+    [("cc_sammy.cli.main", "sammy.1"), ("sammy_agent.cli.main", "sammy-agent.8")],
+    ids=["sammy", "agent"],
 )
 def test_page_has_exactly_the_verbs_and_options_of_the_command(
     module: str, file: str, monkeypatch: pytest.MonkeyPatch
@@ -112,8 +114,12 @@ def test_page_has_no_roff_warnings(file: str) -> None:
 
 
 def test_catalog_explains_each_message_and_no_other() -> None:
-    ids = {value for name, value in vars(fields).items() if name.isupper() and re.fullmatch("[0-9a-f]{32}", str(value))}
-    ids |= set(fields.MESSAGE_ID.values())
+    ids = {
+        value
+        for name, value in vars(journal_fields).items()
+        if name.isupper() and re.fullmatch("[0-9a-f]{32}", str(value))
+    }
+    ids |= set(journal_fields.MESSAGE_ID.values())
     listed = re.findall(r"^-- (\S+)$", CATALOG.read_text(), re.M)
     assert sorted(listed) == sorted(ids)
 
@@ -131,7 +137,7 @@ def test_catalog_is_valid_and_names_only_fields_that_are_sent(tmp_path: Path) ->
         ["journalctl", f"--root={tmp_path}", "--list-catalog"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert len(listed) == len(re.findall(r"^-- ", CATALOG.read_text(), re.M))
-    sent = {*fields.STEP_FIELDS, "SAMMY_DURATION_MS", "SAMMY_REASON"}
+    sent = {*journal_fields.STEP_FIELDS, "SAMMY_DURATION_MS", "SAMMY_REASON"}
     assert set(re.findall(r"@(\w+)@", CATALOG.read_text())) <= sent
 
 

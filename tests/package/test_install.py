@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cc_sammy.contract import fields
+from cc_sammy.contract import journal_fields
 from tests.package.chroot import CLOUD_INIT_DEB, Chroot
 
 pytestmark = pytest.mark.needs("root")
@@ -104,7 +104,12 @@ def test_install_leaves_everything_in_its_place(installed: Chroot) -> None:
         state = installed.run(["systemctl", "is-enabled", unit], check=False).stdout.strip()
         assert state == "disabled", f"{unit} is {state}: only its step may enable it"
     explained = installed.sh("journalctl --list-catalog")
-    for message in (*fields.MESSAGE_ID.values(), fields.RUN_STARTED, fields.RUN_ENDED, fields.CONFIG_INVALID):
+    for message in (
+        *journal_fields.MESSAGE_ID.values(),
+        journal_fields.RUN_STARTED,
+        journal_fields.RUN_ENDED,
+        journal_fields.CONFIG_INVALID,
+    ):
         assert message in explained
     assert installed.sh("dpkg --audit") == ""
 

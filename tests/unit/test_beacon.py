@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from cc_sammy import beacon, config
+from cc_sammy import config
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import Outcome
-from cc_sammy.contract.incident import ALPHABET, incident_id
-from cc_sammy.contract.state import RunRecord
+from cc_sammy.contract.incident_id import ALPHABET, incident_id
+from cc_sammy.contract.journal_fields import Outcome
+from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.engine import failure_reporter
+from cc_sammy.engine.provision import provision
 from cc_sammy.errors import ConfigError
-from cc_sammy.host import FakeHost
-from cc_sammy.provision import provision
+from cc_sammy.host.host import FakeHost
 
 RUN = "20261124T104646-1a2b3c4d"
 
@@ -61,12 +62,12 @@ def plane() -> Iterator[Plane]:
     thread.join()
 
 
-def make(url: str, files: dict[str, str] | None = None) -> beacon.Beacon:
+def make(url: str, files: dict[str, str] | None = None) -> failure_reporter.Beacon:
     host = FakeHost({"/etc/sammy/token": "secret-token\n", **(files or {})})
     user = {"node_id": "node 7", "control_plane": {"url": url, "token_file": "/etc/sammy/token"}}
     loaded = config.load({**user, "node_id": "node-7"})
     record = RunRecord(RUN, "b", "i", 0.0, "", Outcome.FAILED, "docker: no space left")
-    return beacon.Beacon(host, loaded, record)
+    return failure_reporter.Beacon(host, loaded, record)
 
 
 def test_a_failure_is_told_with_its_reason_even_past_errors_of_the_control_plane(plane: Plane) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy import provision
-from cc_sammy.contract.fields import USAGE_FIELDS, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
-from cc_sammy.events import NOTICE, Journal, Lane, encode
-from cc_sammy.host import FakeHost
+from cc_sammy.contract.journal_fields import USAGE_FIELDS, Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.engine import provision
+from cc_sammy.engine.journal_writer import NOTICE, Journal, Lane, encode
+from cc_sammy.host.host import FakeHost
 
 
 def test_a_value_with_a_newline_goes_with_its_length() -> None:

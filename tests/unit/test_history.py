@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import threading
 
-from cc_sammy.history import History
-from cc_sammy.host import FakeHost
+from cc_sammy.engine.run_record_writer import History
+from cc_sammy.host.host import FakeHost
 
 
 class BusyDisk(FakeHost):

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy import accounting
-from cc_sammy.accounting import Usage
 from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
-from cc_sammy.host import FakeHost, Host
+from cc_sammy.host import usage
+from cc_sammy.host.host import FakeHost, Host
+from cc_sammy.host.usage import Usage
 
 
 @pytest.mark.parametrize("make", [Host, FakeHost], ids=["real", "fake"])
@@ -100,7 +100,7 @@ def test_a_peak_is_told_only_where_the_command_was_larger_than_this_process() ->
 
 def test_the_kernels_account_is_read_in_its_units_and_adds_up() -> None:
     fake = resource.struct_rusage((0.25, 0.5, 10, *[0] * 6, 3, 8, *[0] * 5))
-    assert accounting._usage(fake, 9) == Usage(750.0, 10, 3 * 512, 8 * 512)
+    assert usage._usage(fake, 9) == Usage(750.0, 10, 3 * 512, 8 * 512)
     assert Usage(1, None, 2, 3) + Usage(1, 5, 2, 3) == Usage(2, 5, 4, 6)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cc_sammy
-from cc_sammy import provision
+from cc_sammy.engine import provision
 
 
 def modules_after(statement: str) -> set[str]:
@@ -36,7 +36,7 @@ def test_without_the_key_nothing_is_loaded_and_one_debug_line_says_so(caplog: py
         "Skipping module named sammy, no 'sammy' key in configuration"
     ]
     loaded = modules_after("import cc_sammy; cc_sammy.handle('sammy', {}, None, None, [])")
-    assert "cc_sammy.provision" not in loaded
+    assert "cc_sammy.engine.provision" not in loaded
 
 
 @pytest.mark.parametrize("way", ["positional, to 23.1", "keywords, from 23.2"])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy import apt, config, mirror
-from cc_sammy.host import FakeHost, Host
+from cc_sammy import config
+from cc_sammy.host.host import FakeHost, Host
 from cc_sammy.steps import packages
+from cc_sammy.system import apt, apt_mirror
 
 RELEASE = "ID=debian\nVERSION_CODENAME=bookworm\n"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -56,9 +57,9 @@ def machine() -> FakeHost:
 
 def copies(wanted: config.Config) -> tuple[FakeHost, str, str]:
     host = machine()
-    mirror.choose(host, wanted)
-    assert mirror.environment(host) == {"APT_CONFIG": mirror.CONF}
-    return host, host.files[f"{mirror.PARTS}/sources.list"], host.files[f"{mirror.PARTS}/debian.sources"]
+    apt_mirror.choose(host, wanted)
+    assert apt_mirror.environment(host) == {"APT_CONFIG": apt_mirror.CONF}
+    return host, host.files[f"{apt_mirror.PARTS}/sources.list"], host.files[f"{apt_mirror.PARTS}/debian.sources"]
 
 
 def test_the_distributions_entries_come_from_the_mirror_and_all_others_from_where_they_did() -> None:
@@ -91,10 +92,10 @@ def test_every_call_of_apt_in_the_run_has_it_and_a_run_without_a_mirror_has_not(
             return super().run(argv, **more)
 
     host = Noting(machine().files)
-    mirror.choose(host, BOTH)
+    apt_mirror.choose(host, BOTH)
     apt.install(host, ["jq"], lists_stale=True)
-    assert host.environments == [mirror.CONF] * 2
-    mirror.choose(host, NONE)
+    assert host.environments == [apt_mirror.CONF] * 2
+    apt_mirror.choose(host, NONE)
     apt.install(host, ["jq"])
     assert host.environments[2:] == [None]
 
@@ -103,18 +104,18 @@ def test_a_repository_that_a_later_step_adds_is_seen_and_one_that_is_gone_is_not
     host, _, _ = copies(BOTH)
     later = "/etc/apt/sources.list.d/sammy-later.list"
     host.files[later] = "deb [signed-by=/etc/apt/keyrings/sammy-1.asc] http://192.0.2.9/node nodistro main\n"
-    mirror.environment(host)
-    assert host.files[f"{mirror.PARTS}/sammy-later.list"] == host.files[later]
+    apt_mirror.environment(host)
+    assert host.files[f"{apt_mirror.PARTS}/sammy-later.list"] == host.files[later]
     del host.files[later]
-    mirror.environment(host)
-    assert f"{mirror.PARTS}/sammy-later.list" not in host.files
+    apt_mirror.environment(host)
+    assert f"{apt_mirror.PARTS}/sammy-later.list" not in host.files
 
 
 def test_the_mirrors_lists_are_read_where_the_images_own_are_there() -> None:
     host = machine()
     host.files["/var/lib/apt/lists/192.0.2.1_Packages"] = ""
     for wanted, updates in ((NONE, 0), (BOTH, 1)):
-        mirror.choose(host, wanted)
+        apt_mirror.choose(host, wanted)
         host.calls.clear()
         packages.run(host, config.load({**wanted.plain, "docker": {"source": "none"}}))
         assert sum("update" in call for call in host.calls) == updates
@@ -122,11 +123,11 @@ def test_the_mirrors_lists_are_read_where_the_images_own_are_there() -> None:
 
 def test_apt_itself_reads_the_copy_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = f"{tmp_path}/apt"
-    monkeypatch.setattr(mirror, "PARTS", f"{folder}/sources.list.d")
-    monkeypatch.setattr(mirror, "CONF", f"{folder}/apt.conf")
+    monkeypatch.setattr(apt_mirror, "PARTS", f"{folder}/sources.list.d")
+    monkeypatch.setattr(apt_mirror, "CONF", f"{folder}/apt.conf")
     played, real = machine(), Host()
-    mirror.choose(played, BOTH)
-    environment = mirror.environment(played)
+    apt_mirror.choose(played, BOTH)
+    environment = apt_mirror.environment(played)
     for path in (path for path in played.files if path.startswith(folder)):
         real.write_text(path, played.files[path])
     read = ["apt-get", "update", "--print-uris"]  # fetches nothing

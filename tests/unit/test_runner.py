@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy import config, provision, runner
+from cc_sammy import config
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import USAGE_FIELDS, Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.journal_fields import USAGE_FIELDS, Outcome, Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.engine import provision, runner
+from cc_sammy.engine.journal_writer import Journal, Lane
+from cc_sammy.engine.provision import Teller
+from cc_sammy.engine.runner import Runner, judge
 from cc_sammy.errors import StepFailed
-from cc_sammy.events import Journal, Lane
-from cc_sammy.host import FakeHost, Host
-from cc_sammy.plan import Step, startable
-from cc_sammy.provision import Teller
-from cc_sammy.runner import Runner, judge
+from cc_sammy.host.host import FakeHost, Host
 from cc_sammy.steps import declared
+from cc_sammy.steps.base import Step, startable
 
 CONFIG = config.load({})
 

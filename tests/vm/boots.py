@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cc_sammy.contract import paths
-from cc_sammy.contract.state import RunRecord
+from cc_sammy.contract.run_record import RunRecord
 from cc_sammy.steps import declared
 from tests.lab import Base, CloudInit, Machine, Network, Sources
 from tests.lab.network import ALLOWED, MACHINE4, MACHINE_FOR_STRANGER4

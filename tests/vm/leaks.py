@@ -60,11 +60,11 @@ subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
 """
 UNSCRUBBED = """
 import sys
-from sammy_agent.debug_package import known, scrub
+from sammy_agent.diagnostics.redaction import known_secrets as known, redactor as scrub
 scrub.Stream._line = lambda self, line: line
 known.Known.without = lambda self, text: text
 known.Known.finds = lambda self, text: False
-from sammy_agent.cli import main
+from sammy_agent.cli.main import main
 sys.exit(main(["debug-package", "--json", "--output", "/root/raw.tar.gz"]))
 """
 

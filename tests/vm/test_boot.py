@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.contract import fields
-from cc_sammy.contract.fields import Outcome, Status
+from cc_sammy.contract import journal_fields
+from cc_sammy.contract.journal_fields import Outcome, Status
 from tests.lab.shell import wait_until
 from tests.vm import leaks
 from tests.vm.boots import AGENT_PORT, KEY, OTHERS_WORK, STEPS, Boot, listen, reaches, state
@@ -77,8 +77,8 @@ def test_the_journal_carries_the_contracts_fields(booted: Boot) -> None:
     expected = {name: ["started", "skipped" if name == "docker-restart" else "completed"] for name in STEPS}
     assert by_step == expected
     for event in events:
-        assert [name for name in fields.STEP_FIELDS if name not in event] == []
-        assert event["MESSAGE_ID"] == fields.MESSAGE_ID[Status(event["SAMMY_STATUS"])]
+        assert [name for name in journal_fields.STEP_FIELDS if name not in event] == []
+        assert event["MESSAGE_ID"] == journal_fields.MESSAGE_ID[Status(event["SAMMY_STATUS"])]
         assert (event["SYSLOG_IDENTIFIER"], event["_UID"], event["PRIORITY"]) == ("sammy", "0", "5")
         assert event["SAMMY_EVENT"] == f"provision.{event['SAMMY_STEP']}"
         assert ("SAMMY_DURATION_MS" in event) == (event["SAMMY_STATUS"] != "started")

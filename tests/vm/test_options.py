@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import RunRecord
 from tests.lab import Base, Machine, Network, Sources, repository
 from tests.lab.network import ALLOWED
 from tests.lab.shell import run

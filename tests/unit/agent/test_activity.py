@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from sammy_agent.calls import CallFailed
-from sammy_agent.contact import Cause
-from sammy_agent.reporters.activity import Activity, ActivityInvalid, parse
+from sammy_agent.daemon.client.client import CallFailed
+from sammy_agent.daemon.client.connectivity import Cause
+from sammy_agent.daemon.reporters.session_activity import Activity, ActivityInvalid, parse
 
 
 class Plane:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
-from sammy_agent.control_plane import nodes, workspaces
-from sammy_agent.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Row, Weight
-from sammy_agent.outbox.queue import Outbox
-from sammy_agent.provisioning import Provisioning
-from sammy_agent.reporters import boot_log, errors
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from sammy_agent.control_plane import node_schema, workspace_schema
+from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Row, Weight
+from sammy_agent.daemon.outbox.queue import Outbox
+from sammy_agent.daemon.reporters import boot_log, errors
+from sammy_agent.node.provisioning import Provisioning
 
 RUN = "20261124T000000-aa"
 
@@ -34,7 +34,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
     made.reason, made.duration_ms = "nodejs-install: no", 3000.0
     rows = list(boot_log.rows(made))
     body = NODE_BOOT_LOG.encode([Row(n, row.id, row.body, len(row.body), "") for n, row in enumerate(rows)])
-    entries = workspaces.boot_log_entries(body)
+    entries = workspace_schema.boot_log_entries(body)
     assert [(entry["step"], entry["status"], entry["timestamp"][17:23]) for entry in entries] == [
         ("packages", "started", "00.000"),
         ("tls-permissions", "skipped", "00.000"),
@@ -73,7 +73,7 @@ def test_a_workspaces_entry_that_no_door_takes_is_refused_here(tmp_path: Path, w
         boot_log.say(outbox, "w1", {**entry, **wrong})
     boot_log.say(outbox, "w1", entry)
     (row,) = outbox.head(Lane("workspace-boot-log", "w1"), 10)
-    assert workspaces.boot_log_entry(row.body.encode())["step"] == "clone"
+    assert workspace_schema.boot_log_entry(row.body.encode())["step"] == "clone"
     outbox.close()
 
 
@@ -83,7 +83,7 @@ def test_an_incident_always_fits_the_wire() -> None:
     made.steps = [StepRecord(f"s{n}", Status.FAILED, True, 1.0, 1.0, "\x00" * 2000) for n in range(12)]
     row = errors.row(errors.incident(made))
     body = ERRORS.encode([Row(1, row.id, row.body, len(row.body.encode()), "")])
-    (kept,) = nodes.error_entries(body)
+    (kept,) = node_schema.error_entries(body)
     assert kept["context"]["truncated"] and kept["incidentId"] == row.id
     lone = errors.row({"incidentId": row.id, "message": "half \ud834"})
     assert json.loads(lone.body)["message"] == "half \ufffd"

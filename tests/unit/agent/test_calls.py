@@ -4,9 +4,9 @@ from __future__ import annotations
 import pytest
 import requests
 
-from sammy_agent.calls import refused, unreachable
-from sammy_agent.contact import Cause, Contact
-from sammy_agent.identity import Token
+from sammy_agent.daemon.client.client import refused, unreachable
+from sammy_agent.daemon.client.connectivity import Cause, Contact
+from sammy_agent.daemon.credentials.node_token import Token
 
 GOOD, EXPIRED = Token("t", expires=2000.0), Token("t", expires=500.0)
 

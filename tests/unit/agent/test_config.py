@@ -8,9 +8,9 @@ import pytest
 
 from cc_sammy import config as cc_config
 from cc_sammy.steps.agent_install import agent_config
-from sammy_agent import config
-from sammy_agent.errors import ConfigInvalid
-from sammy_agent.places import Places
+from sammy_agent.base.errors import ConfigInvalid
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.node import config
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from cc_sammy import config
-from sammy_agent.cli import main
-from sammy_agent.control_plane import authority, cloud_config, nodes, server
-from sammy_agent.control_plane.store import Store
-from sammy_agent.errors import ControlPlaneError
+from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.cli.main import main
+from sammy_agent.control_plane import certificate_authority, node_schema, server, user_data
+from sammy_agent.control_plane.storage.database import Store
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQINBF: a text with a colon\n-----END PGP PUBLIC KEY BLOCK-----\n"
 
@@ -35,7 +35,7 @@ KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQINBF: a text with a colon\n----
 )
 def test_health_is_the_age_of_the_last_heartbeat(age: float | None, status: str, health: str) -> None:
     row = {"status": status, "stale_after_s": 180, "last_heartbeat_at": None if age is None else 1000.0 - age}
-    assert nodes.health(row, 1000.0) == health
+    assert node_schema.health(row, 1000.0) == health
 
 
 def test_a_nodes_words_do_not_steer_the_terminal() -> None:
@@ -45,7 +45,7 @@ def test_a_nodes_words_do_not_steer_the_terminal() -> None:
         "agent_port": None, "reachable": None, "reachable_at": None, "unreachable_why": None,
         "provisioning": json.dumps({"outcome": "failed", "reason": "\x1b[2Jall is well\r\n"}),
     }  # fmt: skip
-    (_, shown) = nodes.aligned(nodes.table_rows([nodes.view(row, 0.0)], 0.0))
+    (_, shown) = node_schema.aligned(node_schema.table_rows([node_schema.view(row, 0.0)], 0.0))
     assert shown.endswith("  failed   -          [2Jall is well")
 
 
@@ -107,7 +107,7 @@ def test_add_node_merges_more_options(state: Path, capsys: pytest.CaptureFixture
     loaded = config.load(document["sammy"])
     assert loaded.docker.source == "none" and loaded.firewall.ssh == "open"
     assert loaded.firewall.allow == ("10.0.0.0/8",), "mappings are merged, not replaced"
-    assert loaded.control_plane.url == "https://plane.example:1" and nodes.NODE_ID.fullmatch(loaded.node_id)
+    assert loaded.control_plane.url == "https://plane.example:1" and node_schema.NODE_ID.fullmatch(loaded.node_id)
 
 
 @pytest.mark.parametrize(
@@ -180,10 +180,10 @@ def test_one_state_has_one_server(tmp_path: Path) -> None:
 
 
 def test_the_server_certificate_is_kept_until_it_must_change(tmp_path: Path) -> None:
-    made = authority.Authority(str(tmp_path))
+    made = certificate_authority.Authority(str(tmp_path))
     certificate, key = (Path(path) for path in made.server_files(["localhost", "127.0.0.1"]))
     first = certificate.read_text()
-    again = authority.Authority(str(tmp_path))
+    again = certificate_authority.Authority(str(tmp_path))
     again.server_files(["127.0.0.1", "localhost"])
     assert certificate.read_text() == first and again.fingerprint() == made.fingerprint()
     again.server_files(["127.0.0.1", "localhost", "::1"])
@@ -196,7 +196,7 @@ def test_the_server_certificate_is_kept_until_it_must_change(tmp_path: Path) -> 
 
 def test_user_data_reads_back_or_is_not_printed() -> None:
     with pytest.raises(ControlPlaneError, match="does not read back"):
-        cloud_config.render({"key": ("a tuple reads back as a list",)})
+        user_data.render({"key": ("a tuple reads back as a list",)})
 
 
 def test_server_and_verbs_may_open_a_new_store_at_the_same_moment(tmp_path: Path) -> None:

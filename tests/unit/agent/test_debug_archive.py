@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent.debug_package import package
-from sammy_agent.debug_package.archive import Archive, Gzip
-from sammy_agent.debug_package.members import Command, Member
-from sammy_agent.errors import AgentError
-from sammy_agent.places import Places
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.debug_package import builder
+from sammy_agent.diagnostics.debug_package.archive import Archive, Gzip
+from sammy_agent.diagnostics.debug_package.members import Command, Member
 from tests.unit.agent.test_debug_package import shell
 
 COUNT = 12
@@ -67,7 +67,7 @@ def test_cut_anywhere_it_gives_what_stands_before(
         beside = next(tmp_path.glob(f"p.{ending}.*.new"))
         sizes[name] = beside.stat().st_size  # the file of before is whole when the next one begins
 
-    package.make(str(path), places, members=members, say=note)
+    builder.make(str(path), places, members=members, say=note)
     whole = unpack(path, tmp_path / "out")
     names = [member.name for member in members]
     assert set(whole) == {*names, "README.txt", "results.json", "manifest.json", "SHA256SUMS"}
@@ -82,7 +82,7 @@ def test_cut_anywhere_it_gives_what_stands_before(
 
 def test_python_reads_the_cut_archive_too(places: Places, tmp_path: Path, members: list[Member]) -> None:
     path = tmp_path / "p.tar.gz"
-    package.make(str(path), places, members=members)
+    builder.make(str(path), places, members=members)
     data = path.read_bytes()[: path.stat().st_size * 2 // 3]
     names = []
     with pytest.raises((EOFError, tarfile.ReadError)), tarfile.open(fileobj=io.BytesIO(data), mode="r|gz") as archive:
@@ -97,7 +97,7 @@ def test_python_reads_the_cut_archive_too(places: Places, tmp_path: Path, member
 def test_both_forms_hold_the_same(places: Places, tmp_path: Path, members: list[Member]) -> None:
     held = []
     for ending in ("tar.gz", "tar.zst"):
-        package.make(str(tmp_path / f"p.{ending}"), places, members=members)
+        builder.make(str(tmp_path / f"p.{ending}"), places, members=members)
         held.append(unpack(tmp_path / f"p.{ending}", tmp_path / "out"))
     assert {name: held[0][name] for name in held[0] if name[0].isdigit()} == {
         name: held[1][name] for name in held[1] if name[0].isdigit()
@@ -108,7 +108,7 @@ def test_both_forms_hold_the_same(places: Places, tmp_path: Path, members: list[
 def test_without_zstd_it_says_what_to_do(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AgentError, match="Install the package zstd"):
-        package.make(str(tmp_path / "p.tar.zst"), places, members=[])
+        builder.make(str(tmp_path / "p.tar.zst"), places, members=[])
     assert not list(tmp_path.glob("p.tar*"))
 
 
@@ -121,7 +121,7 @@ def test_it_keeps_to_its_bound_and_says_what_had_no_room(places: Places, tmp_pat
         shell("last.txt", "echo last"),
     ]
     path = tmp_path / f"p.{ending}"
-    made = package.make(str(path), places, members=members, most_packed=100_000)
+    made = builder.make(str(path), places, members=members, most_packed=100_000)
     assert made.bytes == path.stat().st_size < 100_000
     held = unpack(path, tmp_path / "out")
     assert (held["first.txt"], held["last.txt"]) == ("first\n", "last\n")
@@ -147,4 +147,4 @@ def test_a_file_without_room_is_as_if_it_had_never_been_there() -> None:
 
 def test_a_full_disk_ends_it_with_words_and_leaves_nothing(places: Places, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="Name another place"):
-        package.make("/proc/no/p.tar.gz", places, members=[])
+        builder.make("/proc/no/p.tar.gz", places, members=[])

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from sammy_agent.debug_package import databases, package
-from sammy_agent.debug_package.members import MEMBERS, Member, Tables
-from sammy_agent.outbox.channels import Lane, NewRow, Weight
-from sammy_agent.outbox.queue import Outbox
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.queue import Outbox
+from sammy_agent.diagnostics.debug_package import builder, sqlite_dump
+from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member, Tables
 from tests.unit.agent.test_debug_package import opened
 
 
 def rows(path: Path, limit: int = 1_000_000, private: tuple[str, ...] = ()) -> tuple[list[dict[str, Any]], list[str]]:
     notes: list[str] = []
-    found = [json.loads(line) for line in databases.lines(str(path), private, limit, 10.0, notes.append)]
+    found = [json.loads(line) for line in sqlite_dump.lines(str(path), private, limit, 10.0, notes.append)]
     return found, notes
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_or_absent_database_is_a_note(tmp_path: Path, pairs: Path) -> 
     (tmp_path / "bad.db").write_text("this is no database at all, whatever its name says" * 20)
     found, notes = rows(tmp_path / "bad.db")
     assert not found and "not a database" in notes[0]
-    made = package.make(str(tmp_path / "p.tar.gz"), Places(str(tmp_path)), members=[Tables("x.jsonl", "/nowhere.db")])
+    made = builder.make(str(tmp_path / "p.tar.gz"), Places(str(tmp_path)), members=[Tables("x.jsonl", "/nowhere.db")])
     assert made.results[0].note == "there is no /nowhere.db"
 
 
@@ -94,7 +94,7 @@ def test_the_outbox_tells_how_much_waits_and_not_what(tmp_path: Path) -> None:
     body = json.dumps({"content": "what a user confided to an agent"})
     outbox.add(Lane("messages", "w1"), [NewRow(f"m{number}", body, Weight.SPEECH) for number in range(3)])
     members: list[Member] = [member]
-    package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
     text = opened(tmp_path / "p.tar.gz")["outbox.jsonl"]
     outbox.close()
     assert "confided" not in text

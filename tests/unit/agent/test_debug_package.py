@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 import pytest
 
-from sammy_agent.debug_package import archive, known, package, scrub
-from sammy_agent.debug_package.members import MEMBERS, Command, Files, Member
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.debug_package import archive, builder
+from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, Files, Member
+from sammy_agent.diagnostics.redaction import known_secrets, redactor
 
 TOKEN = "a-Token/of+this=node~with:odd.signs-0123456789"
 KEY = ["-----BEGIN PRIVATE KEY-----", *(hashlib.sha512(bytes([n])).hexdigest()[:64] for n in range(9)), ""]
@@ -65,13 +66,13 @@ def test_it_holds_no_secret_of_the_node_in_any_writing(places: Places, tmp_path:
     put(places, "/var/log/tool.log", log)
     put(places, "/secret", log)
     members: list[Member] = [Files("logs", "/var/log/*.log"), shell("said.txt", f"cat {places.at('/secret')}")]
-    made = package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    made = builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
     held = opened(tmp_path / "p.tar.gz")
     assert sorted(held) == ["README.txt", "SHA256SUMS", "logs/tool.log", "manifest.json", "results.json", "said.txt"]
     for text in (held["logs/tool.log"], held["said.txt"]):
-        assert text.count(scrub.GONE) >= 5 * 8
+        assert text.count(redactor.GONE) >= 5 * 8
         assert text.endswith("an innocent line\n")
-        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in scrub.forms(secret))
+        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in redactor.forms(secret))
     assert os.stat(made.path).st_mode & 0o777 == 0o600
 
 
@@ -80,11 +81,11 @@ def test_a_known_secret_that_got_past_is_found_and_nothing_is_given_out(
 ) -> None:
     window = 16 * archive.CHUNK
     put(places, "/var/log/tool.log", "x" * (window - 1024 - 20) + TOKEN + "\n")  # about the end of a window
-    monkeypatch.setattr(scrub.Stream, "_line", lambda self, line: line)
-    monkeypatch.setattr(known.Known, "without", lambda self, text: text)
+    monkeypatch.setattr(redactor.Stream, "_line", lambda self, line: line)
+    monkeypatch.setattr(known_secrets.Known, "without", lambda self, text: text)
     members: list[Member] = [Files("logs", "/var/log/*.log", 4 * window)]
-    with pytest.raises(package.LeakFound):
-        package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    with pytest.raises(builder.LeakFound):
+        builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
     assert not list(tmp_path.glob("*.gz*"))
 
 
@@ -96,7 +97,7 @@ def test_sums_and_results_are_true(places: Places, tmp_path: Path) -> None:
         Files("logs", "/var/log/none.log"),
         shell("long.txt", "seq 100000", 1000),
     ]
-    package.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
     held = opened(tmp_path / "p.tar.gz")
     told = {entry["name"]: entry["note"] for entry in json.loads(held["results.json"])["members"]}
     assert told["fine.txt"] == "" and held["fine.txt"] == "fine\n"
@@ -119,13 +120,13 @@ def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_s
         shell("late.txt", "echo late"),
     ]
     began = time.monotonic()
-    made = package.make(str(tmp_path / "p.tar.gz"), places, members=members, seconds=1.0)
+    made = builder.make(str(tmp_path / "p.tar.gz"), places, members=members, seconds=1.0)
     assert time.monotonic() - began < 60
     assert opened(tmp_path / "p.tar.gz")["first.txt"] == "first\n"
     notes = {result.name: result.note for result in made.results}
     assert "before it was done" in notes["first.txt"]
     assert notes["late.txt"] == "no time was left for it"
-    small = package.make(
+    small = builder.make(
         str(tmp_path / "q.tar.gz"), places, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
     )
     assert {result.name: result.note for result in small.results}["a"] == "no room was left for it"
@@ -151,7 +152,7 @@ def test_files_that_grow_shrink_and_vanish_while_they_are_read(places: Places, t
     try:
         for number in range(20):
             path = tmp_path / f"{number}.tar.gz"
-            package.make(str(path), places, members=[Files("logs", "/var/log/*.log", 50_000)])
+            builder.make(str(path), places, members=[Files("logs", "/var/log/*.log", 50_000)])
             assert "results.json" in opened(path)
     finally:
         over.set()
@@ -162,7 +163,7 @@ def test_memory_does_not_grow_with_the_source(places: Places, tmp_path: Path) ->
     def peak(lines: int) -> int:
         tracemalloc.start()
         try:
-            package.make(str(tmp_path / "p.tar.gz"), places, members=[shell("big", f"seq {lines}", 500_000)])
+            builder.make(str(tmp_path / "p.tar.gz"), places, members=[shell("big", f"seq {lines}", 500_000)])
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

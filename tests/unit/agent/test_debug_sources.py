@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.debug_package.members import Command
-from sammy_agent.debug_package.sources import Source, _Begin, _End, sources
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.debug_package.members import Command
+from sammy_agent.diagnostics.debug_package.sources import Source, _Begin, _End, sources
 
 ENTRY = st.tuples(st.integers(0, 10**6), st.lists(st.sampled_from(["more", "x" * 30]), max_size=3)).map(
     lambda given: "".join([f"Nov 24 {given[0]}\n", *(f"    {line}\n" for line in given[1])])

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.fields import Outcome
-from cc_sammy.contract.state import RunRecord
-from sammy_agent import moment
-from sammy_agent.database import Database
-from sammy_agent.errors import StoreUnusable
-from sammy_agent.events import store as store_module
-from sammy_agent.events.event import NewEvent
-from sammy_agent.events.reading import Wanted
-from sammy_agent.events.store import MIGRATIONS, EventStore
-from sammy_agent.moment import Moment
-from sammy_agent.places import Places
-from sammy_agent.provisioning import Watcher
-from sammy_agent.retention import DAY, Retention
+from cc_sammy.contract.journal_fields import Outcome
+from cc_sammy.contract.run_record import RunRecord
+from sammy_agent.base.errors import StoreUnusable
+from sammy_agent.base.events.event import NewEvent
+from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.storage.retention import DAY, Retention
+from sammy_agent.base.storage.sqlite import Database
+from sammy_agent.diagnostics.event_store import store as store_module
+from sammy_agent.diagnostics.event_store.query import Wanted
+from sammy_agent.diagnostics.event_store.store import MIGRATIONS, EventStore
+from sammy_agent.node.provisioning import Watcher
 
 BOOT = "b-now"
 
@@ -39,7 +39,7 @@ def store(path: str) -> EventStore:
 
 def event(number: int = 0, *, type: str = "test.one", level: str = "info", at: Moment | None = None,
           boot: str = BOOT, size: int = 0) -> NewEvent:  # fmt: skip
-    wall, boottime = at or moment.now()
+    wall, boottime = at or clock.now()
     return NewEvent(wall, boottime, boot, level, type, f"event {number}" + "x" * size)
 
 
@@ -69,7 +69,7 @@ def test_what_is_told_twice_is_kept_once(store: EventStore) -> None:
 
 
 def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
-    now = moment.now()
+    now = clock.now()
     long_ago = Moment(now.wall - DAY, now.boot)
     store.add([
         event(0, type="contact.lost", level="warn", at=long_ago, boot="b-before"),
@@ -98,7 +98,7 @@ def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
 
 
 def test_time_within_this_boot_is_the_boot_clocks(store: EventStore) -> None:
-    now = moment.now()
+    now = clock.now()
     store.add([event(at=Moment(0, now.boot - 1_000_000))])  # it was 1970 by this machine's clock, a second ago
     minute_ago = Moment(now.wall - 60_000_000, now.boot - 60_000_000)
     assert len(store.wanted(Wanted(since=minute_ago, boot_id=BOOT))) == 1
@@ -136,7 +136,7 @@ def test_a_smaller_bound_makes_a_grown_file_smaller(path: str) -> None:
 
 def test_rows_and_age_bound_too_and_this_boot_is_judged_by_its_own_clock(path: str) -> None:
     store = EventStore(path, Retention(days=30, rows=600, bytes=10**9), BOOT)
-    now = moment.now()
+    now = clock.now()
     two_months = 60 * DAY
     store.add([
         event(0, at=Moment(now.wall - two_months, now.boot), boot="b-before"),

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 
-import cc_sammy.cli
-from cc_sammy.contract import agents_verbs
-from sammy_agent import cli, moment, screen, when
-from sammy_agent.events import kinds, verb
-from sammy_agent.events.event import NewEvent
-from sammy_agent.events.recorder import Recorder
-from sammy_agent.events.store import EventStore
-from sammy_agent.metrics import summary
-from sammy_agent.metrics.figures import FIGURES, NAMES
-from sammy_agent.metrics.store import MetricsStore
-from sammy_agent.moment import Moment
-from sammy_agent.places import Places
-from sammy_agent.provisioning import this_boot
+import cc_sammy.cli.main
+from cc_sammy.common import agent_commands
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import NewEvent
+from sammy_agent.base.runtime import clock, timespec
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.cli import events, main, terminal
+from sammy_agent.diagnostics.event_store.recorder import Recorder
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.metrics import summary
+from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
+from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.node.provisioning import this_boot
 
 TOP = Path(__file__).resolve().parents[3]
 NOW = Moment(1_795_600_000_000_000, 5_000_000_000)
@@ -42,7 +43,7 @@ def root(tmp_path: Path) -> str:
     recorder.record(kinds.CONTACT_REGAINED, "again", seconds=1.0)
     recorder.turn()
     metrics = MetricsStore(places.metrics, boot_id=this_boot())
-    now = moment.now()
+    now = clock.now()
     for number in range(10):
         at = Moment(now.wall - (10 - number) * 60_000_000, now.boot - (10 - number) * 60_000_000)
         metrics.add(
@@ -52,7 +53,7 @@ def root(tmp_path: Path) -> str:
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    status = cli.main(list(words))
+    status = main.main(list(words))
     told = capsys.readouterr()
     return status, told.out, told.err
 
@@ -137,7 +138,7 @@ def test_following_shows_the_newest_and_what_comes(
         recorder.record(kinds.TOKEN_SET, f"calm {look}")
         recorder.turn()
 
-    monkeypatch.setattr(verb.time, "sleep", sleep)
+    monkeypatch.setattr(events.time, "sleep", sleep)
     status, out, _ = shown(capsys, "events", "--root", root, "--follow", "--json", "--level", "warn")
     assert status == 0
     assert [json.loads(line)["message"] for line in out.splitlines()] == [
@@ -179,14 +180,14 @@ def test_every_row_of_the_table_takes_its_figures_from_a_sample() -> None:
     [("-5m", 300), ("90s", 90), ("2h ago", 7200), ("-1d", 86400), ("10 min", 600)],
 )
 def test_times_from_now_go_by_both_clocks(text: str, ago: int) -> None:
-    assert when.parse(text, NOW) == Moment(NOW.wall - ago * 10**6, NOW.boot - ago * 10**6)
+    assert timespec.parse(text, NOW) == Moment(NOW.wall - ago * 10**6, NOW.boot - ago * 10**6)
 
 
 def test_times_by_the_calendar() -> None:
     def at(text: str) -> float:
-        return when.parse(text, NOW).wall / 1e6
+        return timespec.parse(text, NOW).wall / 1e6
 
-    assert when.parse("boot", NOW) == Moment(NOW.wall - NOW.boot, 0)
+    assert timespec.parse("boot", NOW) == Moment(NOW.wall - NOW.boot, 0)
     assert at("2026-11-24T10:46:49Z") == datetime.fromisoformat("2026-11-24T10:46:49+00:00").timestamp()
     assert at("2026-11-24T10:46:49.5+02:00") == datetime.fromisoformat("2026-11-24T08:46:49.500+00:00").timestamp()
     assert at("2026-11-24 10:46:49") == datetime(2026, 11, 24, 10, 46, 49).timestamp()
@@ -194,8 +195,8 @@ def test_times_by_the_calendar() -> None:
     midnight = datetime.fromtimestamp(NOW.wall / 1e6).replace(hour=0, minute=0, second=0, microsecond=0)
     assert at("today") == midnight.timestamp() and at("yesterday") < at("today")
     for text in ("", "soon", "2026-13-01", "-5x", "5", "10:00"):
-        with pytest.raises(when.TimeInvalid, match="is no time"):
-            when.parse(text, NOW)
+        with pytest.raises(timespec.TimeInvalid, match="is no time"):
+            timespec.parse(text, NOW)
 
 
 def test_sammy_becomes_the_agents_verb_with_the_same_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,18 +217,18 @@ def test_sammy_becomes_the_agents_verb_with_the_same_options(monkeypatch: pytest
         "-f",
         "--json",
     ]
-    cc_sammy.cli.main(typed)
+    cc_sammy.cli.main.main(typed)
     (words,) = became
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers()
-    agents_verbs.EVENTS.add_parser(verbs)
+    agent_commands.EVENTS.add_parser(verbs)
     assert vars(parser.parse_args(words[1:])) == vars(parser.parse_args(typed))
-    cc_sammy.cli.main(["metrics"])
+    cc_sammy.cli.main.main(["metrics"])
     assert became[-1] == ["sammy-agent", "metrics"]
 
 
 def test_a_text_that_would_repaint_a_terminal_is_shown_by_its_numbers() -> None:
-    assert screen.safe("a\x1b[31mb\u202ec\nd\udcffe ü") == r"a\x1b[31mb\u202ec\nd\udcffe ü"
+    assert terminal.safe("a\x1b[31mb\u202ec\nd\udcffe ü") == r"a\x1b[31mb\u202ec\nd\udcffe ü"
 
 
 def test_the_documentation_lists_every_kind_and_every_figure() -> None:

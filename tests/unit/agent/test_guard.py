@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sammy_agent import guard, lockout
-from sammy_agent.guard import Guard
-from sammy_agent.inbound import Inbound
+from sammy_agent.daemon.firewall_watch import lockout, watchdog
+from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.firewall_watch.watchdog import Guard
 
 
 class Firewall:
@@ -45,7 +45,7 @@ def kept(tmp_path: Path) -> str:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(guard.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
     return now
 
 

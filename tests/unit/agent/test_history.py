@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from sammy_agent.events import kinds
-from sammy_agent.history import History
+from sammy_agent.base.events import kinds
+from sammy_agent.diagnostics.event_store.recent import History
 
 
 def test_it_keeps_the_last_in_full_passes_all_on_and_tells_of_them() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sammy_agent import token_verb
-from sammy_agent.config import AgentConfig
-from sammy_agent.errors import AgentError, TokenUnusable
-from sammy_agent.identity import Identity, Token, source_wins
-from sammy_agent.places import Places
+from sammy_agent.base.errors import AgentError, TokenUnusable
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.cli import token as token_verb
+from sammy_agent.daemon.credentials.node_token import Identity, Token, source_wins
+from sammy_agent.node.config import AgentConfig
 
 
 def jwt_like(**claims: Any) -> str:

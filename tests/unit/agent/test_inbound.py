@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sammy_agent.inbound import REMEMBERED, Inbound, Rhythm
+from sammy_agent.daemon.firewall_watch.inbound_contact import REMEMBERED, Inbound, Rhythm
 from tests.unit.agent.clock import Clock
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent import instance
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.node import instance_id
 
 KEPT = ("token", "token_source", "ready", "events", "ready_acknowledged", "tls_mark", "tls_key", "tls_certificate")
 
@@ -26,8 +26,8 @@ def never_wait(seconds: float) -> bool:
 
 
 def settled(places: Places) -> str | None:
-    found = instance.settle(places, never_wait)
-    instance.remember(places, found)
+    found = instance_id.settle(places, never_wait)
+    instance_id.remember(places, found)
     return found
 
 
@@ -44,13 +44,13 @@ def there(places: Places) -> set[str]:
 
 
 def test_the_same_machine_keeps_everything(old_machine: Places) -> None:
-    write(old_machine.at(instance.THIS_BOOT), "i-old\n")
+    write(old_machine.at(instance_id.THIS_BOOT), "i-old\n")
     assert settled(old_machine) == "i-old"
     assert there(old_machine) == set(KEPT)
 
 
 def test_a_new_machine_keeps_nothing(old_machine: Places) -> None:
-    write(old_machine.at(instance.THIS_BOOT), "i-new\n")
+    write(old_machine.at(instance_id.THIS_BOOT), "i-new\n")
     assert settled(old_machine) == "i-new"
     assert there(old_machine) == set()
     assert Path(old_machine.instance).read_text() == "i-new\n"
@@ -58,43 +58,43 @@ def test_a_new_machine_keeps_nothing(old_machine: Places) -> None:
 
 def test_a_key_that_is_not_ours_stays(old_machine: Places) -> None:
     Path(old_machine.tls_mark).unlink()
-    write(old_machine.at(instance.THIS_BOOT), "i-new")
+    write(old_machine.at(instance_id.THIS_BOOT), "i-new")
     settled(old_machine)
     assert there(old_machine) == {"tls_key", "tls_certificate"}
 
 
 def test_a_kill_between_discarding_and_remembering_discards_again(old_machine: Places) -> None:
-    write(old_machine.at(instance.THIS_BOOT), "i-new")
-    assert instance.settle(old_machine, never_wait) == "i-new"
+    write(old_machine.at(instance_id.THIS_BOOT), "i-new")
+    assert instance_id.settle(old_machine, never_wait) == "i-new"
     write(old_machine.token, "of a process that was killed")
     settled(old_machine)
     assert there(old_machine) == set()
 
 
 def test_who_has_something_to_lose_waits_for_cloud_init(old_machine: Places) -> None:
-    write(old_machine.at(instance.ENABLED), "")
-    write(old_machine.at(instance.LAST_BOOT), "i-old")  # the last boot's word: true on a copied disk too
+    write(old_machine.at(instance_id.ENABLED), "")
+    write(old_machine.at(instance_id.LAST_BOOT), "i-old")  # the last boot's word: true on a copied disk too
     waits = []
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
         if len(waits) == 3:
-            write(old_machine.at(instance.THIS_BOOT), "i-new")
+            write(old_machine.at(instance_id.THIS_BOOT), "i-new")
         return False
 
-    assert instance.settle(old_machine, wait) == "i-new"
+    assert instance_id.settle(old_machine, wait) == "i-new"
     assert len(waits) == 3
 
 
 def test_it_does_not_wait_for_ever(old_machine: Places) -> None:
-    write(old_machine.at(instance.ENABLED), "")
-    write(old_machine.at(instance.LAST_BOOT), "i-old")
-    assert instance.settle(old_machine, lambda seconds: False, patience=0.0) == "i-old"
+    write(old_machine.at(instance_id.ENABLED), "")
+    write(old_machine.at(instance_id.LAST_BOOT), "i-old")
+    assert instance_id.settle(old_machine, lambda seconds: False, patience=0.0) == "i-old"
     assert there(old_machine) == set(KEPT)
 
 
 def test_a_fresh_machine_does_not_wait(places: Places) -> None:
-    write(places.at(instance.ENABLED), "")
+    write(places.at(instance_id.ENABLED), "")
     assert settled(places) is None
-    write(places.at(instance.THIS_BOOT), "i-1")
+    write(places.at(instance_id.THIS_BOOT), "i-1")
     assert settled(places) == "i-1"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from sammy_agent import lockout
-from sammy_agent.inbound import Rhythm
-from sammy_agent.lockout import Act, Watch, judge
+from sammy_agent.daemon.firewall_watch import lockout
+from sammy_agent.daemon.firewall_watch.inbound_contact import Rhythm
+from sammy_agent.daemon.firewall_watch.lockout import Act, Watch, judge
 
 CHANGED = 1000.0
 RHYTHM = Rhythm(9, CHANGED - 5, 30.0)  # so it is gone after 90 s

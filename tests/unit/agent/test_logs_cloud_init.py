@@ -12,18 +12,18 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sammy_agent.logs import merge
-from sammy_agent.logs.cloud_init import LOG, OUTPUT, CloudInit
-from sammy_agent.logs.cloud_init_lines import BLOCK, Grouper, anchor_of
-from sammy_agent.logs.entry import Entry
-from sammy_agent.logs.query import Query, parse
+from sammy_agent.diagnostics.logs import merge
+from sammy_agent.diagnostics.logs.cloud_init import LOG, OUTPUT, CloudInit
+from sammy_agent.diagnostics.logs.cloud_init_parser import BLOCK, Grouper, anchor_of
+from sammy_agent.diagnostics.logs.entry import Entry
+from sammy_agent.diagnostics.logs.query import Query, parse
 
 LOG_TEXT = """\
 2026-11-24 10:46:49,123 - util.py[DEBUG]: Cloud-init v. 22.4.2 running 'init-local'
 2026-11-24 10:46:50,000 - cc_sammy.py[WARNING]: a step is late
 2026-11-24 10:46:51,500 - util.py[ERROR]: Running module sammy failed
 Traceback (most recent call last):
-  File "/usr/lib/python3/dist-packages/cc_sammy/provision.py", line 1, in handle
+  File "/usr/lib/python3/dist-packages/cc_sammy/engine/provision.py", line 1, in handle
     run()
 
 ValueError: no such thing

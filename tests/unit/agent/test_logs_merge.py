@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.logs.entry import Entry, Live, Located
-from sammy_agent.logs.merge import Page, decoded, pack, read, unpack
-from sammy_agent.logs.query import CURSOR, Query, QueryInvalid
+from sammy_agent.diagnostics.logs.entry import Entry, Live, Located
+from sammy_agent.diagnostics.logs.merge import Page, decoded, pack, read, unpack
+from sammy_agent.diagnostics.logs.query import CURSOR, Query, QueryInvalid
 
 
 @dataclass

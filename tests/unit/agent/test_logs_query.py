@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_sammy.contract.agents_verbs import LOGS
-from sammy_agent import when
-from sammy_agent.logs.query import PARAMETERS, SOURCES, Query, QueryInvalid, parse
-from sammy_agent.moment import Moment
+from cc_sammy.common.agent_commands import LOGS
+from sammy_agent.base.runtime import timespec
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.diagnostics.logs.query import PARAMETERS, SOURCES, Query, QueryInvalid, parse
 
 NOW = Moment(1_795_574_684_500_000, 60_000_000)
 
 
 def test_moments_are_those_of_every_verb_and_what_is_none_is_refused_with_what_is() -> None:
     for text in ("-5m", "yesterday", "2026-11-24", "2026-11-24 10:46:49", "2026-11-24T10:46:49.123456789Z"):
-        assert parse({"since": text}, now=NOW).since == when.parse(text, NOW).wall
-        assert parse({"until": text}, now=NOW).until == when.parse(text, NOW).wall
+        assert parse({"since": text}, now=NOW).since == timespec.parse(text, NOW).wall
+        assert parse({"until": text}, now=NOW).until == timespec.parse(text, NOW).wall
     assert parse({"since": "2026-11-24T10:46:49.5Z"}).since == 1_795_517_209_500_000
     for text in ("soon", "-5", "-5w", "2026-02-30", "2026-11-24 25:00:00", "--1s"):
         with pytest.raises(QueryInvalid) as caught:
             parse({"since": text}, now=NOW)
-        assert caught.value.problems == [f"since is {text!r}, but must be {when.TIMES}"]
+        assert caught.value.problems == [f"since is {text!r}, but must be {timespec.TIMES}"]
 
 
 def test_every_mistake_is_told_at_once_with_its_value_and_what_is_allowed() -> None:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent import cli
-from sammy_agent.debug_package.scrub import GONE, Scrubber
-from sammy_agent.logs import reading, screen, scrubbed
-from sammy_agent.logs.entry import Entry
-from sammy_agent.logs.query import Query
+from sammy_agent.cli import log_lines, main
+from sammy_agent.diagnostics.logs import reader, redaction
+from sammy_agent.diagnostics.logs.entry import Entry
+from sammy_agent.diagnostics.logs.query import Query
+from sammy_agent.diagnostics.redaction.redactor import GONE, Scrubber
 from tests.unit.agent.test_logs_cloud_init import LOG, LOG_TEXT, put
 
 KEY = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
@@ -28,18 +28,18 @@ def entries(*messages: str, source: str = "docker", **metadata: str) -> list[Ent
 
 @given(st.text())
 def test_nothing_raw_reaches_a_terminal(text: str) -> None:
-    for line in screen.lines(Entry(0, "info", "docker", text, {"container": text})):
+    for line in log_lines.lines(Entry(0, "info", "docker", text, {"container": text})):
         assert line.isprintable()
 
 
 def test_control_characters_are_shown_and_colours_left_out() -> None:
-    (line,) = screen.lines(entries("\x1b[31mred\x1b[0m\x1b]0;title\x07\tend\r")[0])
+    (line,) = log_lines.lines(entries("\x1b[31mred\x1b[0m\x1b]0;title\x07\tend\r")[0])
     assert line.endswith(r"red\x1b]0;title\x07   end")
 
 
 def test_lines_align_and_say_who_spoke() -> None:
     shown = [
-        screen.lines(entry)
+        log_lines.lines(entry)
         for entry in (
             Entry(1_500_000, "warn", "cloud-init", "first\nsecond"),
             Entry(1_500_000, "error", "docker", "word", {"container": "web"}),
@@ -52,7 +52,7 @@ def test_lines_align_and_say_who_spoke() -> None:
 
 
 def test_a_key_that_comes_line_by_line_is_taken_out_also_across_two_lists() -> None:
-    clean = scrubbed.EntryScrubber(Scrubber(["a-known-secret"]))
+    clean = redaction.EntryScrubber(Scrubber(["a-known-secret"]))
     other = entries("it stays: QUJDREVGR0hJSktMTU5PUFFSU1Q=", container="db")
     for cut in range(len(KEY)):
         first = clean.scrub([*entries(*KEY[:cut], container="web"), *other])
@@ -65,7 +65,7 @@ def test_a_key_that_comes_line_by_line_is_taken_out_also_across_two_lists() -> N
 
 @given(st.lists(st.text(alphabet="ab\n\r\x0b\u2028 =", max_size=8), max_size=6))
 def test_scrubbing_what_holds_no_secret_changes_no_word(messages: list[str]) -> None:
-    found = scrubbed.EntryScrubber(Scrubber()).scrub(entries(*messages))
+    found = redaction.EntryScrubber(Scrubber()).scrub(entries(*messages))
     assert [entry.message.split() for entry in found] == [text.split() for text in messages]
 
 
@@ -75,7 +75,7 @@ def test_secrets_cannot_be_searched_for(tmp_path: Path) -> None:
     scrubber = Scrubber(["another-secret"])
 
     def asked(text: str, **more: Scrubber | None) -> list[str]:
-        page = reading.page(Query(source="cloud-init", search=text, limit=1), str(tmp_path), **more)
+        page = reader.page(Query(source="cloud-init", search=text, limit=1), str(tmp_path), **more)
         return [entry.message for entry in page.entries] + [page.cursor] * bool(page.cursor)
 
     assert len(asked("hunter2")) == 1 and len(asked(KEY[1][:5])) == 1
@@ -87,29 +87,29 @@ def test_secrets_cannot_be_searched_for(tmp_path: Path) -> None:
 def test_statuses_of_the_command_mean_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, LOG, LOG_TEXT)
     asked = ["logs", "--root", str(tmp_path), "--source", "cloud-init"]
-    assert cli.main([*asked, "--level", "error"]) == 0
+    assert main.main([*asked, "--level", "error"]) == 0
     out, err = capsys.readouterr()
     assert (len(out.splitlines()), err) == (6, "")
     assert "util.py[ERROR]" in out.splitlines()[0]
-    assert cli.main([*asked, "--search", "nowhere"]) == 3
+    assert main.main([*asked, "--search", "nowhere"]) == 3
     assert "no entries; without --source or --search there may be some" in capsys.readouterr().err
-    assert cli.main([*asked, "--level", "loud", "--since", "soon"]) == 2
+    assert main.main([*asked, "--level", "loud", "--since", "soon"]) == 2
     assert [line.split()[1] for line in capsys.readouterr().err.splitlines()] == ["level", "since"]
-    assert cli.main([*asked, "-f", "--until", "today"]) == 2
+    assert main.main([*asked, "-f", "--until", "today"]) == 2
 
 
 def test_a_page_that_takes_long_is_read_on_until_it_is_full(tmp_path: Path) -> None:
     put(tmp_path, LOG, LOG_TEXT + "2026-11-24 10:46:54,000 - a.py[DEBUG]: another\n" * 1000)
     query = Query(source="cloud-init", search="Cloud-init v.")
-    first = reading.page(query, str(tmp_path), seconds=-1.0)
+    first = reader.page(query, str(tmp_path), seconds=-1.0)
     assert first.entries == [] and first.cursor
-    assert len(reading.whole_page(query, str(tmp_path), seconds=-1.0).entries) == 1
+    assert len(reader.whole_page(query, str(tmp_path), seconds=-1.0).entries) == 1
 
 
 def test_who_follows_and_takes_nothing_is_cut_off_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sammy_agent.server import logs
+    from sammy_agent.daemon.server import log_routes
 
-    monkeypatch.setattr(logs, "STALLED", 0.05)
+    monkeypatch.setattr(log_routes, "STALLED", 0.05)
     closed: list[object] = []
     turns: list[int] = []
 
@@ -121,11 +121,11 @@ def test_who_follows_and_takes_nothing_is_cut_off_with_the_reason(monkeypatch: p
         finally:
             closed.append("reader")
 
-    class Stalled(logs.LogStream):
+    class Stalled(log_routes.LogStream):
         """A stream to somebody who takes nothing."""
 
         def __init__(self) -> None:
-            self.readers = logs.Readers()
+            self.readers = log_routes.Readers()
 
         peer = "192.0.2.1"
 

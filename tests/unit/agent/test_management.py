@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import requests
 
-from sammy_agent.control_plane import management, nodes
-from sammy_agent.control_plane.rounds import SELDOM, Rounds
+from sammy_agent.control_plane import node_client, node_schema
+from sammy_agent.control_plane.reachability_poller import SELDOM, Rounds
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from sammy_agent.control_plane.rounds import SELDOM, Rounds
     [(8443, 8443), (0, None), (70000, None), (True, None), ("8443", None), (8443.5, None), (None, None)],
 )
 def test_a_nodes_port_is_kept_where_it_is_one(port: object, kept: int | None) -> None:
-    assert nodes.heartbeat_values({"agentPort": port}).get("agent_port") == kept
+    assert node_schema.heartbeat_values({"agentPort": port}).get("agent_port") == kept
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_nodes_port_is_kept_where_it_is_one(port: object, kept: int | None) ->
 )
 def test_why_a_node_cannot_be_asked(error: Exception, words: str) -> None:
     row = {"id": "n1", "ip_address": "192.0.2.7", "agent_port": 9443, "last_heartbeat_at": 88.0}
-    said = management.unreachable(error, row, 30.0, 100.0)
+    said = node_client.unreachable(error, row, 30.0, 100.0)
     assert words in said.message and said.next_step
 
 

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent import moment
-from sammy_agent.evidence import Evidence
-from sammy_agent.metrics import reading
-from sammy_agent.metrics import store as store_module
-from sammy_agent.metrics.figures import FIGURES, NAMES
-from sammy_agent.metrics.reading import Reading
-from sammy_agent.metrics.sample import class_of, sample_of
-from sammy_agent.metrics.sampler import Sampler
-from sammy_agent.metrics.store import MetricsStore
-from sammy_agent.moment import Moment
-from sammy_agent.places import Places
-from sammy_agent.retention import Retention
+from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.storage.retention import Retention
+from sammy_agent.daemon.recording import Evidence
+from sammy_agent.diagnostics.metrics import snapshot
+from sammy_agent.diagnostics.metrics import store as store_module
+from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
+from sammy_agent.diagnostics.metrics.sample import class_of, sample_of
+from sammy_agent.diagnostics.metrics.sampler import Sampler
+from sammy_agent.diagnostics.metrics.snapshot import Reading
+from sammy_agent.diagnostics.metrics.store import MetricsStore
 from tests.agent.lab import wait_for
 
 BOOT = "b-now"
@@ -57,7 +57,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_every_figure_of_proc_is_read_as_the_kernel_means_it(proc: Path) -> None:
-    found = reading.read(10.0, str(proc))
+    found = snapshot.read(10.0, str(proc))
     assert found.cpu == {
         "user": 120 / TICKS, "system": 43 / TICKS, "iowait": 50 / TICKS, "steal": 8 / TICKS, "all": 621 / TICKS
     }  # fmt: skip
@@ -75,19 +75,19 @@ def test_every_figure_of_proc_is_read_as_the_kernel_means_it(proc: Path) -> None
 @pytest.mark.parametrize("name", ["stat", "loadavg", "meminfo", "self/net/dev", "self/stat", "pressure/cpu"])
 @pytest.mark.parametrize("text", ["", "garbage", "cpu x y\n", "a b c d\ne: f\n: 1 2\n"])
 def test_a_file_that_is_missing_or_strange_costs_only_its_own_figures(proc: Path, name: str, text: str) -> None:
-    whole = set(reading.read(1.0, str(proc)).levels)
+    whole = set(snapshot.read(1.0, str(proc)).levels)
     (proc / name).write_text(text)
-    assert len(whole - set(reading.read(1.0, str(proc)).levels)) <= 4
+    assert len(whole - set(snapshot.read(1.0, str(proc)).levels)) <= 4
     (proc / name).unlink()
-    assert len(whole - set(reading.read(1.0, str(proc)).levels)) <= 4
+    assert len(whole - set(snapshot.read(1.0, str(proc)).levels)) <= 4
 
 
 def test_this_machine_is_read_whole() -> None:
-    before = reading.read(1.0)
+    before = snapshot.read(1.0)
     end = time.monotonic() + 0.05
     while time.monotonic() < end:
         pass
-    sample = sample_of(before, reading.read(1.05))
+    sample = sample_of(before, snapshot.read(1.05))
     may_lack = re.compile("docker_|(cpu|memory|io)_(some|full)_|root_inodes")
     assert [name for name in NAMES if name not in sample and not may_lack.match(name)] == []
     assert set(sample) <= set(NAMES)
@@ -137,7 +137,7 @@ def test_the_files_columns_are_the_tables_figures() -> None:
 
 
 def at(seconds: float) -> Moment:
-    now = moment.now()
+    now = clock.now()
     return Moment(now.wall + int(seconds * 1e6), now.boot + int(seconds * 1e6))
 
 

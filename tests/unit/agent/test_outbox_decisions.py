@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.calls import retry_after
-from sammy_agent.control_plane import workspaces
-from sammy_agent.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
-from sammy_agent.outbox.decisions import Pace, Progress, Reply, Verdict, decide, drawn, judge
-from sammy_agent.reporters.messages import MOST_UNITS, Message, MessageInvalid, rows, split, whole
+from sammy_agent.control_plane import workspace_schema
+from sammy_agent.daemon.client.client import retry_after
+from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
+from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, Reply, Verdict, decide, drawn, judge
+from sammy_agent.daemon.reporters.messages import MOST_UNITS, Message, MessageInvalid, rows, split, whole
 
 PACE = Pace(confirmations=3)
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=400)
@@ -147,7 +147,7 @@ def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: in
     got = ""
     for number, row in enumerate(made):
         body = MESSAGES.encode([Row(2**62, row.id, row.body, 0, row.group)])
-        (entry,) = workspaces.message_entries(body)  # the control plane's own rules
+        (entry,) = workspace_schema.message_entries(body)  # the control plane's own rules
         assert entry["messageId"] == ("m" if number == 0 else f"m~{number + 1}")
         assert ("toolMetadata" in entry) == (number == 0)
         got += entry["content"]

@@ -8,16 +8,16 @@ import os
 import threading
 from pathlib import Path
 
-from sammy_agent.config import AgentConfig
-from sammy_agent.contact import Contact
-from sammy_agent.delivery import Delivery
-from sammy_agent.events.kinds import Kind
-from sammy_agent.identity import Identity
-from sammy_agent.outbox.channels import Lane, NewRow, Weight
-from sammy_agent.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
-from sammy_agent.places import Places
+from sammy_agent.base.events.kinds import Kind
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
+from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
+from sammy_agent.daemon.outbox.service import Delivery
+from sammy_agent.node.config import AgentConfig
 from sammy_agent.transport import ControlPlaneTransport
-from sammy_agent.workspaces import WorkspaceTokens
 
 LANE = Lane("messages", "w1")
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.debug_package import package
-from sammy_agent.debug_package.members import Member
-from sammy_agent.debug_package.pseudonyms import KEPT_V4, KEPT_V6, Pseudonyms
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.debug_package import builder
+from sammy_agent.diagnostics.debug_package.members import Member
+from sammy_agent.diagnostics.redaction.pseudonyms import KEPT_V4, KEPT_V6, Pseudonyms
 from tests.unit.agent.test_debug_package import opened, shell
 
 
@@ -72,7 +72,7 @@ def test_a_package_with_stand_ins(tmp_path: Path) -> None:
         Path(places.at(path)).write_text(text)
     said = "falcon-9 asks sam.falcon.corp by bastion at 10.9.9.9, token=abc-secret-1"
     members: list[Member] = [shell("said.txt", f"echo '{said}'"), shell("again.txt", "echo 10.9.9.9 falcon-9")]
-    package.make(str(tmp_path / "p.tar.gz"), places, members=members, with_pseudonyms=True)
+    builder.make(str(tmp_path / "p.tar.gz"), places, members=members, with_pseudonyms=True)
     held = opened(tmp_path / "p.tar.gz")
     words = held["said.txt"].split()
     assert held["again.txt"].split() == [words[6].rstrip(","), words[0]]

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from sammy_agent.control_plane import nodes
-from sammy_agent.events import kinds, lifecycle
-from sammy_agent.events.event import NewEvent
-from sammy_agent.events.incidents import incident_of
-from sammy_agent.events.recorder import MOST, MOST_CALM, Recorder
-from sammy_agent.events.store import EventStore
-from sammy_agent.events.throttle import WINDOW, Throttle
-from sammy_agent.moment import Moment, now
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import NewEvent
+from sammy_agent.base.runtime.clock import Moment, now
+from sammy_agent.control_plane import node_schema
+from sammy_agent.diagnostics.event_store import lifecycle
+from sammy_agent.diagnostics.event_store.incidents import incident_of
+from sammy_agent.diagnostics.event_store.recorder import MOST, MOST_CALM, Recorder
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.throttle import WINDOW, Throttle
 from tests.agent.lab import wait_for
 
 BOOT = "b-now"
@@ -214,7 +215,7 @@ def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(r
     recorder.turn()
     assert [type for type, _ in told(disk)] == ["agent.started", "store.damaged"]
     (event,) = recorder.incidents
-    (kept,) = nodes.error_entries(b'{"errors": [%s]}' % __import__("json").dumps(incident_of(event)).encode())
+    (kept,) = node_schema.error_entries(b'{"errors": [%s]}' % __import__("json").dumps(incident_of(event)).encode())
     assert "it is kept as" in kept["message"] and kept["incidentId"] == incident_of(event)["incidentId"]
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.incident import incident_id
-from cc_sammy.contract.state import RunRecord, StepRecord
-from sammy_agent import metrics
-from sammy_agent.calls import Answer
-from sammy_agent.control_plane import nodes
-from sammy_agent.events.store import EventStore
-from sammy_agent.provisioning import Provisioning
-from sammy_agent.reporters.errors import incident
-from sammy_agent.reporters.heartbeat import Heartbeat
-from sammy_agent.reporters.ready import Memory
-from sammy_agent.worker import Backoff
+from cc_sammy.contract.incident_id import incident_id
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from sammy_agent.base.runtime.worker import Backoff
+from sammy_agent.control_plane import node_schema
+from sammy_agent.daemon.client.client import Answer
+from sammy_agent.daemon.reporters.errors import incident
+from sammy_agent.daemon.reporters.heartbeat import Heartbeat
+from sammy_agent.daemon.reporters.ready import Memory
+from sammy_agent.diagnostics import metrics
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.node.provisioning import Provisioning
 
 
 def record(outcome: Outcome = Outcome.RUNNING, **more: object) -> RunRecord:
@@ -58,7 +58,7 @@ def test_without_a_record_nothing_is_ready() -> None:
 def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
     level = Provisioning(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
     body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": metrics.collect()}))
-    values = nodes.heartbeat_values(body)
+    values = node_schema.heartbeat_values(body)
     assert len(values["provisioning"]["reason"]) == 500
     assert values["provisioning"]["steps"][1] == {
         "name": "docker",
@@ -66,7 +66,7 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
         "durationMs": 250.0,
         "reason": "no dockerd",
     }
-    assert set(values["metrics"]) == set(nodes.METRICS)
+    assert set(values["metrics"]) == set(node_schema.METRICS)
     assert all(0 <= values["metrics"][name] <= 100 for name in ("memoryPercent", "diskPercent"))
 
 
@@ -94,7 +94,7 @@ def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> N
 def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules() -> None:
     failed = record(Outcome.FAILED, reason="docker: " + "x" * 50_000)
     assert incident(failed) == incident(failed)
-    (kept,) = nodes.error_entries(json.dumps({"errors": [incident(failed)]}).encode())
+    (kept,) = node_schema.error_entries(json.dumps({"errors": [incident(failed)]}).encode())
     assert kept["incidentId"] == incident(failed)["incidentId"]
     assert kept["incidentId"] == incident_id(failed.run_id, "failed"), "cc_sammy's own report of it is the same one"
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.debug_package.scrub import GONE, Scrubber
+from sammy_agent.diagnostics.redaction.redactor import GONE, Scrubber
 
 SURVIVORS = Path(__file__).with_name("survive.txt").read_text().splitlines()
 CHARACTERS = string.ascii_letters + string.digits

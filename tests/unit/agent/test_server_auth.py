@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from sammy_agent.server.auth import Gate, Refused
-from sammy_agent.server.keys import AFTER_FAILURE, APART, FRESH, Keys, KeysUnavailable
+from sammy_agent.daemon.server.auth import Gate, Refused
+from sammy_agent.daemon.server.jwks import AFTER_FAILURE, APART, FRESH, Keys, KeysUnavailable
 from tests.unit.agent.clock import Clock
 
 ISSUER = "https://plane.example"

@@ -19,21 +19,22 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 
-from sammy_agent import node_key, sending
-from sammy_agent.control_plane.authority import Authority
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.web import streaming
+from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
-from sammy_agent.debug_package import program as debug_program
-from sammy_agent.events.store import EventStore
-from sammy_agent.inbound import Inbound
-from sammy_agent.metrics.store import MetricsStore
-from sammy_agent.moment import Moment
-from sammy_agent.places import Places
-from sammy_agent.provisioning import Provisioning
-from sammy_agent.server import app, bounds, package
-from sammy_agent.server.bounds import Connections, Sparing
-from sammy_agent.server.keys import Keys
-from sammy_agent.server.listener import Listener, tls_context
-from sammy_agent.server.parts import Parts
+from sammy_agent.daemon.credentials import certificate_request
+from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.server import app, connection_limit, debug_package_job
+from sammy_agent.daemon.server.connection_limit import Connections, Sparing
+from sammy_agent.daemon.server.context import Parts
+from sammy_agent.daemon.server.jwks import Keys
+from sammy_agent.daemon.server.listener import Listener, tls_context
+from sammy_agent.diagnostics.debug_package import command as debug_program
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.node.provisioning import Provisioning
 from tests.agent.lab import wait_for
 
 ISSUER = "https://plane.example"
@@ -47,7 +48,7 @@ class Lab:
         self.places = Places(str(root / "node"))
         for path in (self.places.tls_key, self.places.events):
             Path(path).parent.mkdir(parents=True)
-        request = node_key.request(self.places.tls_key, self.places.tls_certificate, "n1")
+        request = certificate_request.request(self.places.tls_key, self.places.tls_certificate, "n1")
         Path(self.places.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
         keys = Keys(lambda: json.dumps(self.signer.jwks()), self.places.jwks)
         self.inbound = Inbound()
@@ -134,9 +135,14 @@ def test_more_strangers_than_there_is_room_do_not_shut_the_control_plane_out(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert lab.thread.begin()
-    strangers = [socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(3 * bounds.MOST)]
+    strangers = [
+        socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(3 * connection_limit.MOST)
+    ]
     assert lab.get("/events").status_code == 200
-    assert len(lab.thread.connections) <= bounds.MOST and lab.thread.connections.turned_away >= 2 * bounds.MOST
+    assert (
+        len(lab.thread.connections) <= connection_limit.MOST
+        and lab.thread.connections.turned_away >= 2 * connection_limit.MOST
+    )
     for one in strangers:
         one.close()
 
@@ -163,7 +169,7 @@ def test_what_is_too_long_or_no_request_is_cut_off(lab: Lab, request_text: bytes
 def test_a_client_that_stops_reading_is_given_up(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sending, "STALLED", 1.0)
+    monkeypatch.setattr(streaming, "STALLED", 1.0)
     program(tmp_path, monkeypatch, 'head -c 64000000 /dev/urandom > "$OUTPUT"')
     assert lab.thread.begin()
     before = resident()
@@ -193,7 +199,7 @@ def test_one_package_at_a_time_and_none_for_who_is_gone(
     sleeps = tmp_path / "sleeps"
     pid = int(wait_for(lambda: sleeps.exists() and sleeps.read_text(), "the package to be begun"))
     second = lab.get("/debug-package")
-    assert (second.status_code, second.headers["Retry-After"]) == (409, str(package.RETRY_AFTER))
+    assert (second.status_code, second.headers["Retry-After"]) == (409, str(debug_package_job.RETRY_AFTER))
     assert "is being made" in second.json()["error"]
     assert lab.get("/events").status_code == 200, "everything else goes on"
     first.close()
@@ -233,8 +239,8 @@ def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypa
     assert lab.thread.begin()
     assert "cannot be started" in lab.get("/debug-package").json()["error"]
     program(tmp_path, monkeypatch, "sleep 600")
-    monkeypatch.setattr(package, "DEADLINE", 0.5)
-    monkeypatch.setattr(package, "LAST_WISH", 0.5)
+    monkeypatch.setattr(debug_package_job, "DEADLINE", 0.5)
+    monkeypatch.setattr(debug_package_job, "LAST_WISH", 0.5)
     assert "not done within" in lab.get("/debug-package").json()["error"]
 
 
@@ -271,7 +277,7 @@ def test_strangers_do_not_fill_the_log() -> None:
     now = [100.0]
     sparing = Sparing(lambda: now[0])
     assert [sparing.untold() for _ in range(3)] == [0, None, None]
-    now[0] += bounds.TELL_EVERY
+    now[0] += connection_limit.TELL_EVERY
     assert sparing.untold() == 2
 
 

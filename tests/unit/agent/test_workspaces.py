@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sammy_agent.errors import TokenUnusable
-from sammy_agent.places import Places
-from sammy_agent.workspaces import WorkspaceTokens, WorkspaceUnknown
+from sammy_agent.base.errors import TokenUnusable
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, WorkspaceUnknown
 
 
 def token(**claims: Any) -> str:

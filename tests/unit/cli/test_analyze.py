@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.cli import analysis, main, plot, stages
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import AttemptRecord, RunRecord, StepRecord
-from cc_sammy.host import FakeHost
+from cc_sammy.cli import boot_stages, critical_path, timeline_svg
+from cc_sammy.cli.main import main
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import AttemptRecord, RunRecord, StepRecord
+from cc_sammy.host.host import FakeHost
 
 
 def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
@@ -38,16 +39,16 @@ RECORD = RunRecord("20261124T104646-1", "b", "i", 100.0, "", Outcome.READY, "", 
 
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": RECORD)
+    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": RECORD)
 
 
 def test_the_critical_chain_goes_through_what_was_used_alone() -> None:
-    chain = [span.name for span in analysis.critical_chain(analysis.spans(RECORD))]
+    chain = [span.name for span in critical_path.critical_chain(critical_path.spans(RECORD))]
     assert chain == ["firewall", "packages", "docker", "agent"]
 
 
 def test_slack_and_gain_are_what_they_would_be() -> None:
-    found = {cost.span.name: (cost.slack, cost.gain) for cost in analysis.costs(analysis.spans(RECORD))}
+    found = {cost.span.name: (cost.slack, cost.gain) for cost in critical_path.costs(critical_path.spans(RECORD))}
     assert found["nodejs"] == pytest.approx((11000, 0))
     assert found["agent"] == pytest.approx((0, 3000))
     # Without packages the other way, by nodejs, is still shorter than what follows on apt.
@@ -85,12 +86,12 @@ def test_the_plot_is_svg_with_one_bar_a_step_in_its_place(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0.4, 0.05), (8, 1), (17, 5), (57.6, 10), (400, 50)])
 def test_the_axis_has_round_ticks_and_not_too_many(seconds: float, expected: float) -> None:
-    assert plot.tick(seconds) == pytest.approx(expected)
-    assert 3 <= seconds / plot.tick(seconds) <= 12
+    assert timeline_svg.tick(seconds) == pytest.approx(expected)
+    assert 3 <= seconds / timeline_svg.tick(seconds) <= 12
 
 
 def test_no_such_run_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": None)
+    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": None)
     assert main(["analyze", "blame"]) == 3
     assert "no such run" in capsys.readouterr().err
 
@@ -102,7 +103,7 @@ def test_timings_tell_attempts_only_where_there_was_more_than_one(
     assert "attempt" not in capsys.readouterr().out
     tried = step("docker", 0, 9, attempt=3, first=AttemptRecord(100.0, 10, "no route"), last=AttemptRecord(107.5, 20))
     record = RunRecord("r", "b", "i", 100.0, "", Outcome.READY, "", 9000.0, [tried])
-    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": record)
+    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": record)
     assert main(["timings"]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "docker, attempt 1 of 3, 0.000 s after the run's begin, 10 ms: no route",
@@ -121,14 +122,14 @@ SHOW_STAGES = (
 
 
 def booted(*, container: bool = False) -> FakeHost:
-    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-1\n", **({stages.CONTAINER: ""} if container else {})})
-    host.script(["systemctl", "show", stages.USERSPACE], stdout="UserspaceTimestampMonotonic=3000000\n")
-    host.script(["systemctl", "show", stages.MOMENTS], stdout=SHOW_STAGES)
+    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-1\n", **({boot_stages.CONTAINER: ""} if container else {})})
+    host.script(["systemctl", "show", boot_stages.USERSPACE], stdout="UserspaceTimestampMonotonic=3000000\n")
+    host.script(["systemctl", "show", boot_stages.MOMENTS], stdout=SHOW_STAGES)
     return host
 
 
 def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages() -> None:
-    assert stages.of_boot(booted(), "b-1") == [
+    assert boot_stages.of_boot(booted(), "b-1") == [
         ("kernel", 0.0, 3.0),
         ("systemd", 3.0, 5.0),
         ("cloud-init-local", 5.0, 6.0),
@@ -137,25 +138,25 @@ def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages() -> None:
 
 
 def test_a_containers_boot_does_not_begin_with_its_hosts_kernel() -> None:
-    assert stages.of_boot(booted(container=True), "b-1")[0] == ("systemd", 3.0, 5.0)
+    assert boot_stages.of_boot(booted(container=True), "b-1")[0] == ("systemd", 3.0, 5.0)
 
 
 def test_another_boots_stages_come_from_the_journal() -> None:
     host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-2\n"})
     entries = [
-        {"UNIT": "cloud-final.service", "MESSAGE_ID": stages.STARTING, "__MONOTONIC_TIMESTAMP": "9000000"},
-        {"UNIT": "cloud-final.service", "MESSAGE_ID": stages.STARTED, "__MONOTONIC_TIMESTAMP": "30000000"},
-        {"UNIT": "cloud-config.service", "MESSAGE_ID": stages.STARTED, "__MONOTONIC_TIMESTAMP": "8000000"},
+        {"UNIT": "cloud-final.service", "MESSAGE_ID": boot_stages.STARTING, "__MONOTONIC_TIMESTAMP": "9000000"},
+        {"UNIT": "cloud-final.service", "MESSAGE_ID": boot_stages.STARTED, "__MONOTONIC_TIMESTAMP": "30000000"},
+        {"UNIT": "cloud-config.service", "MESSAGE_ID": boot_stages.STARTED, "__MONOTONIC_TIMESTAMP": "8000000"},
     ]
     host.script(["journalctl"], stdout="".join(json.dumps(entry) + "\n" for entry in entries))
-    assert stages.of_boot(host, "b-1") == [("cloud-final", 9.0, 30.0)]
+    assert boot_stages.of_boot(host, "b-1") == [("cloud-final", 9.0, 30.0)]
     assert "_BOOT_ID=b1" in host.calls[0]
-    assert stages.of_boot(FakeHost(), "b-1") == []
+    assert boot_stages.of_boot(FakeHost(), "b-1") == []
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.0, "0 ms"), (0.1164, "116 ms"), (1.454, "1.45 s"), (17.06, "17.1 s")])
 def test_durations_are_said_as_one_says_them(seconds: float, said: str) -> None:
-    assert plot.shown(seconds) == said
+    assert timeline_svg.shown(seconds) == said
 
 
 def test_the_picture_tells_failure_attempts_chain_and_what_is_to_spare(
@@ -164,7 +165,7 @@ def test_the_picture_tells_failure_attempts_chain_and_what_is_to_spare(
     failed = step("docker", 11, 2, "packages", "apt", attempt=3)
     failed.status = Status.FAILED
     record = replace(RECORD, steps=[*STEPS[:3], failed, STEPS[4]], outcome=Outcome.FAILED)
-    monkeypatch.setattr("cc_sammy.contract.state.load", lambda path="": record)
+    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": record)
     assert main(["analyze", "plot"]) == 0
     said = capsys.readouterr().out
     for words in ("Boot steps: failed after 16.0 s", "without packages it would be", "2.00 s, failed, 3 attempts",

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.cli import main
+from cc_sammy.cli.main import main
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import RunRecord, StepRecord
 
 ANSWER: dict[str, Any] = {
     "ok": True,
@@ -38,7 +38,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     def load(path: str = "") -> RunRecord:
         return RunRecord.from_json((tmp_path / "state.json").read_text())
 
-    monkeypatch.setattr("cc_sammy.contract.state.load", load)
+    monkeypatch.setattr("cc_sammy.contract.run_record.load", load)
     monkeypatch.setattr(paths, "AGENT_CONFIG", str(tmp_path / "agent.json"))
     monkeypatch.setattr(paths, "AGENT_SOCKET", str(tmp_path / "agent.sock"))
     return write

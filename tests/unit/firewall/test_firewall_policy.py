@@ -11,8 +11,10 @@ import pytest
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import enforce, kept, lock, nftables, policy, ranges, ruleset, settings, trial, verbs
-from cc_sammy.host import FakeHost
+from cc_sammy.firewall import boot_files, commands, dry_run, enforce, lock, settings_cache
+from cc_sammy.firewall.backends import nftables
+from cc_sammy.firewall.model import networks, policy, ruleset
+from cc_sammy.host.host import FakeHost
 
 ROUTES4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -39,7 +41,7 @@ def host() -> FakeHost:
 @pytest.fixture(autouse=True)
 def own_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    monkeypatch.setattr(trial, "once", lambda *_: [])  # it is held in the real kernel: tests/network
+    monkeypatch.setattr(dry_run, "once", lambda *_: [])  # it is held in the real kernel: tests/network
 
 
 def absent(host: FakeHost) -> None:
@@ -111,14 +113,14 @@ def test_nft_missing_is_an_error_and_not_an_absent_table(host: FakeHost) -> None
 def test_remove_persists(host: FakeHost) -> None:
     host.files[nftables.APPLIED] = "rules"
     enforce.remove(host)
-    assert kept.is_removed(host)
+    assert boot_files.is_removed(host)
     assert nftables.APPLIED not in host.files
 
 
 def run(words: list[str], host: FakeHost, chosen: FirewallConfig | None = None) -> int:
     parser = argparse.ArgumentParser()
-    verbs.add_parser(parser.add_subparsers())
-    return verbs.run(parser.parse_args(["firewall", *words]), host, chosen or config(), 8443)
+    commands.add_parser(parser.add_subparsers())
+    return commands.run(parser.parse_args(["firewall", *words]), host, chosen or config(), 8443)
 
 
 def test_check_says_drift_with_the_next_step(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,24 +159,24 @@ def test_the_backend_and_published_ports_reach_the_policy(host: FakeHost) -> Non
 
 
 def test_the_fetched_list_is_used_when_it_is_good(host: FakeHost) -> None:
-    host.files[ranges.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "2400:cb00::/32"]})
+    host.files[networks.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "2400:cb00::/32"]})
     found = policy.from_config(config(), 8443, host)
     assert [str(network) for network in (*found.allow4, *found.allow6)] == ["198.41.128.0/17", "2400:cb00::/32"]
-    host.files[ranges.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "<html>"]})
+    host.files[networks.FETCHED] = json.dumps({"networks": ["198.41.128.0/17", "<html>"]})
     assert len(policy.from_config(config(), 8443, host).allow4) == 15
 
 
 def test_settings_are_read_once_and_again_when_a_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = tmp_path / "sammy"
     overrides.write_text("SAMMY_FIREWALL_SSH=open\n")
-    monkeypatch.setattr(settings.paths, "OVERRIDES", str(overrides))
-    monkeypatch.setattr(settings, "USER_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr(settings_cache.paths, "OVERRIDES", str(overrides))
+    monkeypatch.setattr(settings_cache, "USER_DATA", str(tmp_path / "none"))
     host = FakeHost({str(overrides): overrides.read_text()})
-    assert settings.load(host, {})[0].ssh == "open"
-    assert settings.KEPT in host.files
+    assert settings_cache.load(host, {})[0].ssh == "open"
+    assert settings_cache.KEPT in host.files
     host.files[str(overrides)] = "SAMMY_FIREWALL_SSH=drop\n"
-    assert settings.load(host, {})[0].ssh == "open"  # the file on disk is the one of before
+    assert settings_cache.load(host, {})[0].ssh == "open"  # the file on disk is the one of before
     overrides.write_text("SAMMY_FIREWALL_SSH=drop-always\n")
-    assert settings.load(host, {})[0].ssh == "drop"
-    assert settings.load(host, {"SAMMY_FIREWALL_SSH": "drop-always"})[0].ssh == "drop-always"
-    assert settings.load(host, {})[0].ssh == "drop"
+    assert settings_cache.load(host, {})[0].ssh == "drop"
+    assert settings_cache.load(host, {"SAMMY_FIREWALL_SSH": "drop-always"})[0].ssh == "drop-always"
+    assert settings_cache.load(host, {})[0].ssh == "drop"

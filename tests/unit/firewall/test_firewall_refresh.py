@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_sammy.firewall import ranges, refresh
-from cc_sammy.host import FakeHost
+from cc_sammy.firewall import cloudflare_ranges
+from cc_sammy.firewall.model import networks
+from cc_sammy.host.host import FakeHost
 
-GOOD = "\n".join(ranges.CLOUDFLARE).encode()
-FOUR, SIX = list(ranges.CLOUDFLARE[:15]), list(ranges.CLOUDFLARE[15:])
-HOUR = refresh.AGREE_SECONDS
+GOOD = "\n".join(networks.CLOUDFLARE).encode()
+FOUR, SIX = list(networks.CLOUDFLARE[:15]), list(networks.CLOUDFLARE[15:])
+HOUR = cloudflare_ranges.AGREE_SECONDS
 
 
 def as_json(four: list[str], six: list[str], success: Any = True) -> bytes:
@@ -30,8 +31,8 @@ def as_json(four: list[str], six: list[str], success: Any = True) -> bytes:
 
 
 def test_both_forms_are_read() -> None:
-    assert refresh.read_list(GOOD) == ranges.CLOUDFLARE
-    assert refresh.read_list(as_json(FOUR, SIX)) == ranges.CLOUDFLARE
+    assert cloudflare_ranges.read_list(GOOD) == networks.CLOUDFLARE
+    assert cloudflare_ranges.read_list(as_json(FOUR, SIX)) == networks.CLOUDFLARE
 
 
 @pytest.mark.parametrize(
@@ -58,56 +59,58 @@ def test_both_forms_are_read() -> None:
     ],
 )
 def test_what_is_no_such_list_is_refused_with_the_reason(body: bytes, why: str) -> None:
-    with pytest.raises(refresh.Refused, match=why):
-        refresh.read_list(body)
+    with pytest.raises(cloudflare_ranges.Refused, match=why):
+        cloudflare_ranges.read_list(body)
 
 
 @given(st.one_of(st.binary(max_size=400), st.lists(st.text(max_size=20)).map(lambda words: "\n".join(words).encode())))
 def test_any_bytes_are_a_good_list_or_refused(body: bytes) -> None:
     try:
-        found = refresh.read_list(body)
-    except refresh.Refused:
+        found = cloudflare_ranges.read_list(body)
+    except cloudflare_ranges.Refused:
         return
-    four, six = ranges.parse(found, "test")
+    four, six = networks.parse(found, "test")
     assert len(four) + len(six) <= len(found)
 
 
 @given(st.data())
 def test_a_good_list_with_one_line_damaged_never_opens_more(data: st.DataObject) -> None:
-    lines = list(ranges.CLOUDFLARE)
+    lines = list(networks.CLOUDFLARE)
     place = data.draw(st.integers(0, len(lines) - 1))
     lines[place] = data.draw(st.one_of(st.text(max_size=30), st.ip_addresses().map(lambda one: f"{one}/3")))
     try:
-        found = refresh.read_list("\n".join(lines).encode())
-    except refresh.Refused:
+        found = cloudflare_ranges.read_list("\n".join(lines).encode())
+    except cloudflare_ranges.Refused:
         return
-    for network in (*ranges.parse(found, "test")[0], *ranges.parse(found, "test")[1]):
+    for network in (*networks.parse(found, "test")[0], *networks.parse(found, "test")[1]):
         assert network.is_global
-        assert network.prefixlen >= refresh.WIDEST[network.version]
+        assert network.prefixlen >= cloudflare_ranges.WIDEST[network.version]
 
 
 def test_a_list_that_loses_half_needs_a_second_hour() -> None:
-    small = refresh.Answer("\n".join([*FOUR[7:], *SIX]).encode())
-    tiny = refresh.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    state = refresh.judge(refresh.State(), ranges.CLOUDFLARE, tiny, 1000.0)
+    small = cloudflare_ranges.Answer("\n".join([*FOUR[7:], *SIX]).encode())
+    tiny = cloudflare_ranges.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
+    state = cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
     assert (state.networks, state.last_success) == ((), 0.0)
     assert "lost more than half" in state.last_error
-    soon = refresh.judge(state, ranges.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
+    soon = cloudflare_ranges.judge(state, networks.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
     assert (soon.networks, soon.doubted_at) == ((), 1000.0)
-    other = refresh.judge(soon, ranges.CLOUDFLARE, refresh.Answer("\n".join([*FOUR[1:9], *SIX[:4]]).encode()), 9000.0)
+    other = cloudflare_ranges.judge(
+        soon, networks.CLOUDFLARE, cloudflare_ranges.Answer("\n".join([*FOUR[1:9], *SIX[:4]]).encode()), 9000.0
+    )
     assert other.doubted_at == 9000.0
-    agreed = refresh.judge(soon, ranges.CLOUDFLARE, tiny, 1000.0 + HOUR)
+    agreed = cloudflare_ranges.judge(soon, networks.CLOUDFLARE, tiny, 1000.0 + HOUR)
     assert len(agreed.networks) == 12
     assert (agreed.last_error, agreed.doubted) == ("", ())
-    assert refresh.judge(refresh.State(), ranges.CLOUDFLARE, small, 1.0).networks
+    assert cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, small, 1.0).networks
 
 
 def test_a_good_answer_between_two_doubted_ones_clears_the_doubt() -> None:
-    tiny = refresh.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    doubted = refresh.judge(refresh.State(), ranges.CLOUDFLARE, tiny, 1000.0)
-    good = refresh.judge(doubted, ranges.CLOUDFLARE, refresh.Answer(GOOD), 2000.0)
+    tiny = cloudflare_ranges.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
+    doubted = cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
+    good = cloudflare_ranges.judge(doubted, networks.CLOUDFLARE, cloudflare_ranges.Answer(GOOD), 2000.0)
     assert good.doubted == ()
-    assert refresh.judge(good, ranges.CLOUDFLARE, tiny, 9000.0).networks == ranges.CLOUDFLARE
+    assert cloudflare_ranges.judge(good, networks.CLOUDFLARE, tiny, 9000.0).networks == networks.CLOUDFLARE
 
 
 class Web:
@@ -164,21 +167,21 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 def test_a_fetched_list_is_kept_and_asked_for_by_its_etag(web: Web) -> None:
     host = FakeHost()
     web.body = "\n".join([*FOUR, "1.1.1.0/24", *SIX]).encode()
-    state, changed = refresh.refresh(host, web.url, 1000.0)
+    state, changed = cloudflare_ranges.refresh(host, web.url, 1000.0)
     assert (changed, len(state.networks), state.last_success) == (True, 23, 1000.0)
-    assert ranges.known(host) == state.networks
-    assert host.modes[ranges.FETCHED] == 0o600
+    assert networks.known(host) == state.networks
+    assert host.modes[networks.FETCHED] == 0o600
     web.status, web.body = 304, b""
-    state, changed = refresh.refresh(host, web.url, 2000.0)
+    state, changed = cloudflare_ranges.refresh(host, web.url, 2000.0)
     assert (changed, len(state.networks), state.last_success, web.seen) == (False, 23, 2000.0, [None, '"one"'])
 
 
 @pytest.mark.parametrize("fault", ["empty", "html", "cut", "large", "error", "hangs", "moved", "lost"])
 def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost()
-    refresh.refresh(host, web.url, 1000.0)
-    before = ranges.known(host)
-    monkeypatch.setattr(refresh, "READ_SECONDS", 0.5)
+    cloudflare_ranges.refresh(host, web.url, 1000.0)
+    before = networks.known(host)
+    monkeypatch.setattr(cloudflare_ranges, "READ_SECONDS", 0.5)
     match fault:
         case "empty":
             web.body = b""
@@ -187,7 +190,7 @@ def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypa
         case "cut":
             web.length = len(GOOD) + 20
         case "large":
-            web.body = GOOD + b"\n" * refresh.LARGEST
+            web.body = GOOD + b"\n" * cloudflare_ranges.LARGEST
         case "error":
             web.status = 503
         case "moved":
@@ -196,27 +199,27 @@ def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypa
             web.length, web.hangs = len(GOOD) + 20, True
         case "lost":
             web.close()
-    with pytest.raises(refresh.Refused):
-        refresh.refresh(host, web.url, 5000.0)
-    state = refresh.load(host)
-    assert ranges.known(host) == before
+    with pytest.raises(cloudflare_ranges.Refused):
+        cloudflare_ranges.refresh(host, web.url, 5000.0)
+    state = cloudflare_ranges.load(host)
+    assert networks.known(host) == before
     assert (state.last_attempt, state.last_success) == (5000.0, 1000.0)
     assert state.last_error
 
 
 def test_a_trickle_ends_at_the_deadline(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refresh, "WHOLE_SECONDS", -1.0)
-    with pytest.raises(refresh.Refused, match="did not end within"):
-        refresh.fetch(web.url, "")
+    monkeypatch.setattr(cloudflare_ranges, "WHOLE_SECONDS", -1.0)
+    with pytest.raises(cloudflare_ranges.Refused, match="did not end within"):
+        cloudflare_ranges.fetch(web.url, "")
 
 
 def test_plain_http_is_refused() -> None:
-    with pytest.raises(refresh.Refused, match="not https"):
-        refresh.fetch("http://localhost/", "")
+    with pytest.raises(cloudflare_ranges.Refused, match="not https"):
+        cloudflare_ranges.fetch("http://localhost/", "")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"networks": ["<html>"]}', '{"networks": 5}', '{"networks": []}'])
 def test_a_damaged_file_means_the_bundled_list(text: str) -> None:
-    host = FakeHost({ranges.FETCHED: text})
-    assert ranges.known(host) == ranges.CLOUDFLARE
-    assert refresh.load(host) == refresh.State()
+    host = FakeHost({networks.FETCHED: text})
+    assert networks.known(host) == networks.CLOUDFLARE
+    assert cloudflare_ranges.load(host) == cloudflare_ranges.State()

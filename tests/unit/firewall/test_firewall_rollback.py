@@ -8,11 +8,12 @@ import json
 import pytest
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import ranges, rollback, ruleset
-from cc_sammy.host import FakeHost
+from cc_sammy.firewall import rollback
+from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.host.host import FakeHost
 
-WANTED = ruleset.Policy(8443, *ranges.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
-GOOD = WANTED._replace(allow_any=True, ssh="networks", ssh4=ranges.parse(["192.0.2.0/24"], "test")[0])
+WANTED = ruleset.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
+GOOD = WANTED._replace(allow_any=True, ssh="networks", ssh4=networks.parse(["192.0.2.0/24"], "test")[0])
 
 
 def host(*, restored: bool = True, refused: ruleset.Policy = WANTED) -> FakeHost:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import metadata, ranges, readback, ruleset
-from cc_sammy.firewall.table import Table, render
+from cc_sammy.firewall import metadata_block
+from cc_sammy.firewall.backends import drift
+from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model.nft_table import Table, render
 
 POLICY = ruleset.Policy(
     8443,
@@ -81,7 +83,7 @@ def listing(table: Table) -> list[dict[str, Any]]:
 
 
 def compared(objects: list[dict[str, Any]]) -> list[str]:
-    return readback.differences(ruleset.build(POLICY), json.dumps({"nftables": objects}))
+    return drift.differences(ruleset.build(POLICY), json.dumps({"nftables": objects}))
 
 
 def rules_at(objects: list[dict[str, Any]]) -> list[int]:
@@ -159,20 +161,20 @@ def test_sets_chains_and_a_dormant_table_are_told() -> None:
 
 
 def test_merged_ranges_compare_equal() -> None:
-    policy = ruleset.Policy(8443, *ranges.parse(["104.16.0.0/13", "104.24.0.0/14"], "allow"))
+    policy = ruleset.Policy(8443, *networks.parse(["104.16.0.0/13", "104.24.0.0/14"], "allow"))
     table = ruleset.build(policy)
     objects = listing(table)
     objects[2]["set"]["elem"] = [{"range": ["104.16.0.0", "104.27.255.255"]}]
-    assert readback.differences(table, json.dumps({"nftables": objects})) == []
+    assert drift.differences(table, json.dumps({"nftables": objects})) == []
 
 
 def test_counters_are_read_by_name() -> None:
     text = json.dumps({"nftables": listing(ruleset.build(POLICY))})
-    assert readback.counters(text)["nobody else may reach ssh"] == {"packets": 3, "bytes": 180}
+    assert drift.counters(text)["nobody else may reach ssh"] == {"packets": 3, "bytes": 180}
 
 
 def test_the_bundled_list_is_whole() -> None:
-    found4, found6 = ranges.parse(["cloudflare"], "firewall.allow")
+    found4, found6 = networks.parse(["cloudflare"], "firewall.allow")
     assert (len(found4), len(found6)) == (15, 7)
     assert all(network.is_global and network.prefixlen >= 12 for network in found4)
     assert all(network.is_global and network.prefixlen >= 29 for network in found6)
@@ -180,7 +182,7 @@ def test_the_bundled_list_is_whole() -> None:
 
 def test_every_wrong_network_is_named_at_once() -> None:
     with pytest.raises(SammyError) as caught:
-        ranges.parse(["10.1.2.3/8", "<html>", "10.0.0.0/8"], "firewall.allow")
+        networks.parse(["10.1.2.3/8", "<html>", "10.0.0.0/8"], "firewall.allow")
     assert "firewall.allow: '10.1.2.3/8' has host bits set (10.0.0.0/8" in str(caught.value)
     assert "'<html>' is not a network" in str(caught.value)
 
@@ -201,8 +203,8 @@ def test_a_quote_in_an_interface_name_is_refused() -> None:
 
 
 def test_metadata_closes_web_ports_only() -> None:
-    text = render(metadata.build())
+    text = render(metadata_block.build())
     assert "flush chain inet sammy_metadata output" in text
     assert "ip daddr @metadata4 tcp dport { 80, 443 } counter drop" in text
     assert "meta skuid != 0 ip6 daddr @metadata6 tcp dport { 80, 443 } counter reject with tcp reset" in text
-    assert "skuid" not in render(metadata.build(host_processes=False))
+    assert "skuid" not in render(metadata_block.build(host_processes=False))

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cc_sammy import docker as engine
 from cc_sammy.errors import CommandFailed, CommandTimeout
-from cc_sammy.host import CommandResult, FakeHost, Host
+from cc_sammy.host.host import CommandResult, FakeHost, Host
 from cc_sammy.steps import devcontainer_cli, docker, firewall, metadata_block, nodejs_install, swap
+from cc_sammy.system import docker_api as engine
 
 FAULTS = (
     "exit", "hang", "killed", "disk-full", "no-network", "dns-dead", "lock-held", "corrupt-download",
@@ -334,5 +334,5 @@ def _play_rules(machine: FaultMachine, patch: Any) -> None:
 
     patch.setattr(firewall.enforce, "apply", apply)
     patch.setattr(firewall.enforce, "check", check)
-    patch.setattr(metadata_block.metadata, "apply_metadata", lambda *_: load("sammy_metadata"))
-    patch.setattr(metadata_block.metadata, "metadata_in_force", lambda *_: "sammy_metadata" in machine.tables)
+    patch.setattr(metadata_block.metadata_block, "apply_metadata", lambda *_: load("sammy_metadata"))
+    patch.setattr(metadata_block.metadata_block, "metadata_in_force", lambda *_: "sammy_metadata" in machine.tables)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cc_sammy import apt, config
+from cc_sammy import config
 from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
-from cc_sammy.host import CommandResult, FakeHost
+from cc_sammy.host.host import CommandResult, FakeHost
 from cc_sammy.steps import (
     agent_install,
     declared,
@@ -24,6 +24,7 @@ from cc_sammy.steps import (
     nodejs_install,
     packages,
 )
+from cc_sammy.system import apt
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\nx\n-----END PGP PUBLIC KEY BLOCK-----"
 SHOW = ["systemctl", "show", "docker.service"]
@@ -369,7 +370,7 @@ def test_rules_that_are_no_longer_wanted_are_work_to_do() -> None:
 def test_all_units_are_read_anew_only_where_the_slice_does_not_deny_the_addresses_yet(
     shown: str, reloads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metadata_block.metadata, "apply_metadata", lambda *_: None)
+    monkeypatch.setattr(metadata_block.metadata_block, "apply_metadata", lambda *_: None)
     host = FakeHost()
     host.script(["systemctl", "show", metadata_block.SLICE], stdout=shown)
     metadata_block.run(host, make())

@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from cc_sammy import provision
 from cc_sammy.config import Config
 from cc_sammy.contract import paths
-from cc_sammy.contract.fields import Outcome, Status
-from cc_sammy.contract.state import RunRecord
+from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.engine import provision
+from cc_sammy.engine.journal_writer import ERROR
 from cc_sammy.errors import SammyError
-from cc_sammy.events import ERROR
-from cc_sammy.host import Host
+from cc_sammy.host.host import Host
 from cc_sammy.steps import declared, docker, packages
 from tests.unit.steps.fault_machine import FAULTS, IMAGE, Fault, FaultMachine, Point, played
 

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from cc_sammy import config
-from cc_sammy import docker as engine
-from cc_sammy.contract.state import RunRecord, StepRecord
+from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.engine.runner import Runner
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
-from cc_sammy.runner import Runner
+from cc_sammy.host.host import Host
 from cc_sammy.steps import image_prepull
+from cc_sammy.system import docker_api as engine
 from tests.unit.test_runner import Listener
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64

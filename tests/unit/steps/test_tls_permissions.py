@@ -17,9 +17,9 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 from cc_sammy import config
 from cc_sammy.contract import paths
 from cc_sammy.errors import StepFailed
-from cc_sammy.host import Host
+from cc_sammy.host.host import Host
 from cc_sammy.steps import tls_permissions
-from sammy_agent.places import Places
+from sammy_agent.base.runtime.paths import Places
 
 KEY, CERTIFICATE = "/etc/sammy/tls/node.key", "/etc/sammy/tls/node.crt"
 

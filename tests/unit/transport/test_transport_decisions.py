@@ -18,8 +18,8 @@ import urllib3
 
 from sammy_agent.transport import IDEMPOTENCY_HEADER, SocketProfile, TotalTimeout, TransportError, TransportSettings
 from sammy_agent.transport.dial import Address, Resolver, dial, interleave, schedule
-from sammy_agent.transport.errands import Phase, judge, plan
 from sammy_agent.transport.errors import certificate_problem, describe
+from sammy_agent.transport.request_context import Phase, judge, plan
 from sammy_agent.transport.settings import BULK, FAST, PROMPT
 from sammy_agent.transport.sockets import TcpInfo
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run record: what a provisioning run did, step by step, as the state file and the history hold it.
+
+/run/sammy/state.json is the level (this boot, now); /var/lib/sammy/runs/<run>.json the history. Both are the same
+document, so that a reader needs one parser.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from cc_sammy.contract import paths
+from cc_sammy.contract.journal_fields import Outcome, Status
+
+VERSION = 1
+
+
+@dataclass
+class AttemptRecord:
+    """One attempt at a step; `reason` says why it failed, or was nothing to do; the pauses between are in none."""
+
+    started: float
+    duration_ms: float
+    reason: str = ""
+
+
+@dataclass
+class StepRecord:
+    """One step of one run; times in seconds of CLOCK_BOOTTIME, durations in milliseconds.
+
+    `started` and `duration_ms` are of the whole step, pauses between its attempts included.
+    """
+
+    name: str
+    status: Status = Status.PENDING
+    required: bool = True
+    started: float | None = None
+    duration_ms: float | None = None
+    reason: str = ""
+    attempt: int = 1
+    after: list[str] = field(default_factory=list)  # steps it waited for, and what it used alone: for the analysis
+    uses: list[str] = field(default_factory=list)
+    # What its commands used, by their own accounting; None where it ran none, or the run is of an older version.
+    cpu_ms: float | None = None
+    peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (accounting.Usage)
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    results: dict[str, str] = field(default_factory=dict)  # what it got: an image's digest by its name
+    # Both only of a step that was tried more than once: what it met first, and how it came out.
+    first: AttemptRecord | None = None
+    last: AttemptRecord | None = None
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> StepRecord:
+        """Read one stored step; unknown keys are passed over."""
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        known["status"] = Status(known["status"])
+        for name in ("first", "last"):
+            if known.get(name) is not None:
+                known[name] = _attempt(known[name])
+        return cls(**known)
+
+
+def _attempt(document: dict[str, Any]) -> AttemptRecord:
+    return AttemptRecord(**{name: document[name] for name in AttemptRecord.__dataclass_fields__ if name in document})
+
+
+@dataclass
+class RunRecord:
+    """One run of the boot steps."""
+
+    run_id: str
+    boot_id: str
+    instance_id: str
+    started: float
+    wall_clock: str
+    outcome: Outcome = Outcome.RUNNING
+    reason: str = ""
+    duration_ms: float | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    own_cpu_ms: float | None = None
+    children_cpu_ms: dict[str, float] = field(default_factory=dict)
+    journal_lost: int = 0
+    writer: str = ""  # the process that does the run (`this_process`); empty in records of older versions
+
+    def step(self, name: str) -> StepRecord:
+        """Return the step of that name; KeyError when the run has none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def to_json(self) -> str:
+        """Return the document as it is stored: one step a line, for those who look at it.
+
+        Written some thirty times a run: json's own indent and dataclasses.asdict would cost four times as much.
+        """
+        head = {name: value for name, value in vars(self).items() if name != "steps"}
+        steps = ",\n ".join(json.dumps(step, default=vars) for step in self.steps)
+        return f'{json.dumps({"version": VERSION, **head})[:-1]}, "steps": [\n {steps}\n]}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> RunRecord:
+        """Read a stored document; unknown keys of a later version are passed over. ValueError when it is none."""
+        document: Any = json.loads(text)
+        if not isinstance(document, dict) or "run_id" not in document:
+            raise ValueError("not a sammy run record")
+        known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
+        known["outcome"] = Outcome(known["outcome"])
+        known["steps"] = [StepRecord.from_document(step) for step in known["steps"]]
+        return cls(**known)
+
+
+def this_process(pid: int | str = "self") -> str:
+    """Return what tells a process from every other of this boot, its number being given again: number and begin.
+
+    Empty when there is none of that number, or it is a dead one that nobody has asked for yet.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            number, _, rest = file.read().partition(" ")
+    except OSError:
+        return ""
+    fields = rest.rpartition(")")[2].split()  # from the third on (proc_pid_stat(5)): state, ..., starttime
+    return "" if fields[0] == "Z" else f"{number} {fields[19]}"
+
+
+def load(path: str = paths.STATE) -> RunRecord | None:
+    """Return the record in a file, None when there is no file; a run of this boot that was killed has failed.
+
+    :raises ValueError: it is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = RunRecord.from_json(file.read())
+    except FileNotFoundError:
+        return None
+    return _killed(record) if _is_left_behind(record) else record
+
+
+def _is_left_behind(record: RunRecord) -> bool:
+    """Tell whether nobody does the run any more that calls itself running."""
+    if record.outcome is not Outcome.RUNNING or not record.writer or not this_process(1):
+        return False  # without the first process, /proc hides others' from us
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            if file.read().strip() != record.boot_id:
+                return False
+    except OSError:
+        return False
+    return this_process(record.writer.partition(" ")[0]) != record.writer
+
+
+def _killed(record: RunRecord) -> RunRecord:
+    """Return the record as its process would have left it, had it been asked."""
+    for step in record.steps:
+        if step.status is Status.STARTED:
+            step.status, step.reason = Status.FAILED, "not ended: the run was killed"
+    left = [step.name for step in record.steps if step.status in (Status.FAILED, Status.PENDING)]
+    record.outcome = Outcome.FAILED
+    record.reason = f"the run was killed before its end; not done: {', '.join(left)}"
+    return record
+
+
+def stored_runs(folder: str = paths.RUNS) -> list[str]:
+    """Return the paths of stored runs, oldest first (run ids begin with the time)."""
+    return sorted(glob.glob(os.path.join(folder, "*.json")))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cc_sammy's own word to the control plane, for as long as there may be no agent to say it.
+
+A machine whose agent could not be installed was silent for ever in the boots this project comes from. Here the
+beginning of the first boot and every failed run are posted to the node's /errors, by a thread beside the steps,
+with bounds on everything. Nothing of it can fail or delay a step.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import datetime, timezone
+from typing import Any
+from urllib.parse import quote
+
+from cc_sammy.config import Config
+from cc_sammy.contract import paths
+from cc_sammy.contract.incident_id import incident_id
+from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.host.host import Host
+
+LOG = logging.getLogger(__name__)
+TIMEOUT = (3.0, 7.0)  # connect, read; seconds
+TRIES = 3
+PAUSE = 2.0
+LAST_WORD = 20.0  # seconds that a failed run waits for its message: the bar is 30 s from failure to control plane
+
+
+class Beacon:
+    """Posts messages one after the other from a thread of its own; silent when the configuration names no node."""
+
+    def __init__(self, host: Host, config: Config, record: RunRecord) -> None:
+        self._host, self._record = host, record
+        self._node, self._plane = config.node_id, config.control_plane
+        self._last: threading.Thread | None = None
+
+    def began(self) -> None:
+        """Say that the first boot began; later boots have an agent for that."""
+        if not self._host.exists(paths.READY_ACKNOWLEDGED):
+            self._post("info", "provisioning began", "began")
+
+    def failed(self) -> None:
+        """Say why the run failed, and wait a bounded time for it to arrive: cloud-init's process may end next."""
+        self._post("error", f"provisioning failed: {self._record.reason}", "failed")
+        if self._last is not None:
+            self._last.join(LAST_WORD)
+
+    def _post(self, level: str, message: str, what: str) -> None:
+        if not (self._node and self._plane.url and self._plane.token_file):
+            return
+        entry = {
+            "incidentId": incident_id(self._record.run_id, what),
+            "level": level,
+            "message": message[:2048],
+            "source": "cc_sammy",
+            "stack": "",
+            "workspaceId": "",
+            "timestamp": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}",
+            "context": {
+                "runId": self._record.run_id,
+                "bootId": self._record.boot_id,
+                "steps": {step.name: step.status.value for step in self._record.steps},
+            },
+        }
+        before = self._last
+        self._last = threading.Thread(target=self._deliver, args=(entry, before), name="sammy-beacon", daemon=True)
+        self._last.start()
+
+    def _deliver(self, entry: dict[str, Any], before: threading.Thread | None) -> None:
+        if before is not None:
+            before.join()
+        for _ in range(TRIES):
+            problem = self._attempt(entry)
+            if problem is None:
+                return
+            LOG.debug("sammy: the control plane could not be told %r: %s", entry["message"], problem)
+            self._host.sleep(PAUSE)
+
+    def _attempt(self, entry: dict[str, Any]) -> str | None:
+        """Post once; return what was wrong, None when the control plane has it or will never take it."""
+        import requests  # cloud-init has imported it already
+
+        try:
+            token = (self._host.read_text(self._plane.token_file) or "").strip()
+            answer = requests.post(
+                f"{self._plane.url.rstrip('/')}/api/nodes/{quote(self._node, safe='')}/errors",
+                json={"errors": [entry]},
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=TIMEOUT,
+                verify=self._plane.ca_file or True,
+                allow_redirects=False,
+            )
+        except (OSError, ValueError) as error:  # requests' own errors are OSErrors
+            return f"{type(error).__name__}: {error}"
+        return None if answer.status_code in (204, 200, 400) else f"status {answer.status_code}"

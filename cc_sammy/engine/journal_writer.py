@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Telling what happens: to the journal as native datagrams, to cloud-init's reporter for `cloud-init analyze`.
+
+python3-systemd's journal.send (235) holds the interpreter while journald hangs, so the datagram is written here
+with a 200 ms limit; after one miss nothing waits again until journald answers. Events that could not be sent are
+kept and sent when it does; the state file and the run record never depend on it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cc_sammy.contract.journal_fields import IDENTIFIER
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+SEND_LIMIT = 0.2
+NOTICE, WARNING, ERROR, DEBUG = 5, 4, 3, 7
+# journald takes larger ones by file descriptor only; a line of output beyond this is cut.
+LARGEST = 48 * 1024
+
+
+def encode(fields: Mapping[str, str]) -> bytes:
+    """Return the native journal datagram of the fields (a value with a newline goes with its length)."""
+    parts = []
+    for name, value in fields.items():
+        raw = value.encode(errors="replace")[:LARGEST]
+        if b"\n" in raw:
+            parts.append(name.encode() + b"\n" + len(raw).to_bytes(8, "little") + raw + b"\n")
+        else:
+            parts.append(name.encode() + b"=" + raw + b"\n")
+    return b"".join(parts)
+
+
+class Journal:
+    """A writer that is never late and never raises. Thread-safe."""
+
+    def __init__(self, path: str = JOURNAL_SOCKET) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._patience = SEND_LIMIT
+        self._unsent: deque[bytes] = deque(maxlen=500)
+        self.lost = 0
+
+    def __repr__(self) -> str:
+        return f"<Journal {len(self._unsent)} unsent, {self.lost} lost>"
+
+    def send(self, message: str, priority: int, fields: Mapping[str, str]) -> None:
+        """Write one entry; events (NOTICE and worse) are kept when journald does not take them."""
+        datagram = encode(
+            {
+                "MESSAGE": message,
+                "PRIORITY": str(priority),
+                "SYSLOG_IDENTIFIER": IDENTIFIER,
+                **fields,
+            }
+        )
+        with self._lock:
+            if priority <= NOTICE:
+                self._unsent.append(datagram)
+                self._drain()
+            elif not self._unsent and not self._write(datagram):
+                self.lost += 1
+
+    def flush(self) -> None:
+        """Try once more to send what is kept; what is still not taken counts as lost."""
+        with self._lock:
+            self._patience = SEND_LIMIT
+            self._drain()
+            self.lost += len(self._unsent)
+            self._unsent.clear()
+
+    def _drain(self) -> None:
+        while self._unsent and self._write(self._unsent[0]):
+            self._unsent.popleft()
+
+    def _write(self, datagram: bytes) -> bool:
+        for _ in range(2):  # a restarted journald has a new socket: connect anew once
+            try:
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                    self._socket.connect(self._path)
+                self._socket.settimeout(self._patience)
+                self._socket.send(datagram)
+            except (TimeoutError, BlockingIOError):
+                self._patience = 0.0
+                return False
+            except OSError:
+                if self._socket is not None:
+                    self._socket.close()
+                self._socket = None
+                continue
+            self._patience = SEND_LIMIT
+            return True
+        return False
+
+
+class Lane:
+    """Steps that overlap, told to cloud-init's reporter as one row of stages that do not.
+
+    `cloud-init analyze` pairs begin and end by nesting, so overlapping steps would break its arithmetic. The lane
+    shows one running step at a time: when it ends, those that ended behind it follow with what is left of their
+    time (nothing), and the next running one takes the lane. The shown times add up to the wall clock.
+    """
+
+    def __init__(self, open_stage: Callable[[str], Any] | None) -> None:
+        self._open_stage = open_stage
+        self._running: list[str] = []
+        self._shown: tuple[str, Any] | None = None
+        self._ended_behind: list[tuple[str, str, bool]] = []
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+        self._running.append(step)
+        self._fill()
+
+    def ended(self, step: str, summary: str, failed: bool) -> None:
+        """A step ended; `summary` carries its own duration."""
+        if step in self._running:
+            self._running.remove(step)
+        if self._shown is not None and self._shown[0] != step:
+            self._ended_behind.append((step, summary, failed))
+            return
+        stage = self._shown[1] if self._shown else self._enter(step)
+        self._shown = None
+        self._close(stage, summary, failed)
+        for behind in self._ended_behind:
+            self._close(self._enter(behind[0]), behind[1], behind[2])
+        self._ended_behind.clear()
+        self._fill()
+
+    def _fill(self) -> None:
+        if self._shown is None and self._running and self._open_stage is not None:
+            self._shown = (self._running[0], self._enter(self._running[0]))
+
+    def _enter(self, step: str) -> Any:
+        if self._open_stage is None:
+            return None
+        stage = self._open_stage(step)
+        stage.__enter__()
+        return stage
+
+    @staticmethod
+    def _close(stage: Any, summary: str, failed: bool) -> None:
+        if stage is None:
+            return
+        stage.description = summary
+        if failed:
+            stage.result = "FAIL"
+        stage.__exit__(None, None, None)

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What other software closes: the host's INPUT policy, ufw, firewalld. Reported always, changed hardly ever.
+
+A rule of ours that accepts is not final: whatever another table drops stays dropped. So an operator is told what is
+closed beside us. One thing is mended unasked: the trap of the peer's old script, policy DROP behind rules that ask
+conntrack, which cut whole machines off when Docker was restarted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cc_sammy.errors import CommandFailed
+from cc_sammy.firewall import boot_files
+from cc_sammy.firewall.model import iptables_chain, ruleset
+from cc_sammy.host.host import Host
+
+LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+TRAP_HEAD = (
+    "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A INPUT -i lo -j ACCEPT",
+)
+# a text: compiling it takes 2 ms of an apply that hardly ever needs it
+TRAP_REST = (
+    r"-A INPUT (-i (docker0|br-\+)( -p tcp -m tcp --dport \d+)?|-s [0-9a-f.:]+/\d+ -p tcp -m tcp --dport \d+) -j ACCEPT"
+)
+
+
+class Closed(NamedTuple):
+    """An INPUT chain of iptables whose policy is DROP."""
+
+    variant: str
+    version: int
+    trap: bool
+
+    @property
+    def words(self) -> str:
+        """Its name for a person."""
+        return f"IPv{self.version} INPUT ({iptables_chain.program(self.variant, self.version)})"
+
+
+def is_trap(policy: str, rules: Sequence[str]) -> bool:
+    """Tell whether INPUT is the peer's old trap, rule for rule, or its beginning: the script could die anywhere.
+
+    :param rules: as `iptables -S` prints them, our own jump left out.
+    """
+    head, rest = tuple(rules[: len(TRAP_HEAD)]), rules[len(TRAP_HEAD) :]
+    return policy == "DROP" and head == TRAP_HEAD[: len(head)] and all(re.fullmatch(TRAP_REST, rule) for rule in rest)
+
+
+class Seen(NamedTuple):
+    """What the kernel holds of others, asked once: nft's chains and programs, and whether legacy's table exists."""
+
+    chains: tuple[Mapping[str, Any], ...] | None
+    legacy4: iptables_chain.Listing | None
+    legacy6: iptables_chain.Listing | None
+
+    def may_hold(self, host: Host, backend: str) -> bool:
+        """Tell whether a backend that is not in use still holds anything of ours."""
+        own = {"nftables": ("inet", ruleset.TABLE), "iptables": ("ip ip6", iptables_chain.CHAIN)}[backend]
+        if backend == "iptables" and any(one is not None and one.exists for one in (self.legacy4, self.legacy6)):
+            return True
+        if any(host.exists(f"{boot_files.FOLDER}/{name}") for name in boot_files.FILES[backend]):
+            return True
+        key = "table" if backend == "nftables" else "name"
+        return any(one["family"] in own[0].split() and one[key] == own[1] for one in self.chains or ())
+
+    def closed_inputs(self, host: Host) -> list[Closed]:
+        """Return the INPUT chains of iptables, either variant, that drop by policy."""
+        found = []
+        for version, family, legacy in ((4, "ip", self.legacy4), (6, "ip6", self.legacy6)):
+            key = (family, "filter", "INPUT")
+            by_nft = any(
+                _drops_input(one) and (one["family"], one["table"], one["name"]) == key for one in self.chains or ()
+            )
+            listings = {"nft": _listing(host, "nft", version) if by_nft else None, "legacy": legacy}
+            for variant, listing in listings.items():
+                if listing is not None and listing.policy == "DROP":
+                    rules = [rule for rule in listing.input if rule != iptables_chain.JUMP]
+                    found.append(Closed(variant, version, is_trap(listing.policy, rules)))
+        return found
+
+    def active(self) -> list[str]:
+        """Return which of ufw and firewalld have rules in the kernel."""
+        found = []
+        in_legacy = self.legacy4 is not None and any("-j ufw-" in rule for rule in self.legacy4.input)
+        if in_legacy or any(one["name"] == "ufw-before-input" for one in self.chains or ()):
+            found.append("ufw")
+        if any(one["table"] == "firewalld" for one in self.chains or ()):
+            found.append("firewalld")
+        return found
+
+
+def look(host: Host) -> Seen:
+    """Ask the kernel once; legacy only where its tables exist, because asking would make them."""
+    return Seen(
+        _chains(host),
+        *(_listing(host, "legacy", version) if legacy_in_use(host, version) else None for version in (4, 6)),
+    )
+
+
+def legacy_in_use(host: Host, version: int) -> bool:
+    """Tell whether the kernel has legacy's filter table."""
+    return "filter" in (host.read_text(LEGACY_TABLES[version]) or "").split()
+
+
+def open_input(host: Host, mode: str, seen: Seen) -> list[str]:
+    """Set INPUT's policy to ACCEPT where `mode` is `accept` or INPUT is the old trap; return what was done or is.
+
+    :raises SammyError: iptables refused.
+    """
+    notes = []
+    for closed in seen.closed_inputs(host):
+        if mode == "accept" or closed.trap:
+            why = "" if mode == "accept" else ": it was the trap of an old firewall script"
+            host.run([iptables_chain.program(closed.variant, closed.version), "-w", "10", "-P", "INPUT", "ACCEPT"])
+            notes.append(f"{closed.words}: policy set from DROP to ACCEPT{why}")
+        else:
+            notes.append(
+                f"{closed.words} has policy DROP: what its own rules do not accept stays closed "
+                "(firewall.input_policy: accept changes that)"
+            )
+    return notes
+
+
+def still_closed(agent_port: int, seen: Seen) -> list[str]:
+    """Say what active firewall programs will still drop, and how to open it there."""
+    how = {
+        "ufw": f"`ufw allow {agent_port}/tcp`",
+        "firewalld": f"`firewall-cmd --permanent --add-port={agent_port}/tcp` and `firewall-cmd --reload`",
+    }
+    return [
+        f"{name} is active and may still drop tcp {agent_port} from allowed networks; {how[name]} opens it there"
+        for name in seen.active()
+    ]
+
+
+def facts(host: Host) -> dict[str, Any]:
+    """Return input chains that are closed, and other firewall programs at work."""
+    seen = look(host)
+    return {
+        "closed_elsewhere": [
+            f"{one['family']} {one['table']} {one['name']}" for one in seen.chains or () if _drops_input(one)
+        ],
+        "input_policy_drop": [closed.words for closed in seen.closed_inputs(host)],
+        "other_firewalls": seen.active(),
+    }
+
+
+def _listing(host: Host, variant: str, version: int) -> iptables_chain.Listing | None:
+    try:
+        return iptables_chain.parse(host.run([iptables_chain.program(variant, version), "-w", "10", "-v", "-S"]).stdout)
+    except CommandFailed:
+        return None
+
+
+def _drops_input(one: Mapping[str, Any]) -> bool:
+    return one.get("hook") == "input" and one.get("policy") == "drop" and one["table"] != ruleset.TABLE
+
+
+def _chains(host: Host) -> tuple[Mapping[str, Any], ...] | None:
+    result = host.run(["nft", "--json", "list", "chains"], check=False)
+    if result.returncode != 0 or not result.stdout:
+        return None
+    return tuple(entry["chain"] for entry in json.loads(result.stdout)["nftables"] if "chain" in entry)

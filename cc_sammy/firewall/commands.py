@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sammy firewall apply|check|status|refresh|repair|remove`, for people and, with --json, for scripts.
+
+Exit status: 0 all is as it should be, 1 it is not or could not be done, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cc_sammy.config import FirewallConfig
+from cc_sammy.errors import SammyError
+from cc_sammy.firewall import boot_files, enforce, rollback
+from cc_sammy.firewall.model import policy
+from cc_sammy.host.host import Host
+
+if TYPE_CHECKING:
+    import argparse
+
+Answer = tuple[bool, dict[str, Any], list[str]]
+
+VERBS = {
+    "apply": "enforce the configured rules now and at every boot",
+    "check": "compare the kernel's rules with the configuration",
+    "status": "show what is loaded and what was dropped",
+    "refresh": "fetch Cloudflare's networks anew and, when they changed, apply them",
+    "repair": "apply only where the kernel differs from the configuration",
+    "remove": "lift the firewall until the next apply, over reboots too",
+    "lift": "open the agent's port to all for a minute, to see whether the rules keep somebody out",
+}
+# The agent's own, told of in no help: what its guard does when the control plane stays away.
+OF_THE_GUARD = {
+    "trial": "lift, but a repair ends it: an agent that begins again does not leave the port open",
+    "vouch": "keep the rules in force as good ones: the control plane came in under them",
+    "roll-back": "put the last good rules in force, or lift the firewall where there are none",
+}
+LIFT_SECONDS, LONGEST_LIFT = 60, 900
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `firewall` and its verbs to the command's subparsers."""
+    parser = subparsers.add_parser("firewall", help="the guard of the agent's port", description=__doc__)
+    add_verbs(parser)
+
+
+def add_verbs(parser: argparse.ArgumentParser) -> None:
+    """Add the verbs to a parser."""
+    verbs = parser.add_subparsers(dest="firewall_verb", metavar="VERB", required=True)
+    for name, meaning in VERBS.items():
+        verb = verbs.add_parser(name, help=meaning, description=meaning)
+        verb.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "lift":
+            verb.add_argument("--seconds", type=int, default=LIFT_SECONDS, help="how long (default: %(default)s)")
+
+
+def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port: int) -> int:
+    """Run the verb that was parsed; return the exit status."""
+    actions: dict[str, Callable[[Host, FirewallConfig, int], Answer]] = {
+        "apply": _apply,
+        "check": _check,
+        "status": _status,
+        "refresh": _refresh,
+        "repair": _repair,
+        "remove": _remove,
+        "lift": lambda *machine: _lift(*machine, seconds=getattr(args, "seconds", LIFT_SECONDS), by_hand=True),
+        "trial": lambda *machine: _lift(*machine, seconds=args.seconds, by_hand=False),
+        "vouch": _vouch,
+        "roll-back": _roll_back,
+    }
+    action = actions.get(args.firewall_verb)
+    if action is None:
+        print(f"sammy firewall: no such verb; one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        fine, facts, lines = action(host, config, agent_port)
+    except SammyError as error:
+        if args.json:
+            print(json.dumps({"verb": args.firewall_verb, "ok": False, "error": str(error), "code": error.code}))
+        else:
+            print(f"sammy firewall {args.firewall_verb}: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps({"verb": args.firewall_verb, "ok": fine, **facts}))
+    else:
+        print("\n".join(lines))
+    return 0 if fine else 1
+
+
+def _apply(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    if not config.enabled:
+        raise SammyError("firewall.enabled is false, so nothing was applied", "Set it to true first")
+    wanted = policy.from_config(config, agent_port, host)
+    rollback.forget(host)
+    notes = enforce.apply(host, wanted, config.input_policy)
+    facts = {"agent_port": agent_port, "ssh": wanted.ssh, "backend": wanted.backend, "notes": notes}
+    line = f"applied and read back: agent port {agent_port} guarded, ssh {_ssh(config, wanted.ssh)}"
+    return True, facts, [line, *(f"note: {note}" for note in notes)]
+
+
+def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    if not config.enabled:
+        problems = [f"firewall.enabled is false, yet backend {name} holds rules" for name in enforce.loaded(host)]
+    elif boot_files.is_removed(host):
+        problems = [f"{_removed(host)}: nothing guards the agent port"]
+    else:
+        wanted = policy.from_config(config, agent_port, host)
+        problems = enforce.check(host, rollback.in_force(host, wanted))
+        note = rollback.standing(host, wanted)
+        until = rollback.lifted_until(host)
+        if until:
+            problems.insert(0, f"agent port {agent_port} was lifted by hand {_until(until)}")
+        if note is not None and note["restored"]:
+            problems.insert(0, f"the agent went back to the rules of before, because {note['why']}")
+    next_step = "sammy firewall apply" if config.enabled else "sammy firewall remove"
+    from cc_sammy.firewall import metadata_block
+
+    opened = metadata_block.metadata_drift(host)
+    if opened and not problems:
+        next_step = "sammy firewall repair"
+    problems += opened
+    if not problems:
+        return True, {"problems": []}, ["the kernel holds what the configuration says"]
+    return False, {"problems": problems, "next_step": next_step}, [*problems, f"`{next_step}` puts it right."]
+
+
+def _status(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    facts = {"enabled": config.enabled, "agent_port": agent_port, **enforce.status(host, config.backend)}
+    state = "loaded" if facts["loaded"] else _removed(host) if facts["removed"] else "not loaded"
+    with contextlib.suppress(SammyError):  # a wrong configuration keeps nobody from seeing what is loaded
+        facts["rolled_back"] = rollback.standing(host, policy.from_config(config, agent_port, host))
+    backend = " ".join(filter(None, (config.backend, facts.get("variant"))))
+    rows = [("firewall", f"{state} ({backend})"), ("agent port", str(agent_port))]
+    if facts.get("rolled_back"):
+        rows.append(
+            ("rolled back", f"{facts['rolled_back']['why']}; `sammy firewall apply` tries the configured rules again")
+        )
+    rows.append(("at boot", "yes" if facts["kept_for_boot"] else "no"))
+    rows += [(f"networks {name}", str(count)) for name, count in facts["networks"].items() if count]
+    rows += [("rule", name) for name in facts["rules"]]
+    dropped = facts["dropped"].items()
+    rows += [("dropped", f"{count['packets']:>8} packets: {name}") for name, count in dropped]
+    rows += [("closed by others", f"{name} has policy drop") for name in facts["closed_elsewhere"]]
+    rows += [("closed by others", f"{name} has policy DROP") for name in facts["input_policy_drop"]]
+    rows += [("active beside us", name) for name in facts["other_firewalls"]]
+    width = max(len(label) for label, _ in rows)
+    fine = facts["loaded"] == config.enabled
+    return fine, facts, [f"{label:<{width}}  {value}" for label, value in rows]
+
+
+def _refresh(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    import time
+
+    from cc_sammy.firewall import cloudflare_ranges
+
+    wanted = config.allow == "cloudflare" or (isinstance(config.allow, tuple) and "cloudflare" in config.allow)
+    if not wanted:
+        return True, {"changed": False, "applied": False}, ["firewall.allow is not cloudflare: nothing to fetch"]
+    state, changed = cloudflare_ranges.refresh(host, config.ranges_url, time.time())
+    # applied also when unchanged but not in force: a refresh that was killed after its fetch is made good so
+    applied = config.enabled and not boot_files.is_removed(host) and bool(_mend(host, config, agent_port))
+    facts = {"changed": changed, "applied": applied, "networks": len(state.networks)}
+    said = "changed" if changed else "unchanged"
+    return True, facts, [f"Cloudflare's networks are {said}{', now in force' if applied else ''}"]
+
+
+def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    from cc_sammy.firewall import metadata_block
+
+    problems = metadata_block.mend_metadata(host)
+    if config.enabled and not boot_files.is_removed(host):
+        problems += _mend(host, config, agent_port)
+    wanted = policy.from_config(config, agent_port, host) if config.enabled else None
+    note = rollback.standing(host, wanted) if wanted else None
+    until = rollback.lifted_until(host)
+    nothing = f"lifted by hand {_until(until)}; `sammy firewall apply` ends it" if until else "nothing to repair"
+    lines = [f"repaired: {problem}" for problem in problems] or [nothing]
+    return True, {"repaired": problems, "rolled_back": note, "lifted_until": until}, lines
+
+
+def _mend(host: Host, config: FirewallConfig, agent_port: int) -> list[str]:
+    """Apply where the kernel differs, an operator's lift left alone; return the differences there were."""
+    if rollback.lifted_until(host):
+        return []
+    wanted = rollback.in_force(host, policy.from_config(config, agent_port, host))
+    problems = enforce.check(host, wanted)
+    if problems:
+        enforce.apply(host, wanted, config.input_policy)
+    return problems
+
+
+def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    enforce.remove(host)
+    rollback.forget(host)
+    line = f"removed: agent port {agent_port} is open to all until `sammy firewall apply`, also after a reboot"
+    return True, {"removed": True}, [line]
+
+
+def _lift(host: Host, config: FirewallConfig, agent_port: int, *, seconds: int, by_hand: bool) -> Answer:
+    if not 0 < seconds <= LONGEST_LIFT:
+        raise SammyError(f"a lift of {seconds} s is not possible", f"Choose 1 to {LONGEST_LIFT} seconds")
+    _in_use(host, config)
+    rollback.lift(host, rollback.in_force(host, policy.from_config(config, agent_port, host)), seconds, by_hand=by_hand)
+    line = f"lifted: agent port {agent_port} is open to all for {seconds} s; `sammy firewall apply` ends it sooner"
+    return True, {"seconds": seconds}, [line]
+
+
+def _vouch(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    _in_use(host, config)
+    rollback.vouch(host, rollback.in_force(host, policy.from_config(config, agent_port, host)))
+    return True, {"vouched": True}, ["the rules in force are kept as good ones"]
+
+
+def _roll_back(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
+    _in_use(host, config)
+    why = "the control plane no longer came in under the configured rules, and came in as soon as they were lifted"
+    wanted = policy.from_config(config, agent_port, host)
+    good = rollback.roll_back(host, wanted, config.input_policy, why)
+    line = "back to the rules of before" if good else f"lifted: agent port {agent_port} is open to all"
+    return True, {"rolled_back": rollback.standing(host, wanted)}, [f"{line}, because {why}"]
+
+
+def _in_use(host: Host, config: FirewallConfig) -> None:
+    if not config.enabled or boot_files.is_removed(host):
+        raise SammyError(
+            "the firewall is not in use here, so there is nothing to lift", "`sammy firewall status` says why"
+        )
+
+
+def _until(seconds: int) -> str:
+    import time
+
+    return time.strftime("until %Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def _removed(host: Host) -> str:
+    """Return who lifted the firewall."""
+    return "lifted by the agent" if "the agent" in (host.read_text(boot_files.REMOVED) or "") else "removed by hand"
+
+
+def _ssh(config: FirewallConfig, mode: str) -> str:
+    if config.ssh == "drop" and mode == "open":
+        return "open until the control plane acknowledges this node"
+    return {"open": "open", "drop": "closed", "networks": "open to the listed networks"}[mode]

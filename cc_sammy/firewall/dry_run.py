@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules tried where they can hurt nobody: a throw-away network namespace, before the machine gets them.
+
+A thread leaves for a namespace of its own (the rest of the process stays), loads the rules there and sends SYNs over
+veth pairs, from an allowed and from a strange address, by both families, and connects over loopback. An answer of any
+kind means let through. Packets of one wire arrive in order, so a last SYN to an unguarded port, which must be answered,
+tells that all verdicts are in: nothing waits for silence. It ends with the thread; nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cc_sammy.errors import CommandFailed, SammyError
+from cc_sammy.firewall import boot_files
+from cc_sammy.firewall.model import ruleset
+from cc_sammy.firewall.model.ruleset import SSH_PORT, Policy
+from cc_sammy.host.host import Host
+
+if TYPE_CHECKING:
+    from cc_sammy.firewall.probe_packets import Wire
+
+TRIED = boot_files.FOLDER + "/tried"
+CLONE_NEWNET = 0x40000000
+ADDRESS = {4: "198.18.0.1", 6: "2001:2::1"}  # the networks set aside for benchmarks
+LINKS = """\
+link set lo up
+link add trial0 address 02:00:00:00:00:01 type veth peer name probe0
+link add docker0 address 02:00:00:00:00:02 type veth peer name probe1
+link set trial0 arp off up
+link set docker0 arp off up
+link set probe0 up
+link set probe1 up
+addr add 198.18.0.1/32 dev trial0
+route add default dev trial0
+route add 172.17.0.0/16 dev docker0
+"""
+LINKS6 = """\
+addr add 2001:2::1/128 dev trial0 nodad
+route add ::/0 dev trial0
+"""
+CONTAINER = "172.17.0.2"
+
+
+class Impossible(Exception):
+    """The trial itself could not be held; says nothing about the rules."""
+
+
+class Outcome:
+    """What a trial showed: `problems` of the rules, or why there was none (`impossible`)."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.impossible = ""
+        self.refused: CommandFailed | None = None
+        self.versions: tuple[int, ...] = ()
+
+
+def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
+    """Try a policy that was not tried on this kernel before; return notes for the operator.
+
+    :raises SammyError: the rules would lock somebody out or let somebody in; nothing was changed.
+    """
+    text = f"{os.uname().release} {policy.backend}\n{ruleset.text(policy)}"
+    if boot_files.same(host, TRIED, text):
+        return []
+    outcome = attempt(policy, backend)
+    if outcome.refused is not None and outcome.refused.returncode != 127:
+        raise SammyError(
+            f"the kernel refused the rules in a trial, nothing was changed: {outcome.refused}",
+            "`modprobe nf_tables` and `nft list ruleset` (for iptables-legacy `modprobe ip_tables`) must succeed; "
+            "then run sammy firewall apply",
+        )
+    if outcome.problems:
+        raise SammyError(f"the rules failed their trial, nothing was changed: {'; '.join(outcome.problems)}")
+    if outcome.impossible or outcome.refused:
+        return [f"the rules could not be tried beforehand ({outcome.impossible or outcome.refused})"]
+    if 6 not in outcome.versions:
+        return ["the rules were tried with IPv4 only: this machine has no IPv6"]
+    with contextlib.suppress(OSError):  # a full disk costs another trial next time, no more
+        host.write_text(TRIED, text, mode=0o600)
+    return []
+
+
+def attempt(policy: Policy, backend: ModuleType) -> Outcome:
+    """Hold the trial in a thread of its own; never raises."""
+    outcome = Outcome()
+    known = threading.Event()
+
+    def inside() -> None:
+        with contextlib.ExitStack() as wires:
+            try:
+                _leave()
+                outcome.problems = _hold(policy, backend, outcome, wires)
+            except CommandFailed as error:
+                outcome.refused = error
+            except (Impossible, OSError, SammyError) as error:
+                outcome.impossible = str(error)
+            finally:
+                known.set()  # closing the wires waits for all CPUs, 15 ms each: nobody need wait for that
+
+    threading.Thread(target=inside, name="firewall-trial").start()
+    known.wait()
+    return outcome
+
+
+def _leave() -> None:
+    """Take this thread, and what it starts, to an empty network namespace."""
+    import ctypes  # os.unshare came with Python 3.12
+
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise Impossible(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+
+
+def _hold(policy: Policy, backend: ModuleType, outcome: Outcome, wires: contextlib.ExitStack) -> list[str]:
+    from cc_sammy.firewall.probe_packets import (  # late: most applies have been tried before
+        Wire,
+        pick_allowed,
+        pick_stranger,
+    )
+
+    host = Host()
+    versions = outcome.versions = _prepare(host)
+    world = wires.enter_context(Wire("probe0", "02:00:00:00:00:01"))
+    bridge = wires.enter_context(Wire("probe1", "02:00:00:00:00:02"))
+    free = next(port for port in (1, 2) if port != policy.agent_port)
+    for version in versions:
+        source = pick_stranger(policy, version) or pick_allowed(policy, version)
+        if source and not world.wait(source, ADDRESS[version], free):
+            raise Impossible(f"the trial's own wire carries no IPv{version}")
+    if not bridge.wait(CONTAINER, ADDRESS[4], free):
+        raise Impossible("the trial's own bridge carries no IPv4")
+    backend.load_in(host, policy)
+    problems = []
+    for version in versions:
+        problems += _from_world(policy, version, world, free)
+        problems += _over_loopback(policy.agent_port, version)
+    if "docker0" not in policy.uplinks:
+        answers = bridge.answered(CONTAINER, ADDRESS[4], [policy.agent_port, free], last=free)
+        if not answers[policy.agent_port]:
+            problems.append("a container on docker0 would not reach the agent port")
+    return problems
+
+
+def _prepare(host: Host) -> tuple[int, ...]:
+    """Make the wires; return the families that can be tried."""
+    for name in ("all", "default"):
+        with contextlib.suppress(OSError), open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w") as file:
+            file.write("0")
+    try:
+        host.run(["ip", "-batch", "-"], input=LINKS)
+    except CommandFailed as error:
+        raise Impossible(str(error)) from error
+    return (4, 6) if host.run(["ip", "-batch", "-"], input=LINKS6, check=False).returncode == 0 else (4,)
+
+
+def _from_world(policy: Policy, version: int, world: Wire, free: int) -> list[str]:
+    from cc_sammy.firewall.probe_packets import pick_allowed, pick_stranger
+
+    port = policy.agent_port
+    problems = []
+    stranger, allowed = pick_stranger(policy, version), pick_allowed(policy, version)
+    if stranger:
+        answers = world.answered(stranger, ADDRESS[version], [port, SSH_PORT, free], last=free)
+        if answers[port] != policy.allow_any:
+            what = "let in" if answers[port] else "not let in"
+            problems.append(f"a stranger by IPv{version} would be {what} at the agent port")
+        if answers[SSH_PORT] != (policy.ssh == "open"):
+            problems.append(f"ssh by IPv{version} would be {'open' if answers[SSH_PORT] else 'closed'} to strangers")
+        if not answers[free]:
+            problems.append(f"other ports would be closed by IPv{version}")
+    if allowed and not world.answered(allowed, ADDRESS[version], [port, free], last=free)[port]:
+        problems.append(f"the allowed address {allowed} would not reach the agent port")
+    return problems
+
+
+def _over_loopback(port: int, version: int) -> list[str]:
+    import socket
+
+    address = "127.0.0.1" if version == 4 else "::1"
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except ConnectionRefusedError:
+        return []
+    except OSError as error:
+        return [f"the agent port would be closed over loopback ({address}: {error})"]
+    return []

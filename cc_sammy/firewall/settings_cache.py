@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The firewall's settings without the price of reading the whole configuration: validation costs 120 ms, this 1 ms.
+
+What was read is kept with the identity of the files it came from; any change of them, of the schema, or a SAMMY_*
+variable makes it read anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+
+from cc_sammy.config import FirewallConfig
+from cc_sammy.contract import paths
+from cc_sammy.firewall import boot_files
+from cc_sammy.host.host import Host
+
+KEPT = boot_files.FOLDER + "/settings.json"
+USER_DATA = "/var/lib/cloud/instance/cloud-config.txt"
+SCHEMA = os.path.join(os.path.dirname(paths.__file__), "schema.json")
+
+
+def load(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
+    """Return the firewall's section and the agent's port.
+
+    :raises ConfigError: the configuration is wrong.
+    """
+    if any(name.startswith("SAMMY_") for name in environment):
+        return _read(host, environment)
+    sources = identity((USER_DATA, paths.OVERRIDES, SCHEMA))
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        held = json.loads(host.read_text(KEPT) or "")
+        if held["sources"] == sources:
+            return _from_json(held["firewall"]), int(held["agent_port"])
+    config, port = _read(host, environment)
+    with contextlib.suppress(OSError):  # not root, or a full disk: the next one reads anew, no more
+        text = json.dumps({"sources": sources, "firewall": config._asdict(), "agent_port": port})
+        host.write_text(KEPT, text, mode=0o600)
+    return config, port
+
+
+def identity(files: tuple[str, ...]) -> list[list[int]]:
+    """Return what changes whenever one of the files does."""
+    found = []
+    for path in files:
+        try:
+            stat = os.stat(path)
+            found.append([stat.st_ino, stat.st_size, stat.st_mtime_ns])
+        except OSError:
+            found.append([])
+    return found
+
+
+def _from_json(values: Mapping[str, object]) -> FirewallConfig:
+    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return FirewallConfig(**frozen)  # type: ignore[arg-type]
+
+
+def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
+    if sys.flags.no_site:  # the cheap start: what validation needs is found now
+        import site
+
+        site.main()
+    from cc_sammy import config
+    from cc_sammy.cli.validate import system_configuration
+
+    loaded = config.load(system_configuration(), host.read_text(paths.OVERRIDES), environment)
+    return loaded.firewall, int(loaded.agent.port)

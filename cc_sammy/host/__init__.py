@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to the system, with its fake: files, commands, resource usage; no decision."""

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to the system: commands, files, clock. Everything above decides, this acts.
+
+Commands run in a process group of their own with a deadline, so that nothing outlives a killed step, and what they
+used is booked on the step and by name: boot cost is a feature, and what sammy itself costs must be told from what apt
+costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
+from cc_sammy.host.command import Children, Conversation, kill
+from cc_sammy.host.usage import Child, Ledger, Usage
+
+# cloud-init's unit may have any PATH; C.UTF-8 keeps messages in the words our errors look for.
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "HOME": "/root",
+}
+
+
+class CommandResult(NamedTuple):
+    """What a command left: status, output."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str = ""
+
+
+class Host:
+    """The real system; `on_output` gets each line that a command prints."""
+
+    def __init__(
+        self,
+        on_output: Callable[[str], None] | None = None,
+        ledger: Ledger | None = None,
+        deadline: float | None = None,
+        children: Children | None = None,
+    ) -> None:
+        self._on_output = on_output
+        self._deadline = deadline
+        self._children = children or Children()
+        self.ledger = ledger or Ledger()
+        self._booking = threading.Lock()
+        self.usage: Usage | None = None  # of the commands run by this host, which is one step's; None: it ran none
+        self.results: dict[str, str] = {}  # what the step got, for its record: an image's digest by its name
+
+    def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
+        """Return the same host for one step: its lines go to `on_output`, no command outlives `seconds`."""
+        return Host(on_output, self.ledger, time.monotonic() + seconds, self._children)
+
+    def stop(self) -> None:
+        """End every command of every step; those that would begin from now on fail, but what tidies up."""
+        self._children.stop()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run was stopped from outside."""
+        return self._children.stopped.is_set()
+
+    def boottime(self) -> float:
+        """Return seconds since the kernel started, suspend included (CLOCK_BOOTTIME)."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def tell(self, line: str) -> None:
+        """Say one line of a step's own, where its commands' output goes. Thread-safe, as what it was made with is."""
+        if self._on_output:
+            self._on_output(line)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep; here so that tests need not.
+
+        :raises Stopped: in a step, as soon as the run is stopped from outside.
+        """
+        if self._children.stopped.wait(seconds) and self._deadline is not None:
+            raise Stopped(["sleep"])
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60.0,
+        check: bool = True,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        tidying: bool = False,
+    ) -> CommandResult:
+        """Run a command to its end.
+
+        :param timeout: seconds; then the whole process group is killed.
+        :param quiet: it is a question of ours: its answer is nobody's reading in the journal.
+        :param tidying: it puts something back, and has its time also when the step's is over.
+        :raises CommandFailed: status other than 0, or no such program, with `check`.
+        :raises CommandTimeout: the deadline passed.
+        :raises Stopped: the run was stopped from outside before the command had ended.
+        """
+        try:
+            process = Child(
+                list(argv),
+                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**ENVIRONMENT, **(env or {})},
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            if check:
+                raise CommandFailed(argv, 127, str(error)) from error
+            return CommandResult(tuple(argv), 127, "", str(error))
+        before = time.monotonic()
+        if self._deadline is not None and not tidying:
+            timeout = max(0.1, min(timeout, self._deadline - before))
+        talk = Conversation(process, (input or "").encode(), None if quiet else self._on_output)
+        try:
+            with self._children.listed(process, tidying=tidying):
+                talk.hold(before + timeout)
+        except subprocess.TimeoutExpired as expired:
+            kill(process)
+            talk.finish()
+            raise CommandTimeout(argv, time.monotonic() - before, "".join(talk.said)) from expired
+        finally:
+            self._book(argv[0], process.usage or Usage())
+        if process.returncode < 0 and self.is_stopped and not tidying:
+            raise Stopped(argv)
+        out, err = talk.said
+        if check and process.returncode != 0:
+            raise CommandFailed(argv, process.returncode, out + err)
+        return CommandResult(tuple(argv), process.returncode, out, err)
+
+    def _book(self, program: str, used: Usage) -> None:
+        self.ledger.book(os.path.basename(program), used)
+        with self._booking:  # a step may run two commands at once
+            self.usage = used if self.usage is None else self.usage + used
+
+    def read_text(self, path: str) -> str | None:
+        """Return a file's text, None when there is no such file."""
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
+        """Write a file atomically (beside, then rename), making parents; return whether it changed."""
+        if self.read_text(path) == text and (os.stat(path).st_mode & 0o777) == mode:
+            return False
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        beside = f"{path}.{os.getpid()}.{threading.get_ident()}.new"
+        try:
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(text)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(beside, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(beside)
+            raise
+        return True
+
+    def remove(self, path: str) -> bool:
+        """Remove a file; return whether there was one."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def exists(self, path: str) -> bool:
+        """Tell whether the path exists, links followed."""
+        return os.path.exists(path)
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the paths that match, sorted."""
+        import glob
+
+        return sorted(glob.glob(pattern))
+
+    def which(self, program: str) -> str | None:
+        """Return the program's path on the commands' own PATH."""
+        import shutil
+
+        return shutil.which(program, path=ENVIRONMENT["PATH"])
+
+
+class FakeHost(Host):
+    """A system in memory: `files`, canned answers by `script`, and the `calls` made. Tests hold it to Host."""
+
+    def __init__(self, files: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.files: dict[str, str] = dict(files or {})
+        self.modes: dict[str, int] = {}
+        self.calls: list[tuple[str, ...]] = []
+        self.now = 100.0
+        self._scripts: list[tuple[tuple[str, ...], CommandResult]] = []
+
+    def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
+        """Return itself: nothing prints in memory."""
+        return self
+
+    def script(self, argv: Sequence[str], returncode: int = 0, stdout: str = "", stderr: str = "") -> None:
+        """Answer commands that begin with `argv` so; the latest script wins."""
+        self._scripts.insert(0, (tuple(argv), CommandResult(tuple(argv), returncode, stdout, stderr)))
+
+    def boottime(self) -> float:
+        """Return the fake clock."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Move the fake clock."""
+        self.now += seconds
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float = 60.0,
+        check: bool = True,
+        input: str | None = None,
+        env: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        tidying: bool = False,
+    ) -> CommandResult:
+        """Answer from the scripts; an unscripted command succeeds silently."""
+        self.calls.append(tuple(argv))
+        for prefix, result in self._scripts:
+            if tuple(argv[: len(prefix)]) == prefix:
+                if check and result.returncode != 0:
+                    raise CommandFailed(argv, result.returncode, result.stdout + result.stderr)
+                return CommandResult(tuple(argv), result.returncode, result.stdout, result.stderr)
+        return CommandResult(tuple(argv), 0, "", "")
+
+    def read_text(self, path: str) -> str | None:
+        """Return the text in memory."""
+        return self.files.get(path)
+
+    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
+        """Keep the text in memory."""
+        changed = self.files.get(path) != text or self.modes.get(path, mode) != mode
+        self.files[path], self.modes[path] = text, mode
+        return changed
+
+    def remove(self, path: str) -> bool:
+        """Forget the file."""
+        return self.files.pop(path, None) is not None
+
+    def exists(self, path: str) -> bool:
+        """Tell whether a file or a directory above one is in memory."""
+        return path in self.files or any(name.startswith(path.rstrip("/") + "/") for name in self.files)
+
+    def glob(self, pattern: str) -> list[str]:
+        """Return the files in memory that match."""
+        import fnmatch
+
+        return sorted(fnmatch.filter(self.files, pattern))
+
+    def which(self, program: str) -> str | None:
+        """Find a program among the files."""
+        for folder in ENVIRONMENT["PATH"].split(":"):
+            if f"{folder}/{program}" in self.files:
+                return f"{folder}/{program}"
+        return None

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""apt as the steps need it: one transaction, signed repositories, checked downloads, no wait without a bound."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cc_sammy.config import Section
+from cc_sammy.errors import CommandFailed, SammyError, StepFailed
+from cc_sammy.host.host import Host
+from cc_sammy.system import apt_mirror
+
+OPTIONS = (
+    "-o", "DPkg::Lock::Timeout=300",  # unattended-upgrades may hold it; apt names the holder
+    "-o", "Acquire::Retries=2",
+    "-o", "Acquire::http::Timeout=20",
+    "-o", "Acquire::https::Timeout=20",
+    # `apt-get update` calls an unreachable mirror a warning and exits 0 otherwise
+    "-o", "APT::Update::Error-Mode=any",
+    "-o", "Dpkg::Options::=--force-confold",
+    "-o", "Dpkg::Use-Pty=0",
+)  # fmt: skip
+NEXT_STEP = (
+    "Look at the mirror and the network (`apt-get update`), then `cloud-init single --name sammy --frequency always`"
+)
+
+# apt's own words for what the next attempt may not meet
+PASSING = (
+    "Temporary failure resolving",
+    "Could not resolve",
+    "Could not connect",
+    "Unable to connect",
+    "Cannot initiate the connection",
+    "Connection failed",
+    "Connection reset",
+    "timed out",
+    "Network is unreachable",
+    "Could not get lock",
+    "  50",  # "Failed to fetch URL  503  Service Unavailable"
+)
+
+LISTS_LOCKED = re.compile(r"Could not get lock \S*lists/lock")
+LISTS_WAIT, LISTS_LOOK = 300.0, 1.0  # seconds; apt-daily.service reads them at a boot
+
+# dpkg's states between "not there" and "installed" (dpkg(1)); triggers that wait count as installed
+UNFINISHED = re.compile(r"^Status: \S+ \S+ (?:half-installed|unpacked|half-configured)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An apt repository with its own key; the key counts for this repository alone (Signed-By).
+
+    Its files are named by what it is: apt refuses two entries for one repository that name different key files.
+    """
+
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    key: str
+
+    @classmethod
+    def from_config(cls, section: Section) -> Repository:
+        """Return the repository that a configuration's `apt` section describes."""
+        components = tuple(section.components or ("main",))
+        return cls(section.uri, section.suite, components, section.key)
+
+    def paths(self) -> tuple[str, str]:
+        """Return the paths of its key and its source entry."""
+        key = hashlib.sha256(f"{self.uri} {self.suite}".encode()).hexdigest()[:12]
+        entry = "-".join((key, *self.components))
+        return f"/etc/apt/keyrings/sammy-{key}.asc", f"/etc/apt/sources.list.d/sammy-{entry}.list"
+
+    def write(self, host: Host) -> bool:
+        """Write key and source entry; return whether apt's lists must be read anew."""
+        key, entry = self.paths()
+        line = f"deb [signed-by={key}] {self.uri} {self.suite} {' '.join(self.components)}\n"
+        changed = host.write_text(key, self.key.strip() + "\n")
+        return host.write_text(entry, line) or changed
+
+
+def missing(host: Host, packages: Sequence[str]) -> list[str]:
+    """Return those of the packages that are not installed."""
+    if not packages:
+        return []
+    asked = ["dpkg-query", "-W", "-f=${db:Status-Status} ${Package}\\n", *packages]
+    answer = host.run(asked, check=False, timeout=30, quiet=True)
+    installed = {
+        name for state, _, name in (line.partition(" ") for line in answer.stdout.splitlines())
+        if state == "installed"
+    }  # fmt: skip
+    return [name for name in packages if name not in installed]
+
+
+def update(host: Host) -> None:
+    """Read the repositories' lists anew; wait for who does so already, as apt itself does for dpkg's lock only."""
+    end = host.boottime() + LISTS_WAIT
+    while True:
+        try:
+            host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=apt_mirror.environment(host))
+            return
+        except CommandFailed as error:
+            if not LISTS_LOCKED.search(error.output) or host.boottime() > end:
+                raise
+        host.sleep(LISTS_LOOK)
+
+
+def interrupted(host: Host) -> bool:
+    """Tell whether dpkg was in the middle of something when the power went.
+
+    A program may then be on the disk before its package is set up: a dockerd without its group docker was taken for
+    one of the image.
+    """
+    if host.glob("/var/lib/dpkg/updates/[0-9]*"):
+        return True
+    return UNFINISHED.search(host.read_text("/var/lib/dpkg/status") or "") is not None
+
+
+def finish_interrupted(host: Host) -> None:
+    """Finish what dpkg was in the middle of; apt refuses to work before."""
+    if interrupted(host):
+        host.run(["dpkg", "--configure", "-a", "--force-confold"], timeout=600)
+
+
+def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -> None:
+    """Install packages (names or paths of .deb files) in one transaction; read the lists first when needed.
+
+    :raises StepFailed: naming what could not be had and what to do.
+    """
+    command = ["apt-get", *OPTIONS, "install", "-y", "--no-install-recommends", *packages]
+    try:
+        finish_interrupted(host)
+        if lists_stale:
+            update(host)
+        try:
+            host.run(command, timeout=900, env=apt_mirror.environment(host))
+        except CommandFailed:
+            if lists_stale:
+                raise
+            update(host)  # lists of a baked image name versions the mirror has dropped
+            host.run(command, timeout=900, env=apt_mirror.environment(host))
+    except SammyError as error:
+        said = f"could not install {' '.join(packages)}: {error.message}"
+        raise StepFailed(said, NEXT_STEP, passing=may_pass(error)) from error
+
+
+def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> None:
+    """Fetch a file from the first address that has it, checked on the way by apt's own downloader.
+
+    :param digest: "SHA256:<hex>" or "SHA512:<hex>".
+    :raises StepFailed: with what each address answered; nothing is left at the destination.
+    """
+    answers, passing = [], False
+    for url in urls:
+        try:
+            host.run(["/usr/lib/apt/apt-helper", *OPTIONS, "download-file", url, destination, digest], timeout=600)
+            return
+        except SammyError as error:
+            host.remove(destination)
+            passing = passing or may_pass(error)
+            answers.append(f"{_without_userinfo(url)}: {error.message}")
+    raise StepFailed(
+        f"no source gave the file with {digest[:23]}…: {'; '.join(answers)}",
+        "Compare the checksum in the configuration with the publisher's, and look at the network",
+        passing=passing,
+    )
+
+
+def may_pass(error: SammyError) -> bool:
+    """Tell whether apt's words name a cause that may pass by itself: the network, a server, the lock."""
+    text = f"{error.message} {getattr(error, 'output', '')}"
+    return any(words in text for words in PASSING)
+
+
+def _without_userinfo(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)

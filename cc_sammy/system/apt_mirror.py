@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mirror of the distribution's archive for the run alone: apt is shown other sources, /etc/apt stays as it is.
+
+The machine's sources are copied with the distribution's own entries pointed to the mirror, whatever address they have
+(a cloud's image may name a list of mirrors); all others stay, ours too. apt finds the copy by APT_CONFIG, and keeps
+the mirror's lists apart, so that afterwards the machine's own lists are what they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+from cc_sammy.config import Config
+from cc_sammy.host.host import Host
+
+FOLDER = "/run/sammy/apt"
+CHOICE, CONF, PARTS = f"{FOLDER}/mirror.json", f"{FOLDER}/apt.conf", f"{FOLDER}/sources.list.d"
+LISTS, OWN_LISTS = "/var/lib/apt/lists", "/var/lib/apt/sammy-lists"
+
+POCKETS = ("", "-updates", "-security", "-backports", "-proposed", "-proposed-updates")
+KEYRING = re.compile(r"(^|/)(debian|ubuntu)-archive-[\w.-]+$")
+# deb [options] uri suite components
+LINE = re.compile(
+    r"^(?P<type>deb(?:-src)?\s+)(?P<options>\[[^\]]*\]\s+)?(?P<uri>\S+)(?P<gap>\s+)(?P<suite>\S+)(?P<rest>.*)$"
+)
+FIELD = re.compile(r"^(?P<name>[A-Za-z][\w-]*):[ \t]*(?P<value>.*(?:\n[ \t].*)*)", re.MULTILINE)
+
+
+def choose(host: Host, config: Config) -> None:
+    """Note which mirrors this run uses, for every later call of apt. OSError when that cannot be written."""
+    wanted = {"archive": config.packages.mirror, "security": config.packages.security_mirror}
+    if any(wanted.values()):
+        host.write_text(CHOICE, json.dumps(wanted) + "\n")
+    else:
+        host.remove(CHOICE)
+
+
+def lists(host: Host) -> str:
+    """Return the folder where apt keeps its lists in this run."""
+    return OWN_LISTS if host.exists(CHOICE) else LISTS
+
+
+def environment(host: Host) -> dict[str, str]:
+    """Return what apt's environment must have in this run, the copy of the sources being as new as they are."""
+    chosen = host.read_text(CHOICE)
+    if chosen is None:
+        return {}
+    mirrors = json.loads(chosen)
+    copies = {f"{PARTS}/{os.path.basename(path)}": path for path in _sources(host)}
+    for stale in set(host.glob(f"{PARTS}/*")) - set(copies):
+        host.remove(stale)
+    for copy, path in copies.items():
+        host.write_text(copy, rendered(path, host.read_text(path) or "", _codename(host), mirrors))
+    settings = {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": PARTS, "Dir::State::lists": OWN_LISTS}
+    host.write_text(CONF, "".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    return {"APT_CONFIG": CONF}
+
+
+def _sources(host: Host) -> Iterator[str]:
+    if host.exists("/etc/apt/sources.list"):
+        yield "/etc/apt/sources.list"
+    for kind in ("list", "sources"):
+        yield from host.glob(f"/etc/apt/sources.list.d/*.{kind}")
+
+
+def _codename(host: Host) -> str:
+    found = re.search(r'^VERSION_CODENAME="?(\w+)', host.read_text("/etc/os-release") or "", re.MULTILINE)
+    return found.group(1) if found else "unknown"
+
+
+def rendered(path: str, text: str, codename: str, mirrors: Mapping[str, str | None]) -> str:
+    """Return a source file's text with the distribution's own entries at the mirrors.
+
+    :param mirrors: "archive", and "security" for the suites of that name; None leaves an entry where it is.
+    """
+    if path.endswith(".sources"):
+        stanzas = re.split(r"\n[ \t]*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
+        return "\n\n".join(part for stanza in stanzas for part in _stanza(stanza.strip("\n"), codename, mirrors)) + "\n"
+    return "".join(_line(line, codename, mirrors) + "\n" for line in text.splitlines())
+
+
+def _line(line: str, codename: str, mirrors: Mapping[str, str | None]) -> str:
+    found = LINE.match(line.strip())
+    if found is None:
+        return line
+    key = re.search(r"signed-by=([^\s\]]+)", found["options"] or "", re.IGNORECASE)
+    mirror = _mirror(found["suite"], mirrors)
+    if mirror is None or not _is_the_distributions(found["suite"], key.group(1) if key else None, codename):
+        return line
+    return f"{found['type']}{found['options'] or ''}{mirror}{found['gap']}{found['suite']}{found['rest']}"
+
+
+def _stanza(stanza: str, codename: str, mirrors: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield the stanza, once for each mirror that its suites come from."""
+    fields = {found["name"].lower(): found["value"].strip() for found in FIELD.finditer(stanza)}
+    suites = fields.get("suites", "").split()
+    ours = all(_is_the_distributions(suite, fields.get("signed-by"), codename) for suite in suites)
+    if not suites or not ours:
+        yield stanza
+        return
+    for mirror in dict.fromkeys(_mirror(suite, mirrors) for suite in suites):
+        part = " ".join(suite for suite in suites if _mirror(suite, mirrors) == mirror)
+        yield _with(stanza, {"suites": part, **({} if mirror is None else {"uris": mirror})})
+
+
+def _with(stanza: str, values: Mapping[str, str]) -> str:
+    """Return the stanza with these values; a key may be part of it, so the rest stays to the letter."""
+
+    def field(found: re.Match[str]) -> str:
+        name = found["name"]
+        return f"{name}: {values[name.lower()]}" if name.lower() in values else found[0]
+
+    return FIELD.sub(field, stanza)
+
+
+def _mirror(suite: str, mirrors: Mapping[str, str | None]) -> str | None:
+    return mirrors["security" if suite.partition("/")[0].endswith("-security") else "archive"]
+
+
+def _is_the_distributions(suite: str, key: str | None, codename: str) -> bool:
+    """Tell it by its key; an entry that names none, by its suite: others' entries name theirs."""
+    if key:
+        return all(KEYRING.search(path) for path in re.split(r"[\s,]+", key))
+    return suite in [f"{codename}{pocket}" for pocket in POCKETS]

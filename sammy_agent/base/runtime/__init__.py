@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paths, files, clock, workers, sd_notify; no SQLite, no HTTP."""

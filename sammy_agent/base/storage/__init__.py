@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SQLite files with migrations and repair, retention, time ranges; no table of anybody."""

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sammy-agent logs`: shows this node's logs on a terminal, oldest first, or as JSON for scripts.
+
+Exit statuses: 0 something was shown, 1 a log could not be read, 2 the question is wrong, 3 nothing answers it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cc_sammy.common.agent_commands import LOGS
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.logs.query import PARAMETERS, Query, QueryInvalid, parse
+
+if TYPE_CHECKING:
+    from sammy_agent.diagnostics.logs.entry import Entry
+    from sammy_agent.diagnostics.logs.merge import Page
+    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the logs; return the exit status. AgentError when they cannot be read."""
+    asked = {name: value for name, value in vars(arguments).items() if name in PARAMETERS and value is not None}
+    try:
+        question = parse(asked)
+        if arguments.follow and (lost := [f"--{name}" for name in ("until", "cursor") if name in asked]):
+            raise QueryInvalid([f"{' and '.join(lost)} cannot go with --follow, which goes on from now"])
+        return _follow(question, arguments) if arguments.follow else _page(question, arguments)
+    except QueryInvalid as error:
+        print("\n".join(f"sammy-agent: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 0  # it is how one ends --follow
+
+
+def _page(question: Query, arguments: argparse.Namespace) -> int:
+    from sammy_agent.diagnostics.logs import reader
+
+    page = reader.whole_page(question, arguments.root, scrubber=_scrubber(arguments))
+    if arguments.json:
+        print(json.dumps(page.document()))
+    else:
+        _show(page.entries[::-1])
+        _tell(page, arguments)
+    if page.entries:
+        return 0
+    return 1 if page.notes else 3
+
+
+def _follow(question: Query, arguments: argparse.Namespace) -> int:
+    from sammy_agent.diagnostics.logs import reader
+
+    catch_up = question.limit if arguments.limit else reader.CATCH_UP
+    followed = reader.follow(
+        question, arguments.root, catch_up=catch_up, scrubber=_scrubber(arguments), tell=_tell_note
+    )
+    for entries in followed:
+        if arguments.json:
+            print("".join(f"{json.dumps(entry.document())}\n" for entry in entries), end="")
+        else:
+            _show(entries)
+        sys.stdout.flush()
+    return 0
+
+
+def _scrubber(arguments: argparse.Namespace) -> Scrubber | None:
+    if not arguments.scrub:
+        return None
+    from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
+    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+
+    return Scrubber(known_secrets(Places(arguments.root)))
+
+
+def _show(entries: Sequence[Entry]) -> None:
+    from sammy_agent.cli import log_lines
+
+    for entry in entries:
+        print("\n".join(log_lines.lines(entry)))
+
+
+def _tell(page: Page, arguments: argparse.Namespace) -> None:
+    """Say on standard error what was not shown, and how to get it."""
+    for note in page.notes:
+        _tell_note(note)
+    if not page.entries and not page.notes:
+        bounds = [f"--{name}" for name in PARAMETERS if name != "limit" and getattr(arguments, name)]
+        why = f"; without {' or '.join(bounds)} there may be some" if bounds else " on this machine"
+        print(f"sammy-agent: no entries{why}", file=sys.stderr)
+    if page.cursor and sys.stderr.isatty():
+        given = argparse.Namespace(**{**vars(arguments), "cursor": page.cursor})
+        words = LOGS.words(given)
+        words = ["sammy-agent", *words, f"--root={arguments.root}"] if arguments.root else ["sammy", *words]
+        print(f"older ones: {shlex.join(words)}", file=sys.stderr)
+
+
+def _tell_note(note: str) -> None:
+    print(f"sammy-agent: {note}", file=sys.stderr)

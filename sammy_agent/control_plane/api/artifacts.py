@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node calls to leave the evidence of an incident: its debug package, declared and then sent."""
+
+from __future__ import annotations
+
+import logging
+
+from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.storage.artifacts import ARTIFACT_ID, Artifacts, Conflict, declared
+
+LOG = logging.getLogger(__name__)
+INCIDENT = rf"/diagnostic-incidents/([0-9A-Za-z]{{1,64}})/artifacts(?:/({ARTIFACT_ID.pattern})/content)?"
+
+
+class Artifact(Handler):
+    """POST …/artifacts, then PUT …/artifacts/{artifactId}/content."""
+
+    @property
+    def _artifacts(self) -> Artifacts:
+        return Artifacts(self.parts.store, self.parts.folder)
+
+    def post(self, node: str, incident: str, artifact: str | None = None) -> None:
+        """Take what is declared; the same again is answered the same."""
+        document = declared(self.request.body, incident)
+        self.node_claims(node, scope_required=True)
+        if artifact is not None or self.parts.store.node(node) is None:
+            return self.refuse(404, "Node not found")
+        try:
+            status = self._artifacts.declare(node, incident, document)
+        except Conflict:
+            return self.refuse(409, "Another content was received for this artifact")
+        return self.answer({"artifactId": document["artifactId"], "status": status}, 201)
+
+    def put(self, node: str, incident: str, artifact: str | None = None) -> None:
+        """Keep the content, if it is what was declared."""
+        self.node_claims(node, scope_required=True)
+        checksum = self.request.headers.get("X-Content-SHA256", "").lower()
+        try:
+            kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
+        except Conflict:
+            return self.refuse(409, "Another content was received for this artifact")
+        if not kept:
+            return self.refuse(404, "Artifact not found")
+        LOG.warning("node %s left a debug package of %d bytes, incident %s", node, len(self.request.body), incident)
+        self.set_status(204)
+        return None

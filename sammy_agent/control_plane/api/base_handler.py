@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every route stands on: JSON in, JSON out, errors in the wire's shape, tokens that open one door.
+
+What a route refuses it raises, as BodyRefused or TokenRefused. Order matters to peers and is kept by the routes: a body
+that breaks the rules is 400 before anyone looks at the token.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from tornado import web
+
+from sammy_agent.control_plane import tokens
+from sammy_agent.control_plane.certificate_authority import Authority
+from sammy_agent.control_plane.node_client import Management
+from sammy_agent.control_plane.node_schema import BodyRefused
+from sammy_agent.control_plane.storage.database import Store
+from sammy_agent.control_plane.tokens import Claims, Signer, TokenRefused
+
+CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHORIZED",
+    403: "FORBIDDEN",
+    404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
+    409: "CONFLICT",
+    413: "PAYLOAD_TOO_LARGE",
+    429: "TOO_MANY_REQUESTS",
+    500: "INTERNAL_ERROR",
+    502: "BAD_GATEWAY",
+}
+
+
+def _refusal(error: BaseException | None) -> tuple[int, str] | None:
+    """Return the status and the words of a refusal, None for what is no refusal."""
+    if isinstance(error, TokenRefused):
+        return error.status, error.message
+    return (400, str(error)) if isinstance(error, BodyRefused) else None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes stand on."""
+
+    store: Store
+    signer: Signer
+    authority: Authority
+    issuer: str
+    operator_token: str
+    management: Management
+    folder: str  # the state directory
+
+
+class Handler(web.RequestHandler):
+    """JSON in, JSON out, errors in the wire's shape."""
+
+    def initialize(self, parts: Parts) -> None:
+        """Take the parts."""
+        self.parts = parts
+
+    def set_default_headers(self) -> None:
+        """Say nothing about ourselves."""
+        self.clear_header("Server")
+
+    def answer(self, document: dict[str, Any], status: int = 200) -> None:
+        """Send a JSON object."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps(document))
+
+    def refuse(self, status: int, message: str) -> None:
+        """Send an error in the wire's shape."""
+        self.answer({"error": CODES.get(status, "ERROR"), "message": message}, status)
+
+    def write_error(self, status_code: int, **more: Any) -> None:
+        """Answer a refusal that a route raised, what tornado refuses, and our own bugs, in the wire's shape too."""
+        refused = _refusal((more.get("exc_info") or (None, None))[1])
+        if refused is not None:
+            self.refuse(*refused)
+        else:
+            self.refuse(status_code, "Internal server error" if status_code >= 500 else self._reason)
+
+    def log_exception(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Log bugs; a refusal is none, and stands in the log of requests."""
+        if _refusal(value) is None:
+            super().log_exception(typ, value, tb)
+
+    def is_json(self) -> bool:
+        """Tell whether the body says it is JSON; the wire passes over one that does not."""
+        return "json" in self.request.headers.get("Content-Type", "").lower()
+
+    def bearer(self) -> str:
+        """Return the token that was sent. TokenRefused when there is none."""
+        header = self.request.headers.get("Authorization", "")
+        if not header.startswith("Bearer"):
+            raise TokenRefused(401, "Missing or invalid Authorization header")
+        token = header[len("Bearer") :].strip()
+        if not token:
+            raise TokenRefused(401, "Empty bearer token")
+        return token
+
+    def node_claims(self, node: str, *, scope_required: bool = False) -> Claims:
+        """Return the claims of a token that may speak for this node. TokenRefused otherwise."""
+        claims = self.parts.signer.verify(self.bearer())
+        if claims.scope == "workspace" or (scope_required and claims.scope != "node"):
+            raise TokenRefused(403, "Insufficient token scope")
+        if claims.subject != node:
+            raise TokenRefused(401, "Callback token does not match node")
+        if claims.is_boot:
+            self._check_boot_token(claims, node)
+        return claims
+
+    def _check_boot_token(self, claims: Claims, node: str) -> None:
+        row = self.parts.store.node(node)
+        if row is None:
+            return  # the route says 404 or, for /ready, lets it pass
+        if row["boot_token_id"] != claims.token_id:
+            raise TokenRefused(401, "Invalid callback token: a newer one was made for this node")
+        used = row["boot_token_used_at"]
+        if used is not None and time.time() - used > tokens.LIFE:
+            raise TokenRefused(401, "Invalid callback token: it was used up; make a new one for this node")
+
+    def operator_only(self) -> None:
+        """Let nobody pass but the control plane's operator. TokenRefused otherwise."""
+        if not hmac.compare_digest(self.bearer(), self.parts.operator_token):
+            raise TokenRefused(401, "Authentication required")

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator asks: the nodes and how they fare."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sammy_agent.control_plane import node_schema
+from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.storage.artifacts import Artifacts
+
+
+class Nodes(Handler):
+    """GET /api/nodes and /api/nodes/{n}, for the operator."""
+
+    def get(self, node: str | None = None) -> None:
+        """Show all nodes or one."""
+        self.operator_only()
+        now = time.time()
+        if node is None:
+            return self.answer({"nodes": [self._view(row, now) for row in self.parts.store.nodes()]})
+        row = self.parts.store.node(node)
+        return self.refuse(404, "Node not found") if row is None else self.answer(self._view(row, now))
+
+    def _view(self, row: dict[str, Any], now: float) -> dict[str, Any]:
+        packages = Artifacts(self.parts.store, self.parts.folder).listed(row["id"])
+        return node_schema.view(row, now, self.parts.store.incidents(row["id"], 10), packages)

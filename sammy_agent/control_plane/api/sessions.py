@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nodes tell of their ACP sessions: the newest state of each, and that the node still works on them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sammy_agent.control_plane import node_schema
+from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.storage.database import Store
+from sammy_agent.control_plane.tokens import TokenRefused
+
+ACTIVITIES = ("prompting", "idle", "recovering", "error")
+INTERRUPTED = 300.0  # seconds without a sign of life; ACP_SESSION_DETECTION_WINDOW_MS of the wire
+LONGEST = 32_768
+
+
+class SessionStore:
+    """The table of ACP sessions in the control plane's one file; of one thread, as that is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def keep(self, project: str, session: str, node: str, report: Mapping[str, Any]) -> bool:
+        """Keep a session's newest state; return False when it is another node's."""
+        now = time.time()
+        with self._store.transaction() as db:
+            known = db.execute("SELECT node_id FROM acp_sessions WHERE project_id=? AND id=?", (project, session))
+            row = known.fetchone()
+            if row is not None and row[0] != node:
+                return False
+            db.execute(
+                "INSERT OR REPLACE INTO acp_sessions VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (project, session, node, report["activity"], json.dumps(dict(report)), now, now),
+            )
+        return True
+
+    def alive(self, project: str, node: str) -> None:
+        """Note that a node still works on its sessions of a project."""
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE acp_sessions SET alive_at=? WHERE project_id=? AND node_id=?", (time.time(), project, node)
+            )
+
+    def of_project(self, project: str, now: float) -> list[dict[str, Any]]:
+        """Return a project's sessions; one without a sign of life is `interrupted`."""
+        with self._store.transaction() as db:
+            rows = db.execute("SELECT * FROM acp_sessions WHERE project_id=? ORDER BY id", (project,)).fetchall()
+        return [
+            {
+                **json.loads(row["report"]),
+                "id": row["id"],
+                "nodeId": row["node_id"],
+                "activity": "interrupted" if now - row["alive_at"] > INTERRUPTED else row["activity"],
+                "reportedAt": node_schema.iso(row["reported_at"]),
+                "aliveAt": node_schema.iso(row["alive_at"]),
+            }
+            for row in rows
+        ]
+
+
+class SessionHandler(Handler):
+    """A door that the token of the node opens which the body names."""
+
+    def report(self) -> dict[str, Any]:
+        """Return the body and check whose token it came with. BodyRefused, TokenRefused."""
+        if len(self.request.body) > LONGEST:
+            raise node_schema.BodyRefused(f"The body is over {LONGEST} bytes")
+        document = node_schema.parse_json(self.request.body)
+        if not isinstance(document.get("nodeId"), str) or not document["nodeId"]:
+            raise node_schema.BodyRefused("nodeId is required")
+        claims = self.parts.signer.verify(self.bearer())
+        if claims.scope != "node" or claims.subject != document["nodeId"]:
+            raise TokenRefused(403, "Callback token does not match node")
+        return document
+
+
+class NodeAlive(SessionHandler):
+    """POST /api/projects/{p}/node-acp-heartbeat."""
+
+    def post(self, project: str) -> None:
+        """Keep the node's sessions of the project from being taken for interrupted."""
+        document = self.report()
+        SessionStore(self.parts.store).alive(project, document["nodeId"])
+        return self.set_status(204)
+
+
+class SessionActivity(SessionHandler):
+    """POST /api/projects/{p}/acp-sessions/{s}/activity."""
+
+    def post(self, project: str, session: str) -> None:
+        """Keep the newest state. Sessions are made by whoever starts agents; here the first report makes one known."""
+        document = self.report()
+        if document.get("activity") not in ACTIVITIES:
+            raise node_schema.BodyRefused(f"activity must be one of {', '.join(ACTIVITIES)}")
+        if not SessionStore(self.parts.store).keep(project, session, document["nodeId"], document):
+            return self.refuse(403, "The session is another node's")
+        return self.set_status(204)
+
+
+class Sessions(Handler):
+    """GET /api/projects/{p}/acp-sessions, for the operator."""
+
+    def get(self, project: str) -> None:
+        """Show a project's sessions."""
+        self.operator_only()
+        return self.answer({"sessions": SessionStore(self.parts.store).of_project(project, time.time())})

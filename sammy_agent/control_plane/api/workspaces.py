@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workspaces call, and the boot log of nodes: rows are kept once by their id, whatever is sent again."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from sammy_agent.control_plane import workspace_schema
+from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.storage.workspaces import MOST_MESSAGES, OtherSession, WorkspaceStore
+from sammy_agent.control_plane.tokens import Claims, TokenRefused
+
+MOST_SHOWN = 1000
+
+
+class WorkspaceHandler(Handler):
+    """A door that a workspace's token opens."""
+
+    @property
+    def rows(self) -> WorkspaceStore:
+        """The tables of workspaces."""
+        return WorkspaceStore(self.parts.store)
+
+    def workspace_claims(self, workspace: str) -> Claims:
+        """Return the claims of a token that may speak for this workspace. TokenRefused otherwise."""
+        claims = self.parts.signer.verify(self.bearer())
+        if claims.scope == "node":
+            raise TokenRefused(403, "Insufficient token scope")
+        if claims.subject != workspace:
+            raise TokenRefused(403, "Callback token does not match workspace")
+        return claims
+
+    def renewed(self, claims: Claims, workspace: str) -> dict[str, str]:
+        """Return a new token for one past half of its life: SAM never renews these, and a workspace falls silent."""
+        if not claims.wants_refresh(time.time()):
+            return {}
+        return {"refreshedToken": self.parts.signer.callback_token(self.parts.issuer, workspace, scope="workspace")}
+
+
+class Messages(WorkspaceHandler):
+    """POST and, for the operator, GET /api/workspaces/{w}/messages."""
+
+    def post(self, workspace: str) -> None:
+        """Keep what was said."""
+        entries = workspace_schema.message_entries(self.request.body)
+        claims = self.workspace_claims(workspace)
+        if self.rows.workspace(workspace) is None:
+            return self.refuse(404, "Workspace not found")
+        try:
+            kept = self.rows.keep_messages(workspace, entries)
+        except OtherSession:
+            return self.refuse(400, "The workspace is linked to another session")
+        counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
+        if kept.remaining is not None:
+            full = {"error": "SESSION_MESSAGE_LIMIT_EXCEEDED", "message": "The session takes no more messages"}
+            room = {"maxMessages": MOST_MESSAGES, "remainingCapacity": kept.remaining}
+            return self.answer({**full, **counts, **room}, 409)
+        return self.answer({**counts, **self.renewed(claims, workspace)})
+
+    def get(self, workspace: str) -> None:
+        """Show what was said, a page at a time: `after` is the last row seen."""
+        self.operator_only()
+        try:
+            after, limit = int(self.get_query_argument("after", "0")), int(self.get_query_argument("limit", "100"))
+        except ValueError:
+            return self.refuse(400, "after and limit must be whole numbers")
+        found = self.rows.messages(workspace, max(1, min(limit, MOST_SHOWN)), after)
+        return self.answer({"messages": found})
+
+
+class WorkspaceBootLog(WorkspaceHandler):
+    """POST /api/workspaces/{w}/boot-log."""
+
+    def post(self, workspace: str) -> None:
+        """Keep one entry; the wire's entries have no id, so one that comes again stands there twice, as at SAM."""
+        entry = workspace_schema.boot_log_entry(self.request.body)
+        claims = self.workspace_claims(workspace)
+        row = self.rows.workspace(workspace)
+        if row is None:
+            return self.refuse(404, "Workspace not found")
+        self.rows.keep_log(row["node_id"], workspace, [{"id": secrets.token_hex(8), **entry}])
+        return self.answer({"success": True, **self.renewed(claims, workspace)})
+
+
+class NodeBootLog(WorkspaceHandler):
+    """POST /api/nodes/{n}/boot-log, a door of ours: the boot steps as they happen."""
+
+    def post(self, node: str) -> None:
+        """Keep entries, each once."""
+        entries = workspace_schema.boot_log_entries(self.request.body)
+        self.node_claims(node)
+        if self.parts.store.node(node) is None:
+            return self.refuse(404, "Node not found")
+        kept = self.rows.keep_log(node, None, entries)
+        return self.answer({"success": True, "persisted": kept.persisted, "duplicates": kept.duplicates})
+
+    def get(self, node: str) -> None:
+        """Show the operator the newest entries."""
+        self.operator_only()
+        return self.answer({"entries": self.rows.log(node, None, MOST_SHOWN)})
+
+
+class Workspaces(WorkspaceHandler):
+    """GET /api/workspaces and /api/workspaces/{w}, for the operator."""
+
+    def get(self, workspace: str | None = None) -> None:
+        """Show all workspaces or one."""
+        self.operator_only()
+        found = [workspace_schema.view(row) for row in self.rows.workspaces() if workspace in (None, row["id"])]
+        if workspace is None:
+            return self.answer({"workspaces": found})
+        if not found:
+            return self.refuse(404, "Workspace not found")
+        return self.answer({**found[0], "bootLog": self.rows.log(found[0]["nodeId"], workspace)})

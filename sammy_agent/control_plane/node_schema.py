@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node is to the wire and to a person: bodies judged, health by age, tables. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from cc_sammy.common.text_table import table
+
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
+MAX_ERRORS, MAX_ERRORS_BYTES = 10, 32768
+# What an entry of /errors is cut to: message, source, stack.
+CUTS = {"message": 2048, "source": 256, "stack": 4096}
+# What our agent adds to the heartbeat; SAM passes over unknown fields, so nobody is hurt by them.
+PROVISIONING = ("phase", "outcome", "reason", "runId", "bootId")
+LONGEST_TEXT, LONGEST_STEPS = 2048, 65536
+METRICS = ("cpuLoadAvg1", "memoryPercent", "diskPercent")
+
+
+class BodyRefused(ValueError):
+    """A request's body breaks the wire's rules; answered 400."""
+
+
+def new_id() -> str:
+    """Return an id for a node without a name."""
+    return f"node-{secrets.token_hex(4)}"
+
+
+def iso(seconds: float | None) -> str | None:
+    """Return a time as the wire writes it: UTC, milliseconds, Z."""
+    if seconds is None:
+        return None
+    text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def parse_json(raw: bytes) -> dict[str, Any]:
+    """Return a body's JSON object. BodyRefused when it is something else."""
+    try:
+        document = json.loads(raw)
+    except ValueError as error:
+        raise BodyRefused("Malformed JSON in request body") from error
+    if not isinstance(document, dict):
+        raise BodyRefused("The body must be a JSON object")
+    return document
+
+
+def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns a heartbeat sets. BodyRefused names the first wrong field."""
+    values: dict[str, Any] = {}
+    for name, kind in (("activeWorkspaces", (int, float)), ("agentVersion", str), ("nodeId", str)):
+        if name in document and not _is(document[name], kind):
+            raise BodyRefused(f"{name}: wrong type")
+    metrics = document.get("metrics", {})
+    if not isinstance(metrics, dict):
+        raise BodyRefused("metrics: wrong type")
+    for name in METRICS:
+        if name in metrics and not (_is(metrics[name], (int, float)) and math.isfinite(metrics[name])):
+            raise BodyRefused(f"metrics.{name}: wrong type")
+    if metrics:
+        values["metrics"] = {name: metrics[name] for name in METRICS if name in metrics}
+    if "agentVersion" in document:
+        values["agent_version"] = document["agentVersion"][:128]
+    port = document.get("agentPort")
+    if isinstance(port, int) and 1 < port <= 65535:  # True is 1
+        values["agent_port"] = port
+    provisioning = _provisioning(document)
+    if provisioning:
+        values["provisioning"] = provisioning
+    return values
+
+
+def _provisioning(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what our agent adds, where its shape is right; the wire knows none of it, so nothing is refused."""
+    told: dict[str, Any] = {
+        name: document[name][:LONGEST_TEXT] for name in PROVISIONING if isinstance(document.get(name), str)
+    }
+    if _is(document.get("durationMs"), (int, float)) and math.isfinite(document["durationMs"]):
+        told["durationMs"] = document["durationMs"]
+    steps = document.get("steps")
+    if isinstance(steps, list) and len(json.dumps(steps)) <= LONGEST_STEPS:
+        told["steps"] = [step for step in steps if isinstance(step, dict)]
+    return told
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def error_entries(raw: bytes) -> list[dict[str, Any]]:
+    """Return the entries of a POST /errors that are to be kept, cut to size.
+
+    :raises BodyRefused: too large, no array, too many, or an incidentId that is no ULID.
+    """
+    if len(raw) > MAX_ERRORS_BYTES:
+        raise BodyRefused(f"Request body exceeds {MAX_ERRORS_BYTES} bytes")
+    listed = parse_json(raw).get("errors")
+    if not isinstance(listed, list):
+        raise BodyRefused("errors must be an array")
+    if len(listed) > MAX_ERRORS:
+        raise BodyRefused(f"Maximum {MAX_ERRORS} errors per request")
+    kept = []
+    for entry in listed:
+        if not isinstance(entry, dict) or not isinstance(entry.get("message"), str) or not entry["message"]:
+            continue  # the wire skips them without a word
+        incident = entry.get("incidentId")
+        if incident is not None and not (isinstance(incident, str) and ULID.fullmatch(incident)):
+            raise BodyRefused("incidentId must be a ULID")
+        cut = {name: str(entry[name])[:size] for name, size in CUTS.items() if name in entry}
+        kept.append(
+            {
+                "source": "unknown",
+                **entry,
+                **cut,
+                "level": str(entry.get("level", "error"))[:16],
+                "incidentId": incident or f"none-{secrets.token_hex(8)}",
+            }
+        )
+    return kept
+
+
+def health(row: Mapping[str, Any], now: float) -> str:
+    """Return healthy, stale or unhealthy: by the age of the last heartbeat, in steps of the node's threshold."""
+    if row["last_heartbeat_at"] is None:
+        return "stale" if row["status"] == "running" else "unhealthy"
+    age = now - row["last_heartbeat_at"]
+    return "healthy" if age <= row["stale_after_s"] else "stale" if age <= 2 * row["stale_after_s"] else "unhealthy"
+
+
+def view(
+    row: Mapping[str, Any],
+    now: float,
+    incidents: Sequence[Mapping[str, Any]] = (),
+    artifacts: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return a node as GET /api/nodes/{n} answers it: the wire's fields, then what our agent adds."""
+    provisioning = json.loads(row["provisioning"]) if row["provisioning"] else None
+    failed = provisioning is not None and provisioning.get("outcome") == "failed"
+    message = provisioning.get("reason") if failed and provisioning else None
+    if message is None and row["status"] != "running":
+        # cc_sammy also says, at level info, that a boot began
+        message = next((incident["message"] for incident in incidents if incident["level"] == "error"), None)
+    return {
+        "id": row["id"],
+        "name": row["id"],
+        "status": row["status"],
+        "healthStatus": health(row, now),
+        "cloudProvider": None,
+        "vmSize": None,
+        "vmLocation": None,
+        "nodeRole": "workspace",
+        "ipAddress": row["ip_address"],
+        "lastHeartbeatAt": iso(row["last_heartbeat_at"]),
+        "heartbeatStaleAfterSeconds": row["stale_after_s"],
+        "lastMetrics": json.loads(row["metrics"]) if row["metrics"] else None,
+        "errorMessage": message,
+        "createdAt": iso(row["created_at"]),
+        "updatedAt": iso(row["updated_at"]),
+        "readyAt": iso(row["ready_at"]),
+        "agentPort": row["agent_port"],
+        "reachable": None if row["reachable"] is None else bool(row["reachable"]),
+        "reachableAt": iso(row["reachable_at"]),
+        "unreachableWhy": row["unreachable_why"],
+        "agentVersion": row["agent_version"],
+        "provisioning": provisioning,
+        "artifacts": list(artifacts),
+        "incidents": [{**incident, "receivedAt": iso(incident["receivedAt"])} for incident in incidents],
+    }
+
+
+def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str, ...]]:
+    """Return a heading and one row a node, for a person."""
+    rows: list[tuple[str, ...]] = [("NODE", "STATUS", "HEALTH", "LAST BEAT", "OUTCOME", "PACKAGES", "WHY")]
+    for node in views:
+        beat = node["lastHeartbeatAt"]
+        age = "never" if beat is None else f"{max(0.0, now - _seconds(beat)):.0f} s ago"
+        provisioning = node["provisioning"] or {}
+        outcome = provisioning.get("outcome") or provisioning.get("phase") or "-"
+        why = node["errorMessage"] or provisioning.get("reason") or node["unreachableWhy"] or ""
+        packages = str(sum(one["status"] == "ready" for one in node["artifacts"]) or "-")
+        rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), packages, str(why)))
+    return rows
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Return lines whose columns align, without what a terminal would obey; `right` numbers those flush right."""
+    return table([tuple(map(_printable, row)) for row in rows], right)
+
+
+def _printable(text: str) -> str:
+    """Return a node's words without what a terminal would obey."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debug packages that nodes push: declared first, then filled, each a file of its own beside the store.
+
+Bounded a node, the oldest going first: a node that fails over and over must not fill the operator's disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from typing import Any
+
+from sammy_agent.base.runtime import files
+from sammy_agent.control_plane.node_schema import ULID, BodyRefused, iso, parse_json
+from sammy_agent.control_plane.storage.database import Store
+
+KIND = "safe-vm-incident-v1"
+ARTIFACT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_BYTES = 2 * 1024 * 1024  # of one
+MOST_DECLARED = 32 * 1024  # bytes of what is told of one
+KEPT = 10  # of a node
+
+
+class Conflict(Exception):
+    """Another content under an id that is filled already; answered 409."""
+
+
+def declared(raw: bytes, incident: str) -> dict[str, Any]:
+    """Return what a body declares. BodyRefused says which rule it breaks."""
+    if len(raw) > MOST_DECLARED:
+        raise BodyRefused(f"The body is over {MOST_DECLARED} bytes")
+    document = parse_json(raw)
+    if not ULID.fullmatch(incident):
+        raise BodyRefused("incidentId must be a ULID")
+    for name, form in (("artifactId", ARTIFACT_ID), ("checksumSha256", SHA256)):
+        if not isinstance(document.get(name), str) or not form.fullmatch(document[name]):
+            raise BodyRefused(f"{name} is missing or malformed")
+    size = document.get("sizeBytes")
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MOST_BYTES:
+        raise BodyRefused(f"sizeBytes must be 1 to {MOST_BYTES}")
+    if document.get("kind") != KIND:
+        raise BodyRefused(f"kind must be {KIND}")
+    if document.get("status") not in ("ready", "failed"):
+        raise BodyRefused("status must be ready or failed")
+    return document
+
+
+class Artifacts:
+    """What is kept. Of one thread, as the store is."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store, self._folder = store, os.path.join(folder, "artifacts")
+
+    def declare(self, node: str, incident: str, document: dict[str, Any]) -> str:
+        """Take what a node is about to send; return where it stands: pending or ready.
+
+        :raises Conflict: it is there already, and is another.
+        """
+        artifact = document["artifactId"]
+        known = self._row(node, incident, artifact)
+        if known is not None and known["status"] == "ready":
+            if _same(json.loads(known["declared"]), document):
+                return "ready"
+            raise Conflict
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, 'pending', ?, ?)",
+                (node, incident, artifact, json.dumps(document), time.time()),
+            )
+        self._sweep(node)
+        return "pending"
+
+    def fill(self, node: str, incident: str, artifact: str, content: bytes, checksum: str) -> bool:
+        """Keep the content; return False when it was never declared.
+
+        :raises BodyRefused: it is not what was declared.
+        :raises Conflict: another content is there already.
+        """
+        row = self._row(node, incident, artifact)
+        if row is None:
+            return False
+        known = json.loads(row["declared"])
+        if row["status"] == "ready":
+            if checksum == known["checksumSha256"]:
+                return True
+            raise Conflict
+        digest = hashlib.sha256(content).hexdigest()
+        if len(content) != known["sizeBytes"]:
+            raise BodyRefused(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")
+        if not digest == checksum == known["checksumSha256"]:
+            raise BodyRefused("Checksum mismatch")
+        path = self._path(node, incident, artifact)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        files.write(path, content, mode=files.PRIVATE)
+        with self._store.transaction() as db:
+            db.execute(
+                "UPDATE artifacts SET status='ready', received_at=? "
+                "WHERE node_id=? AND incident_id=? AND artifact_id=?",
+                (time.time(), node, incident, artifact),
+            )
+        return True
+
+    def listed(self, node: str) -> list[dict[str, Any]]:
+        """Return what a node sent, newest first, as the operator sees it."""
+        with self._store.transaction() as db:
+            rows = db.execute("SELECT * FROM artifacts WHERE node_id=? ORDER BY received_at DESC", (node,)).fetchall()
+        return [self._view(row) for row in rows]
+
+    def read(self, node: str, incident: str, artifact: str) -> bytes:
+        """Return the content of one that is ready. OSError."""
+        with open(self._path(node, incident, artifact), "rb") as file:
+            return file.read()
+
+    def _view(self, row: Any) -> dict[str, Any]:
+        told = json.loads(row["declared"])
+        return {
+            "incidentId": row["incident_id"],
+            "artifactId": row["artifact_id"],
+            "status": row["status"],
+            "sizeBytes": told["sizeBytes"],
+            "checksumSha256": told["checksumSha256"],
+            "contentType": str(told.get("contentType", "")),
+            "preview": told.get("preview"),
+            "receivedAt": iso(row["received_at"]),
+        }
+
+    def _row(self, node: str, incident: str, artifact: str) -> Any:
+        with self._store.transaction() as db:
+            return db.execute(
+                "SELECT status, declared FROM artifacts WHERE node_id=? AND incident_id=? AND artifact_id=?",
+                (node, incident, artifact),
+            ).fetchone()
+
+    def _path(self, node: str, incident: str, artifact: str) -> str:
+        # both ids are of letters, digits and . _ - and begin with none of those signs: no way out of the folder
+        return os.path.join(self._folder, node, f"{incident}-{artifact}")
+
+    def _sweep(self, node: str) -> None:
+        """Forget the oldest beyond the bound, and files that nothing is known of: their node was made anew."""
+        with self._store.transaction() as db:
+            db.execute(
+                "DELETE FROM artifacts WHERE node_id=? AND rowid NOT IN "
+                "(SELECT rowid FROM artifacts WHERE node_id=? ORDER BY received_at DESC LIMIT ?)",
+                (node, node, KEPT),
+            )
+            rows = db.execute("SELECT node_id, incident_id, artifact_id FROM artifacts").fetchall()
+        known = {os.path.relpath(self._path(*row), self._folder) for row in rows}
+        with contextlib.suppress(FileNotFoundError):
+            for other in os.listdir(self._folder):
+                if not any(path.startswith(f"{other}/") for path in known):
+                    shutil.rmtree(os.path.join(self._folder, other), ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(os.path.join(self._folder, node)):
+                if f"{node}/{name}" not in known:
+                    files.remove(os.path.join(self._folder, node, name))
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one.get(name) == other.get(name) for name in ("checksumSha256", "sizeBytes"))

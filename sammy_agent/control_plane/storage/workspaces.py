@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What workspaces said, and the boot logs: rows that come again have no effect, and the sender is told the counts."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sammy_agent.control_plane.storage.database import Store
+
+MOST_MESSAGES = 100_000  # of one session, as the wire has it
+MOST_LOG = 50  # entries of a workspace's boot log that are kept, as the wire has it
+MOST_NODE_LOG = 2_000  # of a node's: about a hundred boots
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of a batch."""
+
+    persisted: int
+    duplicates: int
+    remaining: int | None = None  # set when the session was too full: what it would still have taken
+
+
+class OtherSession(Exception):
+    """The workspace speaks for another session."""
+
+
+class WorkspaceStore:
+    """The tables of workspaces in the control plane's one file; of one thread, as that is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, workspace: str, node: str) -> bool:
+        """Add a workspace of a node; return False when it is known as another node's."""
+        with self._store.transaction() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO workspaces (id, node_id, created_at) VALUES (?, ?, ?)",
+                (workspace, node, time.time()),
+            )
+            return bool(db.execute("SELECT node_id=? FROM workspaces WHERE id=?", (node, workspace)).fetchone()[0])
+
+    def workspace(self, workspace: str) -> dict[str, Any] | None:
+        """Return a workspace's row, None when there is none."""
+        rows = self._rows("SELECT * FROM workspaces WHERE id=?", workspace)
+        return rows[0] if rows else None
+
+    def workspaces(self) -> list[dict[str, Any]]:
+        """Return all workspaces with the number of their messages, oldest first."""
+        return self._rows(
+            "SELECT *, (SELECT COUNT(*) FROM messages WHERE workspace_id=workspaces.id) AS messages FROM workspaces "
+            "ORDER BY created_at, id"
+        )
+
+    def keep_messages(self, workspace: str, entries: Sequence[Mapping[str, Any]], most: int = MOST_MESSAGES) -> Kept:
+        """Keep a batch of one session, all of it or, where the session is too full, nothing.
+
+        The first session that speaks is the workspace's.
+
+        :raises OtherSession: the workspace is linked to another one.
+        """
+        session, now = entries[0]["sessionId"], time.time()
+        with self._store.transaction() as db:
+            db.execute("UPDATE workspaces SET session_id=? WHERE id=? AND session_id IS NULL", (session, workspace))
+            (linked,) = db.execute("SELECT session_id FROM workspaces WHERE id=?", (workspace,)).fetchone()
+            if linked != session:
+                raise OtherSession
+            new = self._new(db, workspace, entries)
+            (held,) = db.execute("SELECT COUNT(*) FROM messages WHERE workspace_id=?", (workspace,)).fetchone()
+            if held + len(new) > most:
+                return Kept(0, len(entries) - len(new), most - held)
+            db.executemany(
+                "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (workspace, entry["messageId"], session, entry["role"], entry["content"],
+                     entry.get("toolMetadata"), entry.get("origin"), entry["timestamp"], entry.get("sequence"), now)
+                    for entry in new
+                ],
+            )  # fmt: skip
+        return Kept(len(new), len(entries) - len(new))
+
+    def _new(
+        self, db: sqlite3.Connection, workspace: str, entries: Sequence[Mapping[str, Any]]
+    ) -> list[Mapping[str, Any]]:
+        """Return the entries whose ids are not known, each id once."""
+        by_id = {entry["messageId"]: entry for entry in reversed(entries)}
+        marks = ", ".join("?" * len(by_id))
+        known = db.execute(
+            f"SELECT message_id FROM messages WHERE workspace_id=? AND message_id IN ({marks})", (workspace, *by_id)
+        )
+        for row in known.fetchall():
+            del by_id[row[0]]
+        return [entry for entry in entries if by_id.get(entry["messageId"]) is entry]
+
+    def messages(self, workspace: str, limit: int, after: int = 0) -> list[dict[str, Any]]:
+        """Return messages in the order they came, from behind the row `after` on."""
+        return self._rows(
+            "SELECT rowid AS row, message_id AS messageId, session_id AS sessionId, role, content, "
+            "tool_metadata AS toolMetadata, origin, timestamp, sequence FROM messages "
+            "WHERE workspace_id=? AND rowid>? ORDER BY rowid LIMIT ?",
+            workspace, after, limit,
+        )  # fmt: skip
+
+    def keep_log(self, node: str, workspace: str | None, entries: Sequence[Mapping[str, Any]]) -> Kept:
+        """Keep boot log entries, each id once; the oldest beyond the bound go."""
+        now, persisted = time.time(), 0
+        with self._store.transaction() as db:
+            for entry in entries:
+                done = db.execute(
+                    "INSERT OR IGNORE INTO boot_log (node_id, workspace_id, entry_id, step, status, message, detail, "
+                    "timestamp, received_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (node, workspace, entry["id"], entry["step"], entry["status"], entry.get("message", ""),
+                     entry.get("detail"), entry["timestamp"], now),
+                )  # fmt: skip
+                persisted += done.rowcount
+            most = MOST_NODE_LOG if workspace is None else MOST_LOG
+            db.execute(
+                "DELETE FROM boot_log WHERE node_id=? AND workspace_id IS ? AND seq NOT IN (SELECT seq FROM boot_log "
+                "WHERE node_id=? AND workspace_id IS ? ORDER BY seq DESC LIMIT ?)",
+                (node, workspace, node, workspace, most),
+            )
+        return Kept(persisted, len(entries) - persisted)
+
+    def log(self, node: str, workspace: str | None, limit: int = MOST_LOG) -> list[dict[str, Any]]:
+        """Return the newest entries of a boot log, oldest first."""
+        rows = self._rows(
+            "SELECT entry_id AS id, step, status, message, detail, timestamp FROM boot_log "
+            "WHERE node_id=? AND workspace_id IS ? ORDER BY seq DESC LIMIT ?",
+            node, workspace, limit,
+        )  # fmt: skip
+        return rows[::-1]
+
+    def _rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
+        with self._store.transaction() as db:
+            return [dict(row) for row in db.execute(statement, values)]

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a workspace says to its control plane: bodies judged by the wire's rules. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sammy_agent.control_plane.node_schema import BodyRefused, iso, parse_json
+
+STATUSES = ("started", "completed", "failed")
+OUR_STATUSES = (*STATUSES, "skipped")
+ROLES = ("user", "assistant", "system", "tool", "thinking", "plan")
+MOST_MESSAGES, MOST_BYTES, MOST_UNITS = 100, 262_144, 102_400
+MOST_ENTRIES, MOST_LOG_BYTES = 50, 65_536
+
+
+def message_entries(raw: bytes) -> list[dict[str, Any]]:
+    """Return the messages of a body. BodyRefused says which rule it breaks."""
+    if len(raw) > MOST_BYTES:
+        raise BodyRefused(f"The body is over {MOST_BYTES} bytes")
+    entries = parse_json(raw).get("messages")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MESSAGES:
+        raise BodyRefused(f"messages must be an array of 1 to {MOST_MESSAGES}")
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise BodyRefused("messages: an entry is no object")
+        _need_texts(entry, "messageId", "sessionId", "content", "timestamp")
+        if entry.get("role") not in ROLES:
+            raise BodyRefused(f"role must be one of {', '.join(ROLES)}")
+        # SAM counts as JavaScript does
+        if len(entry["content"].encode("utf-16-le", "surrogatepass")) // 2 > MOST_UNITS:
+            raise BodyRefused(f"content is over {MOST_UNITS}")
+    if len({entry["sessionId"] for entry in entries}) != 1:
+        raise BodyRefused("all messages must be of one session")
+    return entries
+
+
+def boot_log_entry(raw: bytes) -> dict[str, Any]:
+    """Return the entry of a workspace's boot log. BodyRefused says which rule it breaks."""
+    entry = parse_json(_small(raw))
+    _need_entry(entry, STATUSES)
+    return entry
+
+
+def boot_log_entries(raw: bytes) -> list[dict[str, Any]]:
+    """Return the entries of a node's boot log, a door of ours: each with an id, so that it may come again.
+
+    :raises BodyRefused: which rule it breaks.
+    """
+    entries = parse_json(_small(raw)).get("entries")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_ENTRIES:
+        raise BodyRefused(f"entries must be an array of 1 to {MOST_ENTRIES}")
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise BodyRefused("entries: an entry is no object")
+        _need_texts(entry, "id")
+        _need_entry(entry, OUR_STATUSES)
+    return entries
+
+
+def view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a workspace as its operator is shown it."""
+    return {
+        "id": row["id"],
+        "nodeId": row["node_id"],
+        "sessionId": row["session_id"],
+        "messages": row["messages"],
+        "createdAt": iso(row["created_at"]),
+    }
+
+
+def _small(raw: bytes) -> bytes:
+    if len(raw) > MOST_LOG_BYTES:
+        raise BodyRefused(f"The body is over {MOST_LOG_BYTES} bytes")
+    return raw
+
+
+def _need_entry(entry: dict[str, Any], statuses: Sequence[str]) -> None:
+    _need_texts(entry, "step", "timestamp")
+    if entry.get("status") not in statuses:
+        raise BodyRefused(f"status must be one of {', '.join(statuses)}")
+    for name in ("message", "detail"):
+        if not isinstance(entry.get(name, ""), str):
+            raise BodyRefused(f"{name}: wrong type")
+
+
+def _need_texts(entry: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(entry.get(name), str) or not entry[name]:
+            raise BodyRefused(f"{name} is required")
+        try:
+            entry[name].encode()
+        except UnicodeEncodeError as error:
+            raise BodyRefused(f"{name} holds half of a surrogate pair") from error

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's token: where it comes from, which one counts, and how long it lives.
+
+The user-data's token is only the first. The control plane renews it in its answers, and the renewed one is kept on
+disk: SAM's agent kept it in memory and was locked out by every restart after a day (its finding H1). Expiry by this
+machine's clock is shown, but never a reason to stop sending: first boots have wrong clocks.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from sammy_agent.base.errors import TokenUnusable
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.client.connectivity import Cause, iso
+from sammy_agent.node.config import AgentConfig
+
+LOG = logging.getLogger(__name__)
+WAY_OUT = "Get a new token for this node from its control plane and give it to `sammy-agent token set`"
+LONGEST = 16384
+Kind = TypeVar("Kind", bound="Token")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A bearer token and what it says about itself, unverified; times in seconds since the epoch."""
+
+    text: str = field(repr=False)
+    issued: float | None = None
+    expires: float | None = None
+    scope: str | None = None
+    subject: str | None = None
+
+    @classmethod
+    def parse(cls: type[Kind], raw: str) -> Kind:
+        """Return a token; one that is no JWT simply says nothing about itself.
+
+        :raises TokenUnusable: empty, or not fit for a header line.
+        """
+        text = raw.strip()
+        if not text:
+            raise TokenUnusable("the token is empty", WAY_OUT)
+        if len(text) > LONGEST or not text.isascii() or not text.isprintable() or " " in text:
+            raise TokenUnusable("that is no token: it must be one word of printable ASCII", WAY_OUT)
+        claims = _claims(text)
+        return cls(
+            text,
+            _number(claims.get("iat")),
+            _number(claims.get("exp")),
+            claims.get("scope") if isinstance(claims.get("scope"), str) else None,
+            claims.get("sub") if isinstance(claims.get("sub"), str) else None,
+        )
+
+    def digest(self) -> str:
+        """Return what may be remembered of it in the open."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def is_expired(self, now: float) -> bool:
+        """Tell whether its time is over at `now` (the control plane's clock where it is known)."""
+        return self.expires is not None and now >= self.expires
+
+
+class NodeToken(Token):
+    """A token that speaks for the node; no door of a workspace takes it."""
+
+
+class WorkspaceToken(Token):
+    """A token that speaks for one workspace. SAM's agent once overwrote these with the node's and lost messages."""
+
+
+def _claims(text: str) -> dict[str, Any]:
+    """Read a JWT's claims. Nothing is verified: that is the control plane's part, and PyJWT would cost 10 MB."""
+    parts = text.split(".")
+    if len(parts) != 3:
+        return {}
+    try:
+        claims: Any = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    # beyond what a clock can show it says nothing
+    return float(value) if 0 <= value < 2**40 else None
+
+
+def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str | None) -> bool:
+    """Tell whether the user-data's token takes the place of the one in use.
+
+    Only if there is none, or it is another than the one that ours began with and was issued later: cloud-init may
+    write the same user-data again at any boot, and a control plane's clock may have been ahead.
+    """
+    if source is None:
+        return False
+    if own is None:
+        return True
+    if source.digest() == began_with or source.text == own.text:
+        return False
+    return source.issued is not None and (own.issued is None or source.issued > own.issued)
+
+
+class Identity:
+    """The node's id and token. Thread-safe."""
+
+    def __init__(self, places: Places, config: AgentConfig, record: Record = unrecorded) -> None:
+        self._places, self._config, self._record = places, config, record
+        self._lock = threading.Lock()
+        self._token: NodeToken | None = None
+        self._problem: Cause | None = None
+        self._unsaved = False
+
+    def __repr__(self) -> str:
+        return f"<Identity {self._config.node_id}, {'a' if self._token else 'no'} token>"
+
+    @property
+    def node_id(self) -> str:
+        """The node's id."""
+        return self._config.node_id
+
+    def token(self) -> NodeToken | None:
+        """Return the token in use."""
+        with self._lock:
+            return self._token
+
+    def problem(self) -> Cause | None:
+        """Return what is wrong with the token's files."""
+        with self._lock:
+            return self._problem
+
+    def reload(self) -> NodeToken | None:
+        """Look at the files again and return the token that counts; a token that could not be saved is tried again."""
+        with self._lock:
+            if self._unsaved and self._token is not None:
+                self._save(self._token)
+            else:
+                self._problem = None
+                self._read()
+            return self._token
+
+    def refresh(self, text: str) -> None:
+        """Take the token that the control plane answered with, whatever its clock says.
+
+        :raises TokenUnusable: it is none, or not this node's.
+        """
+        token = NodeToken.parse(text)
+        if token.subject not in (None, self._config.node_id) or token.scope not in (None, "node"):
+            raise TokenUnusable(f"the control plane sent a token of {token.subject}, scope {token.scope}")
+        with self._lock:
+            renewed = self._token is None or token.text != self._token.text
+            if renewed:
+                self._token = token
+                self._save(token)
+        if renewed:
+            until = f", good until {iso(token.expires)}" if token.expires else ""
+            self._record(kinds.TOKEN_REFRESHED, f"the control plane renewed the token{until}")
+
+    def _read(self) -> None:
+        own = self._read_token(self._places.token)
+        source = self._read_token(self._config.token_file) if self._config.token_file else None
+        if source_wins(own, source, files.read(self._places.token_source)):
+            assert source is not None  # source_wins says so
+            self._token = source
+            self._save(source, began_with=source.digest())
+        elif own is not None:
+            self._token = own
+        # a token in memory outlives its files: they may be on a disk that went bad
+        if self._token is None and self._problem is None:
+            where = self._config.token_file or "sammy.control_plane.token_file is not set"
+            self._problem = Cause("no-token", f"this node has no token ({where})", WAY_OUT)
+
+    def _read_token(self, path: str) -> NodeToken | None:
+        try:
+            text = files.read(path)
+            return None if text is None else NodeToken.parse(text)
+        except OSError as error:
+            self._problem = Cause("token-unreadable", f"{path}: {error.strerror}", "Look at the disk: dmesg, df")
+        except TokenUnusable as error:
+            self._problem = Cause("token-unusable", f"{path}: {error.message}", error.next_step)
+        return None
+
+    def _save(self, token: NodeToken, *, began_with: str | None = None) -> None:
+        try:
+            files.write(self._places.token, token.text + "\n", mode=files.PRIVATE)
+            if began_with is not None:
+                files.write(self._places.token_source, began_with, mode=files.PRIVATE)
+        except OSError as error:
+            if not self._unsaved:
+                LOG.warning("the token could not be saved (%s); it is kept in memory and tried again", error.strerror)
+            self._unsaved = True
+            self._problem = Cause(
+                "token-unsaved", f"{self._places.token} cannot be written: {error.strerror}", "Make room: df -h /var"
+            )
+        else:
+            self._unsaved, self._problem = False, None

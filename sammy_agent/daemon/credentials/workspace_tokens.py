@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workspaces' tokens: one file a workspace, 0600, that outlives the agent.
+
+SAM's agent kept them in memory and overwrote them with the node's token after half a day: each later message was
+answered 403, and deleted. Here a workspace's token is a type of its own, checked for whom it speaks before it is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+from sammy_agent.base.errors import AgentError, TokenUnusable
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.client.connectivity import iso
+from sammy_agent.daemon.credentials.node_token import WorkspaceToken
+from sammy_agent.node.config import NODE_ID
+
+LOG = logging.getLogger(__name__)
+SUFFIX = ".token"
+
+
+class WorkspaceUnknown(AgentError):
+    """No id of a workspace, so no part of a path or of an address."""
+
+    code = "workspace-unknown"
+
+
+def check_id(workspace: object) -> str:
+    """Return a workspace's id. WorkspaceUnknown when it cannot be one."""
+    if not isinstance(workspace, str) or not NODE_ID.fullmatch(workspace):
+        raise WorkspaceUnknown(f"{workspace!r} is no workspace id", "Letters, digits, . _ and -, at most 128")
+    return workspace
+
+
+def check(raw: str, workspace: str) -> WorkspaceToken:
+    """Return the token. TokenUnusable when it says that it is another workspace's, or a node's."""
+    token = WorkspaceToken.parse(raw)
+    if token.scope not in (None, "workspace"):
+        raise TokenUnusable(f"this token's scope is {token.scope}, a workspace's is workspace")
+    if token.subject not in (None, workspace):
+        raise TokenUnusable(f"this token is for {token.subject}, not for {workspace}")
+    return token
+
+
+class WorkspaceTokens:
+    """The tokens by workspace. Thread-safe."""
+
+    def __init__(self, places: Places) -> None:
+        self._folder = places.workspaces
+        self._lock = threading.Lock()
+        self._tokens: dict[str, WorkspaceToken] = {}
+        self._unsaved: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<WorkspaceTokens of {len(self._tokens)} in {self._folder}>"
+
+    def token(self, workspace: str) -> WorkspaceToken | None:
+        """Return a workspace's token."""
+        with self._lock:
+            return self._tokens.get(workspace)
+
+    def put(self, workspace: str, raw: str) -> None:
+        """Keep a token, on disk before anyone relies on it.
+
+        :raises TokenUnusable: it is none, or not this workspace's.
+        :raises WorkspaceUnknown: the id cannot be one.
+        :raises OSError: the disk does not take it; it is in use all the same, and saved when it does.
+        """
+        workspace = check_id(workspace)
+        token = check(raw, workspace)
+        with self._lock:
+            if self._tokens.get(workspace) == token and workspace not in self._unsaved:
+                return
+            self._tokens[workspace] = token
+            self._unsaved.add(workspace)
+            self._save(workspace)
+
+    def refresh(self, workspace: str, raw: str) -> None:
+        """Take the token that the control plane answered with; a useless one is passed over, whatever the disk says."""
+        try:
+            self.put(workspace, raw)
+        except AgentError as error:
+            LOG.warning("the renewed token of workspace %s is of no use: %s", workspace, error)
+        except OSError as error:
+            LOG.warning("the renewed token of workspace %s is not saved: %s", workspace, error.strerror)
+
+    def reload(self) -> None:
+        """Read the files again; what could not be saved is tried again, and a token in memory outlives its file."""
+        with self._lock:
+            for workspace in sorted(self._unsaved):
+                try:
+                    self._save(workspace)
+                except OSError as error:
+                    LOG.warning("the token of workspace %s is not saved: %s", workspace, error.strerror)
+            for workspace in self._listed():
+                if workspace not in self._unsaved:
+                    self._read(workspace)
+
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return when each token ends, at `now` by the control plane's clock."""
+        with self._lock:
+            return {
+                workspace: {"state": "expired" if token.is_expired(now) else "ok", "expires": iso(token.expires)}
+                for workspace, token in sorted(self._tokens.items())
+            }
+
+    def path(self, workspace: str) -> str:
+        """Return where a workspace's token lies."""
+        return os.path.join(self._folder, workspace + SUFFIX)
+
+    def _save(self, workspace: str) -> None:
+        files.write(self.path(workspace), self._tokens[workspace].text + "\n", mode=files.PRIVATE)
+        self._unsaved.discard(workspace)
+
+    def _listed(self) -> list[str]:
+        try:
+            names = os.listdir(self._folder)
+        except OSError:
+            return []
+        return sorted(name[: -len(SUFFIX)] for name in names if name.endswith(SUFFIX))
+
+    def _read(self, workspace: str) -> None:
+        try:
+            self._tokens[workspace] = check(files.read(self.path(workspace)) or "", workspace)
+        except OSError as error:
+            LOG.warning("%s: %s", self.path(workspace), error.strerror)
+        except TokenUnusable as error:
+            LOG.warning("%s: %s", self.path(workspace), error)

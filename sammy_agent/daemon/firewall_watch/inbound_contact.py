@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the control plane last came in to this node, and how regularly it does: what tells a lock-out from a quiet day.
+
+The management server says `seen` for each request that proved to be the control plane's own; nobody else's requests
+count, for a stranger who gets through says nothing about who is kept out. The firewall's guard reads the rhythm.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sammy_agent.daemon.client.connectivity import iso
+
+ONE_VISIT = 1.0  # seconds: requests closer than this are one visit, as a page or a poll makes several at once
+REMEMBERED = 32  # visits
+
+
+@dataclass(frozen=True)
+class Rhythm:
+    """How the control plane came in: number of visits, when the last was, the longest silence between the latest ones.
+
+    Times are seconds of the monotonic clock; `visits` counts from the agent's start, silences are of the last 32.
+    """
+
+    visits: int = 0
+    last: float | None = None
+    longest_silence: float = 0.0
+
+
+class Inbound:
+    """Thread-safe. `seen` costs a lock and may be called for every request."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._begun: deque[float] = deque(maxlen=REMEMBERED)  # when each of the last visits began
+        self._visits = self._requests = 0
+        self._last: float | None = None
+        self._last_epoch: float | None = None
+        self._peer = ""
+
+    def seen(self, peer: str) -> None:
+        """The control plane's management came in, with its credentials proven.
+
+        :param peer: the address it came from, for people.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._last is None or now - self._last >= ONE_VISIT:
+                self._begun.append(now)
+                self._visits += 1
+            self._requests += 1
+            self._last, self._last_epoch, self._peer = now, time.time(), peer
+
+    def rhythm(self) -> Rhythm:
+        """Return how regularly it came."""
+        with self._lock:
+            begun = list(self._begun)
+            silences = [after - before for before, after in itertools.pairwise(begun)]
+            return Rhythm(self._visits, self._last, max(silences, default=0.0))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `inbound` part of the socket's status."""
+        with self._lock:
+            age = None if self._last is None else round(self._clock() - self._last, 1)
+            return {
+                "requests": self._requests,
+                "visits": self._visits,
+                "last": iso(self._last_epoch),
+                "last_age_s": age,
+                "last_peer": self._peer or None,
+            }

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The queue on disk: one SQLite file, one thread that writes, and callers that go on when their rows are durable.
+
+An fsync costs the same for one row and for a thousand: the writer takes all that waits into one transaction, so the
+callers share its price. Limits hold in the same transaction; totals are kept in it too, since counting a million rows
+at the start would cost more than the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
+from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Row, Weight, take
+
+LOG = logging.getLogger(__name__)
+MOST_JOBS = 1000
+TOLD_EVERY = 600.0
+MIGRATIONS = (
+    (
+        # what is known of a bad row at the lane's head, as long as that is the row `head`
+        """CREATE TABLE lanes (
+            id INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, head INTEGER,
+            suspects INTEGER NOT NULL DEFAULT 0, refusals INTEGER NOT NULL DEFAULT 0,
+            streak INTEGER NOT NULL DEFAULT 0, due REAL NOT NULL DEFAULT 0, UNIQUE (channel, owner))""",
+        """CREATE TABLE rows (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, lane INTEGER NOT NULL, id TEXT NOT NULL, weight INTEGER NOT NULL,
+            size INTEGER NOT NULL, session TEXT NOT NULL, body TEXT NOT NULL, UNIQUE (lane, id))""",
+        "CREATE INDEX rows_by_lane ON rows (lane, seq)",
+        "CREATE INDEX rows_by_weight ON rows (weight, seq)",
+        """CREATE TABLE set_aside (
+            seq INTEGER PRIMARY KEY, channel TEXT NOT NULL, owner TEXT NOT NULL, id TEXT NOT NULL,
+            weight INTEGER NOT NULL, size INTEGER NOT NULL, session TEXT NOT NULL, body TEXT NOT NULL,
+            reason TEXT NOT NULL, at REAL NOT NULL)""",
+        "CREATE TABLE totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+    ),
+)
+
+
+class OutboxUnavailable(AgentError):
+    """The outbox could not take rows; they are not kept, and the caller is the one who must know."""
+
+    code = "outbox-unavailable"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the outbox may hold; beyond it the oldest row of the lowest weight goes."""
+
+    rows: int = 200_000
+    bytes: int = 256 * 1024 * 1024
+    set_aside: int = 1000
+
+
+class Suspicion(NamedTuple):
+    """What is known of a bad row at a lane's head (see decisions.Progress); `due` in seconds since the epoch."""
+
+    suspects: int = 0
+    refusals: int = 0
+    streak: int = 0
+    due: float = 0.0
+
+
+class _Job:
+    """One caller's change, and the lock that it waits on."""
+
+    __slots__ = ("done", "error", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self.work = work
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Outbox:
+    """The queue. Thread-safe; nothing in it is lost by a kill or a power cut once `add` has returned."""
+
+    def __init__(self, path: str, bounds: Bounds = Bounds()) -> None:
+        self._database = Database(path, MIGRATIONS, synchronous="FULL")
+        self._bounds = bounds
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._lanes: dict[Lane, int] = {}
+        self._totals: dict[str, int] | None = None
+        self._gate = threading.Lock()
+        self._closed = False
+        self._tell_from = 0.0
+        # told of a lane that has new rows, in the caller's thread
+        self.on_added: Callable[[Lane], None] = lambda lane: None
+        # told, in the writer's thread, of rows that will not arrive: how many were given up; which was refused, and why
+        self.on_dropped: Callable[[int], None] = lambda rows: None
+        self.on_set_aside: Callable[[Lane, str, str], None] = lambda lane, id, reason: None
+        self._writer = threading.Thread(target=self._write, name="outbox-writer", daemon=True)
+        self._writer.start()
+
+    def __repr__(self) -> str:
+        return f"<Outbox {self._database.path}>"
+
+    def close(self) -> None:
+        """Write what waits and close the file."""
+        with self._gate:
+            self._closed = True
+            self._jobs.put(None)
+        self._writer.join()
+        self._database.close()
+
+    def add(self, lane: Lane, rows: Sequence[NewRow]) -> None:
+        """Keep rows at the lane's end; return when they would survive a power cut. An id that is queued is passed over.
+
+        :raises OutboxUnavailable: the disk is full or broken; none of the rows is kept.
+        """
+        sized = [(row, len(row.body.encode()) + CHANNELS[lane.channel].row_overhead) for row in rows]
+        self._asked(lambda db: self._insert(db, lane, sized))
+        self.on_added(lane)
+
+    def head(self, lane: Lane, most: int) -> list[Row]:
+        """Return the oldest rows of a lane that may share a request, at most so many. sqlite3.Error."""
+        with self._database.transaction() as db:
+            found = db.execute(
+                "SELECT seq, rows.id, body, size, session FROM rows JOIN lanes ON lanes.id = lane "
+                "WHERE channel=? AND owner=? ORDER BY seq",
+                lane,
+            )
+            rows = take(map(Row._make, found), CHANNELS[lane.channel], most)
+            found.close()
+        return rows
+
+    def remove(self, rows: Sequence[Row]) -> None:
+        """Forget rows that were delivered. sqlite3.Error."""
+        self._do(lambda db: self._delete(db, rows))
+
+    def set_aside(self, lane: Lane, rows: Sequence[Row], reason: str) -> None:
+        """Take rows out of the way, kept with the reason. sqlite3.Error."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(
+                "INSERT OR REPLACE INTO set_aside "
+                "SELECT seq, ?, ?, id, weight, size, session, body, ?, ? FROM rows WHERE seq=?",
+                [(*lane, reason, time.time(), row.seq) for row in rows],
+            )
+            self._delete(db, rows)
+            db.execute(
+                "DELETE FROM set_aside WHERE seq NOT IN (SELECT seq FROM set_aside ORDER BY seq DESC LIMIT ?)",
+                (self._bounds.set_aside,),
+            )
+            self._count("set_aside", len(rows))
+
+        self._do(work)
+        for row in rows:
+            LOG.error("%s of %s: row %s is set aside: %s", lane.channel, lane.owner, row.id, reason)
+            self.on_set_aside(lane, row.id, reason)
+
+    def requeue(self, ids: Sequence[str] | None = None) -> int:
+        """Put rows that were set aside back at their lanes' ends, all or those with the ids; return how many.
+
+        :raises OutboxUnavailable: the disk is full or broken; all stay where they are.
+        """
+
+        def work(db: sqlite3.Connection) -> dict[Lane, int]:
+            found = db.execute(
+                "SELECT seq, channel, owner, id, weight, size, session, body FROM set_aside ORDER BY seq"
+            )
+            moved: dict[Lane, int] = {}
+            for seq, channel, owner, id, weight, size, session, body in found.fetchall():
+                lane = Lane(channel, owner)
+                if (ids is None or id in ids) and channel in CHANNELS:
+                    self._insert(db, lane, [(NewRow(id, body, Weight(weight), session), size)])
+                    db.execute("DELETE FROM set_aside WHERE seq=?", (seq,))
+                    moved[lane] = moved.get(lane, 0) + 1
+            return moved
+
+        moved: dict[Lane, int] = self._asked(work)
+        for lane in moved:
+            self.on_added(lane)
+        return sum(moved.values())
+
+    def lanes(self) -> list[Lane]:
+        """Return the lanes that hold rows. sqlite3.Error."""
+        with self._database.transaction() as db:
+            found = db.execute(
+                "SELECT channel, owner FROM lanes WHERE EXISTS (SELECT 1 FROM rows WHERE lane=lanes.id)"
+            ).fetchall()
+        return [Lane(*row) for row in found if row[0] in CHANNELS]
+
+    def suspicion(self, lane: Lane) -> Suspicion:
+        """Return what an earlier process knew of the row that is a lane's head. sqlite3.Error."""
+        with self._database.transaction() as db:
+            row = db.execute(
+                "SELECT suspects, refusals, streak, due FROM lanes WHERE channel=? AND owner=? "
+                "AND head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id)",
+                lane,
+            ).fetchone()
+        return Suspicion(*row) if row else Suspicion()
+
+    def suspect(self, lane: Lane, known: Suspicion) -> None:
+        """Keep what is known of the row that is a lane's head: an agent that is killed often would else begin anew.
+
+        :raises sqlite3.Error: it cannot be kept.
+        """
+        self._do(
+            lambda db: db.execute(
+                "UPDATE lanes SET suspects=?, refusals=?, streak=?, due=?, "
+                "head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id) WHERE channel=? AND owner=?",
+                (*known, *lane),
+            )
+        )
+
+    def refused(self) -> list[dict[str, Any]]:
+        """Return the rows that were set aside, oldest first. sqlite3.Error."""
+        with self._database.transaction() as db:
+            cursor = db.execute("SELECT channel, owner, id, reason, at, body FROM set_aside ORDER BY seq")
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def totals(self) -> dict[str, int]:
+        """Return rows and bytes queued, rows set_aside_now, and what was ever set_aside or dropped. sqlite3.Error."""
+        with self._database.transaction() as db:
+            (aside,) = db.execute("SELECT COUNT(*) FROM set_aside").fetchone()
+            totals = dict(db.execute("SELECT * FROM totals"))
+        return {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, **totals, "set_aside_now": aside}
+
+    @property
+    def damage(self) -> str:
+        """Say what was found damaged, and where it lies."""
+        return self._database.damage
+
+    def on_damage(self, told: Callable[[str], None]) -> None:
+        """Have damage told, in the thread that met it; `told` must not wait for the outbox."""
+        self._database.on_damage = told
+
+    def snapshot(self, path: str) -> None:
+        """Write a consistent copy. sqlite3.Error."""
+        self._database.snapshot(path)
+
+    def _asked(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Do what somebody outside asks for. OutboxUnavailable when it cannot be."""
+        try:
+            return self._do(work)
+        except (sqlite3.Error, OSError, AgentError) as error:
+            raise OutboxUnavailable(f"{self._database.path}: {error}", "Look at the disk: df -h /var") from error
+
+    def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
+        """Have the writer do it and wait for its commit."""
+        job = _Job(work)
+        with self._gate:  # behind the end mark nobody would do it, and its caller would wait for ever
+            if self._closed:
+                raise OutboxUnavailable("the outbox is closed")
+            self._jobs.put(job)
+        job.done.acquire()
+        if job.error is not None:
+            raise job.error
+        return job.result
+
+    def _write(self) -> None:
+        """Take what waits, do it in one transaction, let its callers go on."""
+        over = False
+        while not over:
+            jobs = [self._jobs.get()]
+            while len(jobs) < MOST_JOBS:
+                try:
+                    jobs.append(self._jobs.get_nowait())
+                except queue.Empty:
+                    break
+            over = None in jobs
+            self._commit([job for job in jobs if job is not None])
+
+    def _commit(self, jobs: Sequence[_Job]) -> None:
+        dropped = 0
+        try:
+            with self._database.transaction() as db:
+                if self._totals is None:
+                    self._totals = dict(db.execute("SELECT * FROM totals"))
+                    number_from_the_clock(db, "rows")  # the wire's `sequence`
+                for job in jobs:
+                    job.result = job.work(db)
+                dropped = self._hold_bounds(db)
+                db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", self._totals.items())
+        except BaseException as error:
+            self._totals, self._lanes = None, {}  # what memory says of the file may be wrong now
+            for job in jobs:
+                job.error = error
+        finally:
+            for job in jobs:
+                job.done.release()
+        if dropped:
+            self.on_dropped(dropped)
+            self._tell(dropped)
+
+    def _insert(self, db: sqlite3.Connection, lane: Lane, sized: Sequence[tuple[NewRow, int]]) -> None:
+        number = self._lanes.get(lane)
+        if number is None:
+            db.execute("INSERT OR IGNORE INTO lanes (channel, owner) VALUES (?, ?)", lane)
+            number = db.execute("SELECT id FROM lanes WHERE channel=? AND owner=?", lane).fetchone()[0]
+            self._lanes[lane] = number
+        for row, size in sized:
+            done = db.execute(
+                "INSERT OR IGNORE INTO rows (lane, id, weight, size, session, body) VALUES (?, ?, ?, ?, ?, ?)",
+                (number, row.id, int(row.weight), size, row.group, row.body),
+            )
+            if done.rowcount == 1:
+                self._count("rows", 1)
+                self._count("bytes", size)
+
+    def _delete(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if db.execute("DELETE FROM rows WHERE seq=?", (row.seq,)).rowcount == 1:  # else the bounds took it
+                self._count("rows", -1)
+                self._count("bytes", -row.size)
+
+    def _hold_bounds(self, db: sqlite3.Connection) -> int:
+        """Give up the oldest rows of the lowest weight until the bounds hold; return how many."""
+        assert self._totals is not None
+        dropped = 0
+        while True:
+            too_many = self._totals.get("rows", 0) - self._bounds.rows
+            if too_many <= 0 and self._totals.get("bytes", 0) <= self._bounds.bytes:
+                return dropped
+            gone = db.execute(
+                "DELETE FROM rows WHERE seq IN (SELECT seq FROM rows ORDER BY weight, seq LIMIT ?) "
+                "RETURNING size, weight",
+                (max(1, too_many),),
+            ).fetchall()
+            if not gone:
+                return dropped
+            for size, weight in gone:
+                self._count("rows", -1)
+                self._count("bytes", -size)
+                self._count("dropped", 1)
+                self._count(f"dropped_{Weight(weight).name.lower()}", 1)
+            dropped += len(gone)
+
+    def _count(self, name: str, change: int) -> None:
+        assert self._totals is not None
+        self._totals[name] = self._totals.get(name, 0) + change
+
+    def _tell(self, dropped: int) -> None:
+        if time.monotonic() >= self._tell_from:
+            self._tell_from = time.monotonic() + TOLD_EVERY
+            LOG.error("the outbox is full: %d rows were given up, the oldest of the lowest weight", dropped)

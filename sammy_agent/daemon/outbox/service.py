@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The outbox at work: the queue on disk, the threads that empty it, and whose token opens which door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.worker import Worker
+from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.credentials.node_token import Identity, Token
+from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
+from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
+from sammy_agent.daemon.outbox.dispatcher import THREADS, Drains
+from sammy_agent.daemon.outbox.exchange import Wire
+from sammy_agent.daemon.outbox.queue import Outbox
+from sammy_agent.transport import ControlPlaneTransport
+
+
+class Delivery:
+    """What reporters put rows into, and what brings them to the control plane."""
+
+    def __init__(
+        self,
+        url: str,
+        places: Places,
+        *,
+        identity: Identity,
+        tokens: WorkspaceTokens,
+        transport: ControlPlaneTransport,
+        contact: Contact,
+        record: Record = unrecorded,
+    ) -> None:
+        self._identity, self._tokens, self._record = identity, tokens, record
+        self.outbox = Outbox(places.outbox)
+        self.outbox.on_dropped = self._dropped
+        self.outbox.on_set_aside = self._set_aside
+        self.outbox.on_damage(lambda words: record(kinds.STORE_DAMAGED, words))
+
+        def offset() -> float:
+            return contact.clock_offset or 0.0
+
+        exchanges = [Wire(url, transport, self._token_for, offset, on_renewed=self._renewed) for _ in range(THREADS)]
+        self._drains = Drains(self.outbox, exchanges)
+        self.workers: tuple[Worker, ...] = self._drains.all_workers()
+
+    def __repr__(self) -> str:
+        return f"<Delivery {self.outbox!r}>"
+
+    @property
+    def hurry(self) -> Callable[[], None]:
+        """What lets no lane sit out its pause: contact is back, or a token is new."""
+        return self._drains.hurry
+
+    def close(self) -> None:
+        """Write what waits and close the file."""
+        self.outbox.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `outbox` part of the socket's status."""
+        return self._drains.snapshot()
+
+    def _dropped(self, rows: int) -> None:
+        self._record(kinds.OUTBOX_DROPPED, f"the outbox was full: {rows} rows were given up", detail={"rows": rows})
+
+    def _set_aside(self, lane: Lane, id: str, reason: str) -> None:
+        words = f"{lane.channel} of {lane.owner}: row {id} is set aside: {reason}"
+        self._record(kinds.OUTBOX_SET_ASIDE, words, detail={"channel": lane.channel, "owner": lane.owner, "id": id})
+
+    def _token_for(self, channel: Channel, lane: Lane) -> Token | None:
+        return self._identity.token() if channel.scope is Scope.NODE else self._tokens.token(lane.owner)
+
+    def _renewed(self, channel: Channel, lane: Lane, text: str) -> None:
+        if channel.scope is Scope.WORKSPACE:
+            self._tokens.refresh(lane.owner, text)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent keeps of its own life and the machine's: two stores, and the threads that write them.
+
+It outlives every configuration and every control plane, and no duty stands or falls with it: what it cannot keep is
+counted, and the agent goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sammy_agent.base.events import kinds
+from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.diagnostics.event_store import lifecycle
+from sammy_agent.diagnostics.event_store.recorder import Recorder
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.metrics.sampler import Sampler
+from sammy_agent.diagnostics.metrics.store import MetricsStore
+
+
+class Evidence:
+    """The event store with its recorder, the metrics with their sampler. `boot_id` is the present boot's."""
+
+    def __init__(self, places: Places, boot_id: str) -> None:
+        self._boot_id = boot_id
+        self._began = clock.now()
+        self.store = EventStore(places.events, boot_id=boot_id)
+        self.recorder = Recorder(self.store, boot_id)
+        self.metrics = MetricsStore(places.metrics, boot_id=boot_id)
+        self._sampler = Sampler(self.metrics)
+        for store in (self.store, self.metrics):
+            store.on_damage(lambda words: self.recorder.record(kinds.STORE_DAMAGED, words))
+
+    def begin(self) -> None:
+        """Begin to write, once it is known that the stores are this machine's; what was told before is kept too."""
+        lifecycle.record_start(self.recorder, self.store, self._began, self._boot_id)
+        self.recorder.start()
+        self._sampler.start()
+
+    def stop(self) -> None:
+        """Write what waits, for a bounded time, and end."""
+        self._sampler.stop()
+        self.recorder.close()
+
+    def snapshot(self, problem: str) -> dict[str, Any]:
+        """Return the `store` and `metrics` parts of the socket's status; `problem`: what others met."""
+        return {
+            "store": {
+                "problem": problem or self.recorder.problem,
+                "lost": self.recorder.lost,
+                "damage": self.store.damage,
+            },
+            "metrics": {"problem": self._sampler.problem, "lost": self._sampler.lost},
+        }

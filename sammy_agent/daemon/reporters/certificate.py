@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's TLS certificate: its key is made here and never leaves; the control plane signs the request.
+
+A key that somebody else put there is left alone. A control plane without this call (an older SAM) is asked again
+each hour; nothing waits for the certificate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
+from sammy_agent.daemon.client.connectivity import Cause
+
+LOG = logging.getLogger(__name__)
+LOOK_AGAIN = 86400.0
+UNKNOWN_THERE = 3600.0
+HELPER_DEADLINE = 60.0
+
+
+def is_certificate(answer: Answer) -> bool:
+    """Tell whether a certificate was answered."""
+    return answer.text.lstrip().startswith("-----BEGIN CERTIFICATE-----")
+
+
+class Certificate(Worker):
+    """Gets and renews the node's certificate, once there is contact."""
+
+    def __init__(self, plane: ControlPlane, places: Places) -> None:
+        super().__init__("certificate")
+        self._plane, self._places = plane, places
+        self._backoff = Backoff(longest=60.0)
+        self.on_installed: Callable[[], None] = lambda: None
+
+    def turn(self) -> float | None:
+        """Look whether a certificate is needed, and get it."""
+        if not self._plane.contact.is_ok():
+            return None  # woken by the first answered heartbeat
+        try:
+            return self._look()
+        except CallFailed as failed:
+            unknown = failed.status in (401, 404) and failed.cause.code != "token-expired"
+            return UNKNOWN_THERE if unknown else max(self._backoff.pause(), failed.retry_after)
+        except (OSError, subprocess.SubprocessError) as error:
+            self._plane.contact.failure("certificate", Cause("node-key", f"the node's TLS key: {error}"))
+            return self._backoff.pause()
+
+    def _look(self) -> float:
+        if not self._is_ours():
+            return LOOK_AGAIN
+        wanted = self._helper("request", self._plane.identity.node_id)
+        if wanted:
+            answer = self._plane.post("certificate", "origin-ca-certificate", wanted, accept=is_certificate)
+            self._helper("install", input=answer.text)
+            LOG.info("the node's certificate is signed")
+            self.on_installed()
+        self._backoff.reset()
+        return LOOK_AGAIN
+
+    def _is_ours(self) -> bool:
+        """Mark the key as ours before it is made; one that is there without the mark is somebody else's."""
+        if os.path.exists(self._places.tls_mark):
+            return True
+        if os.path.exists(self._places.tls_key) or os.path.exists(self._places.tls_certificate):
+            return False
+        files.write(self._places.tls_mark, "")
+        return True
+
+    def _helper(self, verb: str, *more: str, input: str = "") -> str:
+        """Run `node_key`; SubprocessError with its words when it fails."""
+        paths = (self._places.tls_key, self._places.tls_certificate)
+        done = subprocess.run(
+            [sys.executable, "-m", "sammy_agent.daemon.credentials.certificate_request", verb, *paths, *more],
+            input=input, capture_output=True, text=True, timeout=HELPER_DEADLINE, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise subprocess.SubprocessError((done.stderr.strip().splitlines() or ["no words"])[-1])
+        return done.stdout

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debug packages that go to the control plane by themselves: when provisioning failed, and when contact was lost.
+
+Exactly the nodes that need one cannot be asked for it. Each incident has one package, made by a program of its own with
+the machine's spare time, kept on disk until it is acknowledged, and sent in a session of its own: no heartbeat waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from cc_sammy.contract.incident_id import incident_id
+from cc_sammy.contract.journal_fields import Outcome
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import Record
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.client import CallFailed, ControlPlane
+from sammy_agent.daemon.reporters.errors import HOPELESS, incident
+from sammy_agent.diagnostics.debug_package import command
+from sammy_agent.node.provisioning import Provisioning
+
+LOG = logging.getLogger(__name__)
+KIND = "safe-vm-incident-v1"  # the wire's only one
+MOST_MIB = 1.9  # the wire's bound is 2
+LOW_PRIORITY = ("nice", "-n", "19", "ionice", "-c", "idle")  # each becomes the next: one process in the end
+DEADLINE = 120.0  # for making one; with the calls it is less than what the watchdog lets a turn take
+SETTLE = 5.0  # seconds after the failure, in which the last lines reach their logs
+LONGEST_PAUSE = 300.0
+KEPT_DAYS = 7
+MOST_WAITING, MOST_DONE = 5, 100
+
+
+@dataclass
+class Case:
+    """One incident whose package is wanted; `entry` is its error report."""
+
+    entry: dict[str, Any]
+    since: float
+    packed: bool = False
+
+    @property
+    def incident(self) -> str:
+        """The incident's id, a ULID."""
+        return str(self.entry["incidentId"])
+
+
+@dataclass
+class Memory:
+    """What outlives the process: whose package is wanted, and whose is acknowledged."""
+
+    waiting: list[Case] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Memory:
+        """Read it; what is damaged begins anew, and a package more is no harm."""
+        try:
+            document = json.loads(text or "{}")
+            waiting = [
+                Case(dict(one["entry"]), float(one["since"]), bool(one["packed"])) for one in document["waiting"]
+            ]
+            return cls([case for case in waiting if case.entry["incidentId"]], list(map(str, document["done"])))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return cls()
+
+    def wants(self, entry: dict[str, Any], now: float) -> bool:
+        """Take an incident up, unless it was before; return whether that is news. The oldest goes where all is full."""
+        known = {case.incident for case in self.waiting} | set(self.done)
+        if entry["incidentId"] in known:
+            return False
+        self.waiting = [*self.waiting[-MOST_WAITING + 1 :], Case(entry, now)]
+        return True
+
+    def end(self, case: Case) -> None:
+        """Remember that a case is over."""
+        self.waiting.remove(case)
+        self.done = [*self.done[-MOST_DONE + 1 :], case.incident]
+
+
+def lost_contact(seconds: float, words: str, now: float) -> dict[str, Any]:
+    """Return the error report of an outage that is over."""
+    began = datetime.fromtimestamp(now - seconds, timezone.utc)
+    return {
+        "incidentId": incident_id(f"{began:%Y%m%dT%H%M%S}-contact", "contact-lost"),
+        "level": "error",
+        "message": f"this node was without contact to its control plane for {seconds / 60:.1f} minutes",
+        "source": "agent",
+        "timestamp": began.isoformat(timespec="milliseconds"),
+        "context": {"seconds": round(seconds, 1), "words": words},
+    }
+
+
+class Packages(Worker):
+    """Makes and sends them, one at a time.
+
+    :param lost_seconds: an outage that was longer is an incident.
+    """
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        level: Callable[[], Provisioning],
+        places: Places,
+        lost_seconds: float,
+        record: Record,
+    ) -> None:
+        super().__init__("packages")
+        self._plane, self._level, self._places = plane, level, places
+        self._lost_seconds, self._record = lost_seconds, record
+        self._lock = threading.Lock()
+        self._outages: list[dict[str, Any]] = []
+        self._memory: Memory | None = None
+        self._backoff = Backoff(first=2.0, longest=LONGEST_PAUSE)
+        self._problem = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def heard(self, kind: kinds.Kind, message: str, seconds: float | None) -> None:
+        """Take an event: contact that is back after long is an incident."""
+        if kind is kinds.CONTACT_REGAINED and seconds is not None and seconds >= self._lost_seconds:
+            with self._lock:
+                self._outages.append(lost_contact(seconds, message, time.time()))
+            self.wake()
+
+    def turn(self) -> float | None:
+        """Take up what is new; make and send the oldest that waits. One a turn: a turn must not look like a hang."""
+        memory = self._remembered()
+        self._take_up(memory)
+        if not memory.waiting:
+            return None
+        case = memory.waiting[0]
+        if time.time() - case.since <= KEPT_DAYS * 86400:
+            pause = self._advance(memory, case)
+            if pause is not None:
+                return pause
+        self._over(memory, case)
+        self._backoff.reset()
+        return 0.0
+
+    def _advance(self, memory: Memory, case: Case) -> float | None:
+        """Make and send a case's package; return None when it is over, else the pause before the next attempt."""
+        if not case.packed:
+            if (early := case.since + SETTLE - time.time()) > 0:
+                return min(early, SETTLE)
+            if not self._make(case):
+                return self._backoff.pause()
+            case.packed = True
+            self._save(memory)
+        try:
+            self._send(case)
+        except CallFailed as failed:
+            self._problem = str(failed)
+            if failed.status not in HOPELESS:
+                return max(self._backoff.pause(), failed.retry_after)
+            LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
+        return None
+
+    def stop(self) -> None:
+        """Let no further turn begin, and end the program that makes one."""
+        super().stop()
+        _end(self._process)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `packages` part of the socket's status."""
+        memory = self._memory or Memory()
+        return {"waiting": len(memory.waiting), "sent": len(memory.done), "problem": self._problem or None}
+
+    def _take_up(self, memory: Memory) -> None:
+        with self._lock:
+            entries, self._outages = self._outages, []
+        record = self._level().record
+        if record is not None and record.outcome is Outcome.FAILED:
+            entries.append(incident(record))
+        now = time.time()
+        news = [memory.wants(entry, now) for entry in entries]  # each of them is to be asked
+        if any(news):
+            self._save(memory)
+
+    def _make(self, case: Case) -> bool:
+        """Have the package made; return whether it is there."""
+        path = self._path(case)
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            for left in glob.glob(os.path.join(glob.escape(self._folder), "*.new")):
+                files.remove(left)  # by a program that was killed
+            self._process = process = subprocess.Popen(
+                [*LOW_PRIORITY, *command.words(path, self._places.root, f"--most={MOST_MIB}")],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+            _, said = process.communicate(timeout=DEADLINE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self._problem = f"no debug package was made: {error}"
+            LOG.warning("%s", self._problem)
+            return False
+        finally:
+            _end(self._process)
+        if process.returncode != 0:
+            self._problem = f"no debug package was made: {command.failure(said, process.returncode)}"
+            LOG.warning("%s", self._problem)
+            return False
+        return True
+
+    def _send(self, case: Case) -> None:
+        """Report the incident, declare its package and send it; all of it may be repeated. CallFailed."""
+        try:
+            with open(self._path(case), "rb") as file:
+                content = file.read()
+        except OSError as error:
+            LOG.warning("the debug package of incident %s is gone: %s", case.incident, error)
+            return
+        digest = hashlib.sha256(content).hexdigest()
+        artifact = f"{case.incident}-safe"
+        doors = f"diagnostic-incidents/{case.incident}/artifacts"
+        self._plane.post("packages", "errors", {"errors": [case.entry]})
+        declared = {
+            "artifactId": artifact,
+            "kind": KIND,
+            "contentType": "application/gzip",
+            "sizeBytes": len(content),
+            "checksumSha256": digest,
+            "manifest": {"schemaVersion": 1, "incidentId": case.incident, "collector": "sammy-agent debug-package"},
+            "preview": {"message": case.entry["message"], "source": case.entry["source"]},
+            "status": "ready",
+        }
+        try:
+            self._plane.post("packages", doors, declared)
+            self._plane.put("packages", f"{doors}/{artifact}/content", content, {"X-Content-SHA256": digest})
+        except CallFailed as failed:
+            if failed.status != 409:  # it is there already
+                raise
+        LOG.info("the debug package of incident %s is with the control plane, %d bytes", case.incident, len(content))
+        self._record(
+            kinds.PACKAGE_PUSHED,
+            f"a debug package of {len(content)} bytes went to the control plane: {case.entry['message']}",
+            detail={"incident": case.incident, "bytes": len(content)},
+        )
+
+    def _over(self, memory: Memory, case: Case) -> None:
+        memory.end(case)
+        self._save(memory)
+        self._problem = ""
+        with contextlib.suppress(OSError):
+            files.remove(self._path(case))
+
+    @property
+    def _folder(self) -> str:
+        return self._places.packages
+
+    def _path(self, case: Case) -> str:
+        return os.path.join(self._folder, f"{case.incident}.tar.gz")
+
+    def _remembered(self) -> Memory:
+        if self._memory is None:
+            try:
+                self._memory = Memory.from_text(files.read(os.path.join(self._folder, "memory.json")))
+            except OSError:
+                self._memory = Memory()
+        return self._memory
+
+    def _save(self, memory: Memory) -> None:
+        """Keep what is known; a disk that takes nothing costs at most a package that is made again."""
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            files.write(os.path.join(self._folder, "memory.json"), json.dumps(asdict(memory)), mode=files.PRIVATE)
+        except OSError as error:
+            LOG.warning("%s cannot be written: %s", self._folder, error.strerror)
+
+
+def _end(process: subprocess.Popen[bytes] | None) -> None:
+    """End a program with all that it started; it leads a session of its own."""
+    if process is None or process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5.0)
+    if process.stderr is not None:
+        process.stderr.close()

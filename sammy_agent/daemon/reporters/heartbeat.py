@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heartbeat: the first at once, then each interval, sooner after a failure; it carries the state of provisioning.
+
+The wire knows nothing of provisioning before /ready; unknown fields are passed over there, so the heartbeat carries
+phase, outcome and reason for those who read them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sammy_agent import __version__
+from sammy_agent.base.errors import TokenUnusable
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
+from sammy_agent.diagnostics import metrics
+from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
+
+LOG = logging.getLogger(__name__)
+JITTER = 0.1
+# Longest pause after failures: within the 180 s after which the control plane calls a node stale.
+LONGEST_PAUSE = 30.0
+SHORTEST_DEADLINE, LONGEST_DEADLINE = 3.0, 20.0
+
+
+def is_heartbeat_answer(answer: Answer) -> bool:
+    """Tell whether a control plane answered."""
+    return isinstance(answer.document.get("status"), str) and isinstance(answer.document.get("healthStatus"), str)
+
+
+class Heartbeat(Worker):
+    """Sends signs of life."""
+
+    def __init__(
+        self, plane: ControlPlane, level: Callable[[], Provisioning], interval: float, port: int | None = None
+    ) -> None:
+        super().__init__("heartbeat")
+        self._port = port  # of our own server, for the control plane to come in
+        self._plane, self._level, self._interval = plane, level, interval
+        self._backoff = Backoff(min(1.0, interval), min(LONGEST_PAUSE, interval))
+        self._deadline = max(SHORTEST_DEADLINE, min(LONGEST_DEADLINE, interval / 3))
+        self._steps_known = ""
+        self._in_contact = False
+        # what is wrong besides the provisioning, in words; it goes into the beat's reason
+        self.problem: Callable[[], str] = lambda: ""
+        # told when there is contact for the first time or again
+        self.on_contact: Callable[[], None] = lambda: None
+        # told the node's status as the control plane has it, and when the beat that asked was sent (time.monotonic)
+        self.on_status: Callable[[str, float], None] = lambda status, sent: None
+
+    def turn(self) -> float:
+        """Beat once."""
+        self._plane.identity.reload()
+        body, steps = self._body()
+        sent = time.monotonic()
+        try:
+            answer = self._plane.post(
+                "heartbeat", "heartbeat", body, accept=is_heartbeat_answer, deadline=self._deadline
+            )
+        except CallFailed as failed:
+            self._in_contact = False
+            return max(self._backoff.pause(), failed.retry_after)
+        self._backoff.reset()
+        self._steps_known = steps
+        self._take_token(answer.document.get("refreshedToken"))
+        self.on_status(answer.document["status"], sent)
+        if not self._in_contact:
+            self._in_contact = True
+            self.on_contact()
+        return self._interval * random.uniform(1 - JITTER, 1 + JITTER)
+
+    def _body(self) -> tuple[dict[str, Any], str]:
+        """Return the beat, and the steps as a text by which a change of them is known."""
+        level = self._level()
+        body: dict[str, Any] = {
+            "activeWorkspaces": 0,
+            "agentVersion": __version__,
+            "nodeId": self._plane.identity.node_id,
+            **level.summary(),
+        }
+        reason = "; ".join(filter(None, (self.problem(), body.get("reason"))))
+        if reason:
+            body["reason"] = reason[:LONGEST_REASON]
+        if self._port is not None:
+            body["agentPort"] = self._port
+        figures = metrics.collect()
+        if figures:
+            body["metrics"] = figures
+        steps = level.steps()
+        text = json.dumps([body.get("runId"), steps])
+        if steps and text != self._steps_known:
+            body["steps"] = steps
+        return body, text
+
+    def _take_token(self, text: Any) -> None:
+        if not isinstance(text, str):
+            return
+        try:
+            self._plane.identity.refresh(text)
+        except TokenUnusable as error:
+            LOG.warning("the renewed token is of no use and was passed over: %s", error)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ready, as a level: posted for ready and degraded only, until acknowledged, once; the acknowledgment is kept on disk.
+
+SAM posted it once, after any outcome, and never again: a single lost packet cost the node. Here it is posted again
+too when the control plane, in a heartbeat's answer, still calls the node `creating`: it may have lost its memory.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sammy_agent import __version__
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
+from sammy_agent.daemon.client.connectivity import Cause, iso
+from sammy_agent.node.provisioning import Provisioning
+
+LOG = logging.getLogger(__name__)
+# ssh is closed only now: a node that failed before keeps its way in.
+FIREWALL = ("sammy", "firewall", "apply")
+FIREWALL_DEADLINE, FIREWALL_ATTEMPTS = 120.0, 5
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is known of an acknowledged ready: of which node, by whom, since when, and whether the firewall knows."""
+
+    node_id: str
+    url: str
+    acknowledged_at: str
+    firewall_applied: bool = False
+
+    @classmethod
+    def from_text(cls, text: str | None) -> Memory | None:
+        """Read it back; None when there is none or it is damaged: then ready is simply posted again."""
+        try:
+            document: Any = json.loads(text or "")
+            return cls(
+                str(document["node_id"]),
+                str(document["url"]),
+                str(document["acknowledged_at"]),
+                document["firewall_applied"] is True,
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def to_text(self) -> str:
+        """Return what is kept on disk."""
+        return json.dumps(self.__dict__) + "\n"
+
+
+def is_ready_answer(answer: Answer) -> bool:
+    """Tell whether the control plane acknowledged."""
+    return answer.document.get("status") == "running"
+
+
+class Ready(Worker):
+    """Says that this node is ready."""
+
+    def __init__(
+        self, plane: ControlPlane, level: Callable[[], Provisioning], places: Places, record: Record = unrecorded
+    ) -> None:
+        super().__init__("ready")
+        self._record = record
+        self._plane, self._level, self._places = plane, level, places
+        self._backoff = Backoff()
+        self._attempts_left = FIREWALL_ATTEMPTS
+        self._unsaved = False
+        self._firewall_problem: Cause | None = None
+        memory = Memory.from_text(files.read(places.ready))
+        ours = memory is not None and (memory.node_id, memory.url) == (plane.identity.node_id, plane.url)
+        self._memory = memory if ours else None
+        self._acknowledged_monotonic = 0.0
+
+    def turn(self) -> float | None:
+        """Do the next thing that is missing: post, remember, tell the firewall."""
+        if self._memory is None:
+            return self._post() if self._level().may_say_ready else None
+        if self._unsaved and not self._save(self._memory):
+            return self._backoff.pause()
+        if not self._memory.firewall_applied and self._attempts_left > 0:
+            return self._apply_firewall(self._memory)
+        return None
+
+    def heard_status(self, status: str, sent: float) -> None:
+        """Take the node's status from the answer to a heartbeat sent at `sent` (time.monotonic).
+
+        `creating`, in answer to a beat sent after the acknowledgment, means that our ready was forgotten.
+        """
+        if status == "creating" and self._memory is not None and sent > self._acknowledged_monotonic:
+            LOG.warning("the control plane calls this node creating although it acknowledged: saying ready again")
+            self._record(kinds.READY_FORGOTTEN, "the control plane calls this node creating although it acknowledged")
+            self._memory = None
+            self.wake()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `ready` part of the socket's status."""
+        memory = self._memory
+        waiting = "posting" if self._level().may_say_ready else "waiting"
+        problem = self._firewall_problem
+        return {
+            "state": "acknowledged" if memory else waiting,
+            "acknowledged_at": memory.acknowledged_at if memory else None,
+            "firewall_applied": memory.firewall_applied if memory else False,
+            "cause": problem.__dict__ if problem else None,
+        }
+
+    def _post(self) -> float:
+        try:
+            self._plane.post("ready", "ready", {"agentVersion": __version__}, accept=is_ready_answer)
+        except CallFailed as failed:
+            return max(self._backoff.pause(), failed.retry_after)
+        self._backoff.reset()
+        self._acknowledged_monotonic = time.monotonic()
+        self._memory = Memory(self._plane.identity.node_id, self._plane.url, iso(time.time()) or "")
+        self._attempts_left = FIREWALL_ATTEMPTS
+        LOG.info("ready: acknowledged by the control plane")
+        self._record(kinds.READY_ACKNOWLEDGED, "ready: acknowledged by the control plane")
+        self._unsaved = True
+        return 0.0
+
+    def _save(self, memory: Memory) -> bool:
+        """Write the memory and the mark that the firewall looks at; a full disk is waited for."""
+        try:
+            files.write(self._places.ready_acknowledged, memory.acknowledged_at + "\n")
+            files.write(self._places.ready, memory.to_text())
+        except OSError as error:
+            self._firewall_problem = Cause(
+                "ready-unsaved", f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"
+            )
+            return False
+        self._unsaved, self._firewall_problem = False, None
+        self._backoff.reset()
+        return True
+
+    def _apply_firewall(self, memory: Memory) -> float | None:
+        self._attempts_left -= 1
+        problem = _run(FIREWALL)
+        if problem is None:
+            self._record(kinds.FIREWALL_APPLIED, "the firewall holds the rules of a node that is ready")
+            self._memory, self._unsaved = Memory(memory.node_id, memory.url, memory.acknowledged_at, True), True
+            return 0.0
+        LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
+        self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")
+        self._firewall_problem = Cause("firewall-apply", f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand")
+        return self._backoff.pause()
+
+
+def _run(argv: tuple[str, ...]) -> str | None:
+    """Run a command; return what went wrong, None when nothing did."""
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FIREWALL_DEADLINE, check=False
+        )
+    except OSError as error:
+        return str(error.strerror)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {FIREWALL_DEADLINE:.0f} s"
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return None if done.returncode == 0 else said[-1] if said else f"status {done.returncode}"

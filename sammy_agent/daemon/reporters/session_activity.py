@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ACP sessions do, as a level: the control plane is told each session's newest state, in order, until it has it.
+
+SAM sends these from goroutines, so that an old `prompting` may overtake the `idle` after it, and gives up after five
+tries. Here one thread sends the newest state of each session; what a newer one has overtaken is not sent any more.
+A state that is being worked in is told again each minute, and each project with sessions gets the node's sign of life:
+SAM takes a session for interrupted after 300 s without one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.client import CallFailed, ControlPlane
+from sammy_agent.node.config import NODE_ID
+
+LOG = logging.getLogger(__name__)
+AGAIN = 60.0  # seconds between two reports of the same state, and between two signs of life
+BUSY = ("prompting", "recovering")
+ACTIVITIES = (*BUSY, "idle", "error")
+LONGEST_ERROR = 2048  # characters, as SAM's agent cuts it
+# the wire's fields beside the activity itself, and what they may be
+FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "promptStartedAt": (int, float),
+    "agentType": str,
+    "restartCount": int,
+    "statusError": str,
+    "runtimeWorkState": str,
+    "runtimeWorkCount": int,
+    "runtimeWorkSource": str,
+    "runtimeWorkProgressAt": (int, float, str),
+}
+
+
+class ActivityInvalid(AgentError):
+    """No control plane would take this report: the caller has a bug."""
+
+    code = "activity-invalid"
+
+
+class Session(NamedTuple):
+    """A session of a project, by their ids on the control plane."""
+
+    project: str
+    id: str
+
+
+@dataclass
+class _State:
+    body: dict[str, Any]
+    due: float = 0.0  # time.monotonic; when it is to be sent next
+    version: int = 0
+    ended: bool = False
+
+
+def parse(document: Mapping[str, Any]) -> tuple[Session, dict[str, Any], bool]:
+    """Return the session, the body of its report, and whether it ended. ActivityInvalid names the key that is wrong."""
+    session = Session(_id(document, "project"), _id(document, "session"))
+    if document.get("activity") not in ACTIVITIES:
+        raise ActivityInvalid(f"activity is {document.get('activity')!r}; allowed is {', '.join(ACTIVITIES)}")
+    body: dict[str, Any] = {"activity": document["activity"]}
+    for name, kind in FIELDS.items():
+        value = document.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ActivityInvalid(f"{name} is {value!r}, which is of the wrong type")
+        body[name] = value[:LONGEST_ERROR] if isinstance(value, str) else value
+    return session, body, document.get("ended") is True
+
+
+def _id(document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not NODE_ID.fullmatch(value):
+        raise ActivityInvalid(f"{name} is {value!r}; allowed are letters, digits, . _ and -")
+    return value
+
+
+class Activity(Worker):
+    """Tells the newest state of each session."""
+
+    def __init__(self, plane: ControlPlane, again: float = AGAIN) -> None:
+        super().__init__("activity")
+        self._plane, self._again = plane, again
+        self._lock = threading.Lock()
+        self._states: dict[Session, _State] = {}
+        self._alive_due: dict[str, float] = {}
+        self._backoff = Backoff()
+
+    def tell(self, document: Mapping[str, Any]) -> None:
+        """Take a session's state; `ended` with its last one. ActivityInvalid."""
+        session, body, ended = parse(document)
+        with self._lock:
+            known = self._states.pop(session, None)  # to the end: sessions are told in the order they changed
+            version = known.version + 1 if known else 0
+            self._states[session] = _State(body, version=version, ended=ended)
+            self._alive_due.setdefault(session.project, 0.0)
+        self.wake()
+
+    def count(self) -> int:
+        """Return how many sessions live."""
+        with self._lock:
+            return sum(not state.ended for state in self._states.values())
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `sessions` part of the socket's status."""
+        with self._lock:
+            return {
+                f"{session.project}/{session.id}": {
+                    "activity": state.body["activity"],
+                    "told": state.due > 0,
+                }
+                for session, state in self._states.items()
+            }
+
+    def turn(self) -> float | None:
+        """Send what is due; return the seconds until something is."""
+        try:
+            while (due := self._next_session()) is not None:
+                self._send(*due)
+            while (project := self._next_project()) is not None:
+                self._beat(project)
+        except CallFailed as failed:
+            return max(self._backoff.pause(), failed.retry_after)
+        self._backoff.reset()
+        return self._pause()
+
+    def _next_session(self) -> tuple[Session, int, dict[str, Any]] | None:
+        now = time.monotonic()
+        with self._lock:
+            for session, state in self._states.items():
+                if state.due <= now:
+                    return session, state.version, dict(state.body)
+        return None
+
+    def _next_project(self) -> str | None:
+        now = time.monotonic()
+        with self._lock:
+            return next((project for project, due in self._alive_due.items() if due <= now), None)
+
+    def _send(self, session: Session, version: int, body: dict[str, Any]) -> None:
+        """Send one state. CallFailed when it is to be tried again before anything else."""
+        path = f"/api/projects/{session.project}/acp-sessions/{session.id}/activity"
+        gone = closed = False
+        try:
+            self._plane.post_to("activity", path, {**body, "nodeId": self._plane.identity.node_id})
+        except CallFailed as failed:
+            gone, closed = failed.status in (400, 404), failed.status in (401, 403)
+            if not gone and not closed:
+                raise
+            if gone:
+                LOG.warning("session %s of project %s is not told any more: %s", session.id, session.project, failed)
+        with self._lock:
+            state = self._states.get(session)
+            if state is None or state.version != version:
+                return  # a newer one is due already
+            if closed:  # this door alone: other sessions need not wait for it
+                state.due = time.monotonic() + self._again
+            elif gone or state.ended:
+                del self._states[session]
+                if not any(other.project == session.project for other in self._states):
+                    self._alive_due.pop(session.project, None)
+            else:
+                busy = state.body["activity"] in BUSY
+                state.due = time.monotonic() + self._again if busy else float("inf")
+
+    def _beat(self, project: str) -> None:
+        """Send the sign of life of this node's sessions in a project. CallFailed when it is to be tried again."""
+        try:
+            path = f"/api/projects/{project}/node-acp-heartbeat"
+            self._plane.post_to("activity", path, {"nodeId": self._plane.identity.node_id})
+        except CallFailed as failed:
+            if failed.status not in (400, 401, 403, 404):
+                raise
+            LOG.debug("project %s takes no sign of life: %s", project, failed)
+        with self._lock:
+            if project in self._alive_due:
+                self._alive_due[project] = time.monotonic() + self._again
+
+    def _pause(self) -> float | None:
+        with self._lock:
+            dues = [*(state.due for state in self._states.values()), *self._alive_due.values()]
+        finite = [due for due in dues if due != float("inf")]
+        return max(0.0, min(finite) - time.monotonic()) if finite else None

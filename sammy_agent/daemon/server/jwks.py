@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane's public keys: fetched by the one transport, kept over its outages and our restarts.
+
+A node that cannot reach its control plane is the one whose debug package is wanted, so the last good key set lies on
+disk. A stranger can make us ask at most once in 30 s, whatever key names he invents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from urllib3.util import Timeout
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime import files
+from sammy_agent.daemon.client.client import unreachable
+from sammy_agent.transport import ControlPlaneTransport
+
+LOG = logging.getLogger(__name__)
+PATH = "/.well-known/jwks.json"
+CONNECT, DEADLINE = 5.0, 10.0
+LONGEST = 64 * 1024
+FRESH = 600.0  # seconds; an older set is asked for again, beside the request that uses it
+APART = 30.0  # between two questions for a key that the set does not hold
+AFTER_FAILURE = 2.0
+
+
+class KeysUnavailable(AgentError):
+    """The control plane's keys are not known here and cannot be had now."""
+
+    code = "keys-unavailable"
+
+
+def fetcher(transport: ControlPlaneTransport, url: str) -> Callable[[], str]:
+    """Return what fetches the key set's text; it raises KeysUnavailable."""
+    session = transport.session("keys")
+
+    def fetch() -> str:
+        try:
+            response = session.get(
+                url + PATH,
+                timeout=Timeout(connect=CONNECT, read=DEADLINE, total=DEADLINE),  # type: ignore[arg-type]
+                allow_redirects=False,
+            )
+        except (requests.RequestException, OSError, ValueError) as error:
+            raise KeysUnavailable(unreachable(error, url).text) from error
+        if response.status_code != 200 or len(response.content) > LONGEST:
+            raise KeysUnavailable(f"{url}{PATH} answers {response.status_code}, no set of keys")
+        return response.text
+
+    return fetch
+
+
+class Keys:
+    """The set as text of a JWKS. Thread-safe; `refresh` blocks for a request, everything else is memory.
+
+    :param kept: the file of the last good set.
+    """
+
+    def __init__(self, fetch: Callable[[], str], kept: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch, self._kept, self._clock = fetch, kept, clock
+        self._lock = threading.Lock()
+        self._entries: tuple[dict[str, Any], ...] = ()
+        self._fetched: float | None = None
+        self._tried: float | None = None
+        self._problem: KeysUnavailable | None = None
+        with contextlib.suppress(OSError, KeysUnavailable):
+            self._entries = entries(files.read(kept) or "")
+
+    def __repr__(self) -> str:
+        return f"<Keys {len(self._entries)}>"
+
+    @property
+    def known(self) -> tuple[dict[str, Any], ...]:
+        """The keys, each as the object of a JWKS; the same tuple as long as they are the same keys."""
+        return self._entries
+
+    @property
+    def is_fresh(self) -> bool:
+        """Tell whether the set was fetched lately."""
+        return self._fetched is not None and self._clock() - self._fetched < FRESH
+
+    def refresh(self, *, apart: float = APART) -> None:
+        """Ask for the set, unless that was done less than `apart` seconds ago. Who comes meanwhile waits.
+
+        :raises KeysUnavailable: it cannot be had; the old one is still `known`.
+        """
+        with self._lock:
+            now = self._clock()
+            if self._problem is not None and self._tried is not None and now - self._tried < AFTER_FAILURE:
+                raise self._problem
+            if self._problem is None and self._fetched is not None and now - self._fetched < apart:
+                return
+            try:
+                text = self._fetch()
+                found = entries(text)
+            except KeysUnavailable as problem:
+                if self._problem is None:
+                    LOG.warning("the control plane's keys: %s", problem)
+                self._problem, self._tried = problem, self._clock()
+                raise
+            self._problem, self._fetched = None, self._clock()
+            if found != self._entries:
+                self._entries = found
+                self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        try:
+            files.write(self._kept, text)
+        except OSError as error:
+            LOG.warning("%s cannot be written: %s", self._kept, error.strerror)
+
+
+def entries(text: str) -> tuple[dict[str, Any], ...]:
+    """Return the keys of a JWKS. KeysUnavailable when the text is none."""
+    try:
+        listed = json.loads(text)["keys"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise KeysUnavailable("the answer is no set of keys; is it a control plane's?") from error
+    found = tuple(entry for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()
+    if not found:
+        raise KeysUnavailable("the control plane's set of keys is empty")
+    return found

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds the agent's port at the price of two sockets; what serves is loaded by the first connection.
+
+No certificate, a port that is taken, a key that does not fit: each is said in the status and tried again, and nothing
+else of the agent waits for it. Until there is a certificate the port is held but refuses connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import shutil
+import socket
+import ssl
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.daemon.client.connectivity import Cause
+from sammy_agent.daemon.server.context import Parts
+
+if TYPE_CHECKING:
+    from sammy_agent.daemon.server.app import ServerThread
+
+LOG = logging.getLogger(__name__)
+BACKLOG = 64
+LOOK_AGAIN = 30.0  # seconds between two looks at the certificate; whoever installs one wakes us
+GONE_AFTER = 30_000  # ms without an acknowledgment after which a peer is gone
+FAMILIES = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+WAITING = Cause("no-certificate", "the node has no TLS certificate yet, so nobody is served", "It comes with the "
+                "control plane's answer; see `contact`")  # fmt: skip
+
+GONE = Cause("certificate-gone", "the node's TLS certificate is gone; the one in memory is served on", "Put it back")
+
+
+class Listener(Worker):
+    """The management server's duty: one port, its certificate, and the thread that serves once it is needed."""
+
+    def __init__(self, parts: Parts, port: int, record: Record = unrecorded) -> None:
+        super().__init__("management-server")
+        self._parts, self._port, self._record = parts, port, record
+        self._sockets: list[socket.socket] = []
+        self._listens = False
+        self._context: ssl.SSLContext | None = None
+        self._stamp: tuple[int, ...] | None = None
+        self._thread: ServerThread | None = None
+        self._problem: Cause | None = None
+        self._backoff = Backoff()
+        # what a kill left of a package that was being made
+        shutil.rmtree(parts.places.outgoing, ignore_errors=True)
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __repr__(self) -> str:
+        return f"<Listener {self._port} {self._state()}>"
+
+    def wake(self) -> None:
+        """Look at the certificate now, also while a connection is waited for."""
+        super().wake()
+        os.eventfd_write(self._bell, 1)
+
+    def stop(self) -> None:
+        """Serve no longer."""
+        super().stop()
+        os.eventfd_write(self._bell, 1)
+        if self._thread is not None:
+            self._thread.stop()
+
+    def turn(self) -> float:
+        """Take the next step towards serving, or see that all is well."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._bell)
+        try:
+            self._hold_port()
+            if not self._look_at_certificate():
+                return LOOK_AGAIN
+            self._listen()
+        except OSError as error:
+            self._say(_taken(self._port, error))
+            self._release()
+            return self._backoff.pause()
+        self._backoff.reset()
+        if self._thread is not None and self._thread.is_alive():
+            return LOOK_AGAIN
+        self._thread = None
+        if self._somebody_came():
+            return self._load()
+        return 0.0
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the `server` part of the socket's status."""
+        thread = self._thread
+        return {
+            "state": self._state(),
+            "port": self._port,
+            "families": sorted("ipv6" if one.family == socket.AF_INET6 else "ipv4" for one in self._sockets),
+            "connections": len(thread.connections) if thread else 0,
+            "problem": asdict(self._problem) if self._problem else None,
+        }
+
+    def _state(self) -> str:
+        if not self._listens:
+            return "off"
+        return "serving" if self._thread is not None and self._thread.is_alive() else "listening"
+
+    def _hold_port(self) -> None:
+        """Bind, in each family that the machine has. OSError when the port is somebody else's."""
+        if self._sockets:
+            return
+        for family, address in FAMILIES.items():
+            try:
+                self._sockets.append(_bound(family, address, self._port))
+            except OSError as error:
+                if error.errno not in NO_SUCH_FAMILY:
+                    raise
+        if not self._sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "the machine has no internet addresses")
+
+    def _look_at_certificate(self) -> bool:
+        """Load it when it is new; tell whether there is one that can be served with."""
+        stamp = _stamp(self._parts.places)
+        if stamp is None:
+            self._say(WAITING if self._context is None else GONE)
+            return self._context is not None
+        if stamp != self._stamp:
+            try:
+                context = tls_context(self._parts.places)
+            except (OSError, ssl.SSLError) as error:
+                # between the two renames of a renewal they do not fit; seen again at once
+                self._say(_unusable(self._parts.places, error))
+                return self._context is not None
+            self._context, self._stamp = context, stamp
+            if self._thread is not None:
+                self._thread.renew(context)
+        self._say(None)
+        return True
+
+    def _listen(self) -> None:
+        if not self._listens:
+            for one in self._sockets:
+                one.listen(BACKLOG)
+            self._listens = True
+            LOG.info("the management server listens on port %d", self._port)
+            self._record(kinds.SERVER_LISTENING, f"port {self._port} is open", detail={"port": self._port})
+
+    def _somebody_came(self) -> bool:
+        poll = select.poll()
+        for fd in (self._bell, *(one.fileno() for one in self._sockets)):
+            poll.register(fd, select.POLLIN)
+        return any(fd != self._bell for fd, _ in poll.poll(LOOK_AGAIN * 1000))
+
+    def _load(self) -> float:
+        """Load the server and hand it the sockets."""
+        try:
+            from sammy_agent.daemon.server.app import ServerThread
+        except ImportError as error:
+            words = f"what the management server needs is missing: {error}"
+            self._say(Cause("server-incomplete", words, "apt install --reinstall sammy-agent, and what it depends on"))
+            return self._backoff.pause()
+        assert self._context is not None  # nobody listens without
+        thread = ServerThread(self._parts, self._sockets, self._context)
+        if not thread.begin():
+            self._say(
+                Cause("server-broken", "the management server cannot be started", "See journalctl -u sammy-agent")
+            )
+            return self._backoff.pause()
+        self._thread = thread
+        return LOOK_AGAIN
+
+    def _release(self) -> None:
+        for one in self._sockets:
+            one.close()
+        self._sockets, self._listens = [], False
+
+    def _say(self, problem: Cause | None) -> None:
+        if problem is not None and (self._problem is None or problem.code != self._problem.code):
+            if problem is WAITING:
+                LOG.info("%s", problem)  # every first boot begins so
+            else:
+                LOG.warning("%s", problem)
+                self._record(kinds.SERVER_SHUT, problem.text, detail={"code": problem.code})
+        self._problem = problem
+
+
+def _bound(family: int, address: str, port: int) -> socket.socket:
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # what is accepted inherits these
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        one.setblocking(False)
+        one.bind((address, port))
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def tls_context(places: Places) -> ssl.SSLContext:
+    """Return the context of the node's key and certificate. OSError or SSLError when they cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # a key with a password is refused; without one given here OpenSSL would ask the terminal and wait
+    context.load_cert_chain(places.tls_certificate, places.tls_key, password="")
+    return context
+
+
+def _stamp(places: Places) -> tuple[int, ...] | None:
+    """Return by what another certificate or key is known, None while there is none."""
+    try:
+        found = [os.stat(path) for path in (places.tls_certificate, places.tls_key)]
+    except OSError:
+        return None
+    return tuple(number for one in found for number in (one.st_ino, one.st_mtime_ns, one.st_size))
+
+
+def _taken(port: int, error: OSError) -> Cause:
+    if error.errno == errno.EADDRINUSE:
+        words = f"port {port} is taken by another program, so the control plane cannot come in"
+        return Cause("port-taken", words, f"Who it is: ss -ltnp 'sport = :{port}'; or choose another agent.port")
+    return Cause("port-unusable", f"port {port} cannot be used: {error.strerror}", "Choose another agent.port")
+
+
+def _unusable(places: Places, error: Exception) -> Cause:
+    said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+    words = f"{places.tls_certificate} and {places.tls_key} cannot be used: {str(said).replace('_', ' ').lower()}"
+    return Cause(
+        "certificate-unusable", words, "Are they a pair? Remove both, and the agent gets new ones if they are its"
+    )

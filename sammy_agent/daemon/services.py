@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that talks to one control plane, wired: one transport, a session a duty, and who wakes whom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from sammy_agent.base.events import kinds
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.sd_notify import notify
+from sammy_agent.base.runtime.worker import Worker
+from sammy_agent.daemon.client.client import ControlPlane
+from sammy_agent.daemon.client.connectivity import Contact, iso
+from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, check_id
+from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.firewall_watch.watchdog import Guard
+from sammy_agent.daemon.outbox.service import Delivery
+from sammy_agent.daemon.recording import Evidence
+from sammy_agent.daemon.reporters import boot_log
+from sammy_agent.daemon.reporters.boot_log import BootLog
+from sammy_agent.daemon.reporters.certificate import Certificate
+from sammy_agent.daemon.reporters.debug_packages import Packages
+from sammy_agent.daemon.reporters.errors import Errors
+from sammy_agent.daemon.reporters.heartbeat import Heartbeat
+from sammy_agent.daemon.reporters.messages import Message, Messages
+from sammy_agent.daemon.reporters.ready import Ready
+from sammy_agent.daemon.reporters.session_activity import Activity
+from sammy_agent.daemon.server.context import Parts
+from sammy_agent.daemon.server.jwks import Keys, fetcher
+from sammy_agent.daemon.server.listener import Listener
+from sammy_agent.diagnostics.event_store.recent import History
+from sammy_agent.node.config import AgentConfig
+from sammy_agent.node.provisioning import Provisioning, Watcher
+from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
+
+
+class Reporting:
+    """Everything that talks to one control plane."""
+
+    def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, evidence: Evidence) -> None:
+        self.config = loaded
+        self.history = History(evidence.recorder.record)
+        self._record = self.history.record
+        self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
+        self.identity = Identity(places, loaded, self._record)
+        self.identity.reload()
+        self.workspaces = WorkspaceTokens(places)
+        self.workspaces.reload()
+        self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
+        self.transport.on_remount = self._remounted
+        self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
+        self.guard = Guard(self.inbound, self.contact.is_ok, record=self._record)
+        # before the first connection: of older ones the kernel says nothing
+        self.monitor = NetworkMonitor(self._network_heard)
+        self.monitor.start()
+        plane = ControlPlane(loaded.url, self.identity, self.transport, self.contact)
+        self.delivery = Delivery(
+            loaded.url,
+            places,
+            identity=self.identity,
+            tokens=self.workspaces,
+            transport=self.transport,
+            contact=self.contact,
+            record=self._record,
+        )
+        self.messages = Messages(self.delivery.outbox)
+
+        def level() -> Provisioning:
+            return watcher.level
+
+        self.ready = Ready(plane, level, places, self._record)
+        self.errors = Errors(plane, level, evidence.store, self.delivery.outbox, evidence.recorder.incidents)
+        self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
+        self.activity = Activity(plane)
+        self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds, loaded.port)
+        self.certificate = Certificate(plane, places)
+        self.server = Listener(
+            Parts(
+                node_id=loaded.node_id,
+                issuer=loaded.url,
+                places=places,
+                store=evidence.store,
+                metrics=evidence.metrics,
+                level=level,
+                inbound=self.inbound,
+                keys=Keys(fetcher(self.transport, loaded.url), places.jwks),
+                clock=plane.server_time,
+            ),
+            loaded.port,
+            self._record,
+        )
+        self.workers: tuple[Worker, ...] = (
+            self.heartbeat,
+            self.ready,
+            self.errors,
+            self.boot_log,
+            self.activity,
+            self.certificate,
+            self.guard,
+            *self.delivery.workers,
+            self.server,
+        )
+        self.packages: Packages | None = None
+        if loaded.debug_push:
+            self.packages = Packages(plane, level, places, loaded.lost_seconds, self._record)
+            self.history.on_event = self.packages.heard
+            self.workers = (*self.workers, self.packages)
+        self.certificate.on_installed = self.server.wake
+        self.heartbeat.problem = self.guard.problem
+        self.heartbeat.on_status = self.ready.heard_status
+        self.heartbeat.on_contact = self._contact_made
+        self._check_instance = watcher.on_change
+        watcher.on_change = self._level_changed
+        watcher.on_stored = self.errors.wake
+        evidence.recorder.on_incident = self.errors.wake
+
+    def _contact_made(self) -> None:
+        """Let the others not sit out their pauses after an outage."""
+        if self.packages is not None:
+            self.packages.wake()
+        for worker in (self.ready, self.errors, self.activity, self.certificate):
+            worker.wake()
+        self.delivery.hurry()
+
+    def _level_changed(self, before: Provisioning, now: Provisioning) -> None:
+        self._check_instance(before, now)
+        self.ready.wake()
+        self.errors.wake()
+        self.boot_log.wake()
+        if self.packages is not None:
+            self.packages.wake()
+        if (before.phase, before.summary().get("outcome")) != (now.phase, now.summary().get("outcome")):
+            self.heartbeat.wake()
+
+    def network_changed(self, reason: str) -> None:
+        """Drop connections that the change may have killed, and prove the contact anew."""
+        self.transport.remount(reason)
+        self.heartbeat.wake()
+
+    def _network_heard(self, reason: str) -> None:
+        """Take the kernel's word; Docker's start alone makes dozens of them, so a good contact is not asked again."""
+        self._record(kinds.NETWORK_CHANGED, reason)
+        self.transport.remount(reason)
+        if "firewall" in reason:
+            self.guard.heard()
+        if not self.contact.is_ok():
+            self.heartbeat.wake()
+
+    def _remounted(self, reason: str, closed: int, aborted: int) -> None:
+        self._record(kinds.TRANSPORT_REMOUNTED, reason, detail={"closed": closed, "aborted": aborted})
+
+    def stop(self) -> None:
+        """End the duties; the threads are left behind, they hold nothing that a kill could harm."""
+        for worker in self.workers:
+            worker.stop()
+        self.monitor.stop()
+        self.transport.close()
+        self.delivery.close()
+
+    def token_changed(self) -> None:
+        """Read the token's files again and use what is there."""
+        token = self.identity.reload()
+        until = f", good until {iso(token.expires)}" if token and token.expires else ""
+        self._record(kinds.TOKEN_SET, f"the token's files were read again{until}")
+        self.workspaces.reload()
+        self.delivery.hurry()
+        for worker in self.workers:
+            worker.wake()
+
+    def say(self, document: dict[str, Any]) -> None:
+        """Keep a workspace's messages: `workspace` and `messages`, each as the wire has it.
+
+        :raises AgentError: in words, what is wrong with it, or that the disk takes nothing.
+        """
+        workspace = check_id(document.get("workspace"))
+        self.messages.say(workspace, *map(Message.from_wire, document.get("messages") or ()))
+
+    def log(self, document: dict[str, Any]) -> None:
+        """Keep an entry of a workspace's boot log: `workspace`, and `entry` as the wire has it, with an id.
+
+        :raises AgentError: in words, what is wrong with it, or that the disk takes nothing.
+        """
+        boot_log.say(self.delivery.outbox, check_id(document.get("workspace")), dict(document.get("entry") or {}))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the parts of the status that need a control plane."""
+        return {
+            "node_id": self.config.node_id,
+            "control_plane_url": self.config.url,
+            "contact": self.contact.snapshot(),
+            "inbound": self.inbound.snapshot(),
+            "server": self.server.snapshot(),
+            "token": self._token(),
+            "firewall": self.guard.snapshot(),
+            "ready": self.ready.snapshot(),
+            "errors": self.errors.snapshot(),
+            "outbox": self.delivery.snapshot(),
+            "sessions": self.activity.snapshot(),
+            "packages": self.packages.snapshot() if self.packages is not None else None,
+            "workspaces": self.workspaces.snapshot(self._now()),
+        }
+
+    def _now(self) -> float:
+        """Return the time by the control plane's clock as far as it is known."""
+        return time.time() + (self.contact.clock_offset or 0.0)
+
+    def _token(self) -> dict[str, Any]:
+        token, problem = self.identity.token(), self.identity.problem()
+        now = self._now()
+        state = "missing" if token is None else "expired" if token.is_expired(now) else "ok"
+        return {
+            "state": state,
+            "issued": iso(token.issued) if token else None,
+            "expires": iso(token.expires) if token else None,
+            "seconds_left": round(token.expires - now, 1) if token and token.expires is not None else None,
+            "problem": asdict(problem) if problem else None,
+        }

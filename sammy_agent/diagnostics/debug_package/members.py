@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes into the debug package: one table. The first are the most telling, and get what room and time there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cc_sammy.contract import paths
+from sammy_agent.base.runtime.paths import OWN, Places
+
+KIB, MIB = 1024, 1024 * 1024
+LIMIT = 512 * KIB  # of a member's text, its end being kept; logs have more
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a program says, both its streams. One that is not on this machine is a result, no failure."""
+
+    name: str
+    argv: tuple[str, ...]
+    limit: int = LIMIT
+    newest_first: bool = False  # it says the newest first, as `journalctl -r`, and need not go on when that is enough
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files by a pattern; of each its end, and of many the last by name."""
+
+    name: str  # the folder they go to
+    pattern: str
+    limit: int = LIMIT
+    most: int = 20
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A database of the agent's, row by row; of the columns named `private` only the size."""
+
+    name: str
+    path: str
+    private: tuple[str, ...] = ()
+    limit: int = 2 * MIB
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the running agent answers on its control socket."""
+
+    name: str
+    verb: str
+    limit: int = LIMIT
+
+
+@dataclass(frozen=True)
+class Made:
+    """What this process finds out itself."""
+
+    name: str
+    make: Callable[[Places], dict[str, Any]]
+    limit: int = LIMIT
+
+
+def _system_info(_: Places) -> dict[str, Any]:
+    from sammy_agent.node.system_info import SystemInfo
+
+    return SystemInfo().get()
+
+
+Member = Command | Files | Tables | Asked | Made
+
+
+def _command(name: str, line: str, limit: int = LIMIT) -> Command:
+    return Command(name, tuple(line.split()), limit)
+
+
+def _journal(name: str, words: str, limit: int) -> Command:
+    """The journal is read from its end: of a large one only what is taken need be looked at, and mapped."""
+    line = f"journalctl --reverse -o short-precise --no-pager {words}"
+    return Command(name, tuple(line.split()), limit, newest_first=True)
+
+
+def _script(name: str, script: str, limit: int = LIMIT) -> Command:
+    return Command(name, ("sh", "-c", script), limit)
+
+
+_OURS = "SYSLOG_IDENTIFIER=sammy + _SYSTEMD_UNIT=sammy-agent.service"
+_EACH_LOG = (
+    "docker ps --all --format '{{.Names}}' | head -n 40 | while read -r name; do echo \"== $name\"; "
+    'docker logs --timestamps --tail 2000 "$name" 2>&1 | tail -c 262144; done'
+)
+
+MEMBERS: tuple[Member, ...] = (
+    # the run
+    _command("provisioning-timings.txt", "sammy timings --long"),
+    _command("provisioning-timings.json", "sammy timings --json"),
+    _command("provisioning-timings.svg", "sammy analyze plot"),
+    _command("provisioning-blame.txt", "sammy analyze blame"),
+    _command("critical-path.txt", "sammy analyze critical-chain"),
+    _command("status.txt", "sammy status"),
+    _command("status.json", "sammy status --json"),
+    _command("events.txt", "sammy-agent events --limit 5000"),
+    _command("metrics.txt", "sammy-agent metrics --since=-1d"),
+    Asked("agent-status.json", "status"),
+    Asked("history.json", "history"),
+    Files("state", paths.STATE),
+    Files("runs", f"{paths.RUNS}/*.json", 128 * KIB),
+    Files("configuration", paths.AGENT_CONFIG),
+    Files("configuration", paths.OVERRIDES),
+    _command("cloud-init-status.txt", "cloud-init status --long"),
+    _journal("journal-sammy.txt", f"-b -n 9999 {_OURS}", 2 * MIB),
+    _command("failed-units.txt", "systemctl list-units --failed --no-pager --plain"),
+    Files("cloud-init", "/var/log/cloud-init-output.log", 2 * MIB),
+    Files("cloud-init", "/var/log/cloud-init.log", 4 * MIB),
+    _journal("journal-warnings.txt", "-b -n 20000 -p warning", 2 * MIB),
+    # firewall and network
+    _command("firewall-status.json", "sammy firewall status --json"),
+    _command("firewall-check.json", "sammy firewall check --json"),
+    _command("nft.txt", "nft -a list ruleset", 2 * MIB),
+    _command("iptables.txt", "iptables-save -c"),
+    _command("ip6tables.txt", "ip6tables-save -c"),
+    _command("iptables-legacy.txt", "iptables-legacy-save -c"),
+    _command("ip6tables-legacy.txt", "ip6tables-legacy-save -c"),
+    Files("firewall", "/var/lib/sammy/firewall/*"),
+    # the kernel's own figures: the program conntrack is on few images
+    Files("conntrack", "/proc/sys/net/netfilter/nf_conntrack_*", most=100),
+    Files("conntrack", "/proc/net/stat/nf_conntrack"),
+    _command("conntrack-statistics.txt", "conntrack -S"),
+    _command("conntrack.txt", "conntrack -L", 1 * MIB),
+    _command("sockets.txt", "ss -tanpie", 2 * MIB),
+    _command("sockets-udp.txt", "ss -uanp"),
+    _command("links.txt", "ip -s -d link"),
+    _command("addresses.txt", "ip addr"),
+    _command("neighbours.txt", "ip -s neigh"),
+    _command("routes.txt", "ip route show table all"),
+    _command("routes-ipv6.txt", "ip -6 route show table all"),
+    _command("rules.txt", "ip rule"),
+    _command("network-statistics.txt", "nstat -asz"),
+    _command("network-settings.txt", "sysctl -a --pattern ^net\\.(netfilter|ipv4\\.(tcp|ip_local|ip_forward)|core)"),
+    Files("network", "/etc/resolv.conf"),
+    Files("network", "/etc/hosts"),
+    _command("resolver.txt", "resolvectl status --no-pager"),
+    # time
+    _command("time.txt", "timedatectl show"),
+    _command("time-sync.txt", "timedatectl timesync-status"),
+    _command("time-chrony.txt", "chronyc -n tracking"),
+    # what the agent keeps
+    Tables("events.jsonl", f"{OWN}/events.db"),
+    Tables("metrics.jsonl", f"{OWN}/metrics.db"),
+    # what workspaces say is their users' own: only how much of it waits, and since when
+    Tables("outbox.jsonl", f"{OWN}/outbox.db", private=("body",)),
+    # containers
+    _command("docker-info.txt", "docker info"),
+    _command("docker-containers.txt", "docker ps --all --no-trunc"),
+    _script("docker-inspect.json", "docker ps --all --quiet | xargs -r docker inspect", 2 * MIB),
+    _script("docker-logs.txt", _EACH_LOG, 2 * MIB),
+    _command("docker-images.txt", "docker images --digests"),
+    _command("docker-disk.txt", "docker system df"),
+    _command("docker-networks.txt", "docker network ls --no-trunc"),
+    Files("docker", "/etc/docker/daemon.json"),
+    _journal("docker-daemon.txt", "-b -n 5000 -u docker -u containerd", 1 * MIB),
+    # systemd
+    _command("systemd-status.txt", "systemctl status --no-pager --full sammy-agent docker containerd cloud-final"),
+    _command("units-as-written.txt", "systemctl cat --no-pager sammy-agent docker containerd cloud-final"),
+    _command("units.txt", "systemctl list-units --all --no-pager --plain"),
+    _command("blame.txt", "systemd-analyze blame --no-pager"),
+    _command("systemd-critical-chain.txt", "systemd-analyze critical-chain --no-pager"),
+    _command("coredumps.txt", "coredumpctl list --no-pager"),
+    _command("cloud-init-analyze.txt", "cloud-init analyze show"),
+    _command("cloud-init-blame.txt", "cloud-init analyze blame"),
+    Files("cloud-init", "/run/cloud-init/instance-data.json"),  # cloud-init's own redacted form
+    Files("cloud-init", "/run/cloud-init/*.log"),
+    Files("cloud-init", "/run/cloud-init/*result.json"),
+    Files("cloud-init", "/run/cloud-init/status.json"),
+    # the machine
+    Made("system-info.json", _system_info),
+    _command("processes.txt", "ps -eo pid,ppid,user,stat,pcpu,rss,lstart,args --sort=-rss", 2 * MIB),
+    _command("disk.txt", "df -h"),
+    _command("inodes.txt", "df -i"),
+    _command("disk-usage.txt", "du -xsh /var/log /var/lib/sammy /var/cache/apt /tmp"),
+    _command("mounts.txt", "findmnt --noheadings"),
+    _command("packages.txt", "dpkg-query -W", 2 * MIB),
+    _command("packages-unfinished.txt", "dpkg --audit"),
+    Files("apt", "/var/log/apt/history.log"),
+    Files("apt", "/var/log/apt/term.log"),
+    Files("machine", "/proc/meminfo"),
+    Files("machine", "/proc/loadavg"),
+    Files("machine", "/proc/pressure/*"),
+    Files("machine", "/etc/os-release"),
+    Files("machine", "/proc/version"),
+    # the long logs, last: they may take all the room that is left
+    _journal("kernel.txt", "-b -k -n 10000", 2 * MIB),
+    _command("dmesg.txt", "dmesg", 256 * KIB),
+    _journal("journal.txt", "-b -n 60000", 8 * MIB),
+    _journal("journal-before.txt", "-b -1 -n 10000", 2 * MIB),
+    Files("logs", "/var/log/syslog", 2 * MIB),
+)  # fmt: skip

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gets a member's bytes, piece by piece: the end of what a program says or a file holds, in bounds of size and time.
+
+Sources grow, shrink and vanish while they are read; whatever happens is said in words and never ends the package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon import control_socket
+from sammy_agent.diagnostics.debug_package import sqlite_dump
+from sammy_agent.diagnostics.debug_package.members import Asked, Command, Files, Made, Member, Tables
+
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "HOME": "/root",
+    "COLUMNS": "400",
+    "SYSTEMD_COLORS": "0",
+    "NO_COLOR": "1",
+}
+CHUNK = 64 * 1024
+LONGEST_SECRET = 16 * 1024  # bytes; where a text without lines is cut, so much more of its beginning goes
+
+
+class Source:
+    """One file of the package while it is read: its name, its bytes once, and then what there is to say of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.notes: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<Source {self.name}>"
+
+    def read(self) -> Iterator[bytes]:
+        """Yield its bytes."""
+        return iter(())
+
+
+def sources(member: Member, places: Places, seconds: float, share: float = 1.0) -> Iterator[Source]:
+    """Yield the member's files.
+
+    :param seconds: how long one program may take.
+    :param share: of the member's usual limit in bytes.
+    """
+    limit = min(member.limit, max(4096, int(member.limit * share)))
+    if isinstance(member, Command):
+        yield _Said(member, limit, seconds)
+    elif isinstance(member, Files):
+        yield from _held(member, places.root, limit)
+    elif isinstance(member, Tables):
+        yield _Rows(member, places, limit, seconds)
+    elif isinstance(member, Asked):
+        yield _Answer(member, places)
+    else:
+        yield _Made(member, places)
+
+
+class _Absent(Source):
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(name)
+        self.notes = [why]
+
+
+class _Said(Source):
+    """What a program says. Its end is kept, and of that no more than the limit is ever in memory."""
+
+    def __init__(self, member: Command, limit: int, seconds: float) -> None:
+        super().__init__(member.name)
+        self._argv, self._limit, self._seconds = member.argv, limit, seconds
+        self._newest_first = member.newest_first
+
+    def read(self) -> Iterator[bytes]:
+        try:
+            process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self.notes.append(f"{self._argv[0]}: {error.strerror}")
+            return
+        end = _Begin(self._limit) if self._newest_first else _End(self._limit)
+        try:
+            in_time = _drain(process, end, time.monotonic() + self._seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        if end.full:
+            pass  # it was ended: more was not wanted
+        elif not in_time:
+            self.notes.append(f"ended after {self._seconds:.0f} s, before it was done")
+        elif process.returncode != 0:
+            words = f": {end.last_line()}" if end.last_line() else ""
+            self.notes.append(f"{self._argv[0]} ended with status {process.returncode}{words}")
+        self.notes += end.notes()
+        yield from end.take()
+
+
+def _drain(process: subprocess.Popen[bytes], end: _End, until: float) -> bool:
+    """Read until the program ends; tell whether it did in time."""
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            if not selector.select(left):
+                continue
+            data = os.read(process.stdout.fileno(), CHUNK)
+            if not data:
+                break
+            if not end.add(data):
+                return True
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.1, until - time.monotonic()))
+        return True
+    return False
+
+
+class _End:
+    """The end of a stream of bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: deque[bytes] = deque()
+        self._size = self.skipped = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is wanted."""
+        return False
+
+    def add(self, data: bytes) -> bool:
+        """Take more; return whether to go on."""
+        self._kept.append(data)
+        self._size += len(data)
+        while self._size - len(self._kept[0]) >= self._limit:
+            self._drop(len(self._kept[0]))
+        return not self.full
+
+    def take(self) -> Iterator[bytes]:
+        """Yield it, from a line's beginning where something was left out: half a secret has no form."""
+        if self._size > self._limit:
+            self._drop(self._size - self._limit)
+        if self.skipped:
+            self._to_a_line()
+        while self._kept:
+            yield self._kept.popleft()
+
+    def last_line(self) -> str:
+        """Return its last words, for a note."""
+        lines = self._kept[-1].decode("utf-8", errors="replace").strip().splitlines() if self._kept else []
+        return lines[-1][:200] if lines else ""
+
+    def notes(self) -> list[str]:
+        over = max(0, self._size - self._limit)
+        return [f"the first {self.skipped + over} bytes are left out"] if self.skipped + over else []
+
+    def _to_a_line(self) -> None:
+        passed = 0
+        for chunk in self._kept:
+            at = chunk.find(b"\n")
+            if at >= 0 and passed + at + 1 < self._size:
+                return self._drop(passed + at + 1)
+            passed += len(chunk)
+        return self._drop(min(LONGEST_SECRET, self._size))
+
+    def _drop(self, count: int) -> None:
+        self.skipped += count
+        self._size -= count
+        while count and count >= len(self._kept[0]):
+            count -= len(self._kept.popleft())
+        if count:
+            self._kept[0] = self._kept[0][count:]
+
+
+class _Begin(_End):
+    """The beginning of a stream that has the newest first; given out the oldest first, as people read."""
+
+    @property
+    def full(self) -> bool:
+        return self._size >= self._limit
+
+    def add(self, data: bytes) -> bool:
+        self._kept.append(data)
+        self._size += len(data)
+        return not self.full
+
+    def take(self) -> Iterator[bytes]:
+        """Yield entry by entry; what follows a line, indented, is of its entry."""
+        if self._size >= self._limit:
+            self._kept[-1] = self._kept[-1][: len(self._kept[-1]) - (self._size - self._limit)]
+            while self._kept:  # half a line, which may be half a secret
+                last = self._kept.pop()
+                if (cut := last.rfind(b"\n") + 1) > 0:
+                    self._kept.append(last[:cut])
+                    break
+        ready: list[bytes] = []
+        following: list[bytes] = []
+        rest = b""
+        while self._kept:
+            yield b"".join(ready)
+            ready.clear()
+            lines = (self._kept.pop() + rest).split(b"\n")
+            rest = lines.pop(0) if self._kept else b""
+            for line in reversed(lines):
+                if line.startswith(b" "):
+                    following.append(line)
+                elif line:
+                    ready.append(b"\n".join([line, *reversed(following), b""]))
+                    following.clear()
+        yield b"".join(ready)
+
+    def notes(self) -> list[str]:
+        return ["older entries are left out"] if self.full else []
+
+
+def _held(member: Files, root: str, limit: int) -> Iterator[Source]:
+    found = sorted(glob.glob(root + member.pattern))
+    if not found:
+        yield _Absent(f"{member.name}/{os.path.basename(member.pattern)}", f"there is no {member.pattern}")
+    for path in found[-member.most :]:
+        yield _File(f"{member.name}/{os.path.basename(path)}", path, limit)
+
+
+class _File(Source):
+    """The end of a file, as it is at the beginning: what is added meanwhile is not waited for."""
+
+    def __init__(self, name: str, path: str, limit: int) -> None:
+        super().__init__(name)
+        self._path, self._limit = path, limit
+
+    def read(self) -> Iterator[bytes]:
+        try:
+            # a FIFO in a file's place must not hold the package up
+            with open(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                left = self._limit
+                if size > left:
+                    yield from self._from_a_line(file, size - left)
+                    left -= file.tell() - (size - left)
+                while left > 0 and (data := file.read(min(CHUNK, left))):
+                    left -= len(data)
+                    yield data
+                if left <= 0 and file.read(1):
+                    self.notes.append("what was written to it meanwhile is left out")
+        except OSError as error:
+            self.notes.append(f"{self._path}: {error.strerror}")
+
+    def _from_a_line(self, file: Any, begin: int) -> Iterator[bytes]:
+        file.seek(begin)
+        head = file.read(min(LONGEST_SECRET, self._limit)) or b""
+        _, end, rest = head.partition(b"\n")
+        dropped = len(head) - len(rest) if end and rest else len(head)
+        self.notes.append(f"the first {begin + dropped} bytes are left out")
+        if dropped < len(head):
+            yield head[dropped:]
+
+
+class _Rows(Source):
+    """Rows of a database as lines of JSON."""
+
+    def __init__(self, member: Tables, places: Places, limit: int, seconds: float) -> None:
+        super().__init__(member.name)
+        self._member, self._path, self._limit, self._seconds = member, places.at(member.path), limit, seconds
+
+    def read(self) -> Iterator[bytes]:
+        if not os.path.exists(self._path):
+            self.notes.append(f"there is no {self._member.path}")
+            return
+        yield from sqlite_dump.lines(self._path, self._member.private, self._limit, self._seconds, self.notes.append)
+
+
+class _Answer(Source):
+    """What the running agent answers."""
+
+    def __init__(self, member: Asked, places: Places) -> None:
+        super().__init__(member.name)
+        self._verb, self._socket = member.verb, places.socket
+
+    def read(self) -> Iterator[bytes]:
+        answer = control_socket.ask(self._socket, self._verb)
+        if answer is None:
+            self.notes.append("the agent does not answer: systemctl status sammy-agent")
+            return
+        if not answer.get("ok"):
+            self.notes.append(str(answer.get("error")))
+        yield json.dumps(answer, indent=1).encode() + b"\n"
+
+
+class _Made(Source):
+    """What this process finds out itself."""
+
+    def __init__(self, member: Made, places: Places) -> None:
+        super().__init__(member.name)
+        self._make, self._places = member.make, places
+
+    def read(self) -> Iterator[bytes]:
+        try:
+            document = self._make(self._places)
+        except OSError as error:
+            self.notes.append(f"{error.filename}: {error.strerror}")
+            return
+        yield json.dumps(document, indent=1).encode() + b"\n"

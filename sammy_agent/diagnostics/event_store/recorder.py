@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every part of the agent tells what happened: one call that never waits for the disk and never raises.
+
+Events wait in memory, within bounds, for one thread that writes them; what cannot be kept, for a full disk or for
+want of room, is counted, and the count is an event as soon as one can be kept again.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.events import kinds
+from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, clean, detail_text
+from sammy_agent.base.events.kinds import Kind
+from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.throttle import Throttle
+
+LOG = logging.getLogger(__name__)
+# In memory at the most; the last quarter is left to warnings and errors.
+MOST, MOST_CALM = 1000, 750
+MOST_INCIDENTS = 20
+# The bounds by age are looked at so often when nothing is written.
+LOOK = 3600.0
+STOP_PATIENCE = 2.0
+
+
+class Recorder(Worker):
+    """Takes events from any thread; writes them from its own, once it is started."""
+
+    def __init__(self, store: EventStore, boot_id: str) -> None:
+        super().__init__("recorder")
+        self._store, self._boot_id = store, boot_id
+        self._gate = threading.Lock()
+        self._waiting: deque[tuple[Kind, NewEvent]] = deque()
+        self._unwritten: list[NewEvent] = []
+        self._throttle = Throttle()
+        self._lost: Counter[str] = Counter()
+        self._backoff = Backoff(first=1.0, longest=10.0)
+        self._look_at = 0.0
+        # what keeps events from the disk now, "" when nothing does; and how many never reached it since the start
+        self.problem = ""
+        self.lost = 0
+        # what the control plane is still to be told of, and who wakes the one that tells it
+        self.incidents: deque[NewEvent] = deque(maxlen=MOST_INCIDENTS)
+        self.on_incident: Callable[[], None] = lambda: None
+
+    def record(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        detail: Mapping[str, Any] | None = None,
+        seconds: float | None = None,
+        at: clock.Moment | None = None,
+    ) -> None:
+        """Tell an event; returns at once, whatever the disk does. `seconds`: how long what it tells of took."""
+        try:
+            wall, boot = at or clock.now()
+            event = NewEvent(
+                wall,
+                boot,
+                self._boot_id,
+                kind.level,
+                kind.type,
+                clean(" ".join(message.split())[:LONGEST_MESSAGE]),
+                duration_us=None if seconds is None else round(seconds * 1e6),
+                detail=detail_text(detail),
+            )
+            with self._gate:
+                room = MOST if kind.level in ("warn", "error") else MOST_CALM
+                if len(self._waiting) + len(self._unwritten) < room:
+                    self._waiting.append((kind, event))
+                else:
+                    self._count_lost(event)
+            self.wake()
+        except Exception:
+            LOG.exception("a bug: an event (%s) could not be recorded", kind)
+
+    def turn(self) -> float | None:
+        """Write what waits; try again later what the disk does not take."""
+        now = time.monotonic()
+        self._take(now)
+        try:
+            self._write(now)
+        except (sqlite3.Error, OSError, AgentError) as error:
+            if not self.problem:
+                LOG.warning("events cannot be kept: %s", error)
+            self.problem = str(error)
+            return self._backoff.pause()
+        except Exception:
+            with self._gate:  # whatever it is, these must not hold up all later ones
+                for event in self._unwritten:
+                    self._count_lost(event)
+                self._unwritten = []
+            raise
+        self.problem = ""
+        self._backoff.reset()
+        due = self._throttle.next_due()
+        return max(0.0, min(self._look_at, self._look_at if due is None else due) - time.monotonic())
+
+    def run(self) -> None:
+        """Write until stopped, then what is left."""
+        super().run()
+        self._take(float("inf"))
+        try:
+            self._write(time.monotonic())
+        except (sqlite3.Error, OSError, AgentError) as error:
+            LOG.warning("the last events cannot be kept: %s", error)
+
+    def close(self) -> None:
+        """Stop; wait for the last events to be written, but not for a disk that hangs."""
+        self.stop()
+        if self.is_alive():
+            self.join(STOP_PATIENCE)
+
+    def _take(self, now: float) -> None:
+        """Move what waits to what is to be written, many equal ones as one."""
+        while True:
+            with self._gate:
+                if not self._waiting:
+                    break
+                kind, event = self._waiting.popleft()
+                told = self._throttle.passes(event, kind.burst, time.monotonic())
+                if told:
+                    self._unwritten.append(event)
+            if told and kind.incident:
+                self.incidents.append(event)
+                self.on_incident()
+        self._unwritten += self._throttle.due(now)
+
+    def _write(self, now: float) -> None:
+        if self._unwritten:
+            self._store.add(self._unwritten)
+            with self._gate:
+                self._unwritten = []
+        self._tell_lost()
+        if now >= self._look_at:
+            self._store.trim()
+            self._look_at = now + LOOK
+
+    def _count_lost(self, event: NewEvent) -> None:
+        self._lost[event.type] += 1
+        self.lost += 1
+
+    def _tell_lost(self) -> None:
+        """Keep the number of what was lost, now that something can be kept."""
+        with self._gate:
+            lost, self._lost = self._lost, Counter()
+        if not lost:
+            return
+        number, why = lost.total(), f" ({self.problem})" if self.problem else ""
+        wall, boot = clock.now()
+        kind = kinds.EVENTS_LOST
+        message = f"{number} events could not be kept{why}"
+        event = NewEvent(wall, boot, self._boot_id, kind.level, kind.type, message, detail=detail_text({"lost": lost}))
+        try:
+            self._store.add([event])
+        except BaseException:
+            with self._gate:
+                self._lost += lost
+            raise

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers whose log is not in the journal, through `docker logs`.
+
+Where cc_sammy configured Docker, the journal has them and no program is started. Others are told apart by container;
+all of them are one source, in order of time. A position is a time in nanoseconds and which of its lines was last:
+however many containers there are, it stays small. `docker logs` counts neither back from a time nor in lines before
+one, so spans of time are read, each twice as long as the one before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from sammy_agent.diagnostics.logs.entry import Entry, Located, PositionInvalid, of_bytes
+from sammy_agent.diagnostics.logs.query import Query
+
+BILLION = 10**9
+FIRST_SPAN = 600 * BILLION  # nanoseconds
+# The two streams of a container are stamped beside each other and written as they come: Docker stops at the first line
+# that is too late, though an earlier one may follow it.
+SLACK = 5 * BILLION
+ANSWERS = 10.0  # seconds within which the daemon lists its containers
+LIST_EVERY = 5.0  # seconds
+SPAN_SECONDS = 20.0  # within which one container says what it said in a span
+LONGEST_LINE = 64 * 1024  # bytes
+IN_JOURNAL, WITHOUT_LOG = "journald", "none"
+FORMAT = "[{{json .Id}},{{json .Name}},{{json .HostConfig.LogConfig.Type}},{{json .Created}},{{json .State.Running}}]"
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z ?(.*)", re.DOTALL)
+_PACKED = struct.Struct(">Q4sBI")
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container whose log Docker itself keeps; `created` in nanoseconds since 1970."""
+
+    identity: str
+    name: str
+    created: int
+    is_running: bool
+
+
+# When (nanoseconds since 1970), whose, which of its streams, and the how-manieth of its lines in that nanosecond.
+Key = tuple[int, bytes, int, int]
+
+
+def is_there() -> bool:
+    """Tell whether this machine has Docker's client and something for it to ask."""
+    return shutil.which("docker", path=ENVIRONMENT["PATH"]) is not None and os.path.exists("/run/docker.sock")
+
+
+def containers(query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> list[Container]:
+    """Return those asked for that are not in the journal. OSError with words when the daemon does not answer."""
+    listed = _said(["docker", "ps", "--all", "--quiet", "--no-trunc"], environment).split()
+    if not listed:
+        return []
+    lines = _said(["docker", "inspect", "--format", FORMAT, *listed], environment, check=False).splitlines()
+    found = []
+    for identity, name, driver, created, running in map(json.loads, lines):
+        short = name.lstrip("/")
+        if driver not in (IN_JOURNAL, WITHOUT_LOG) and query.wants_container(short, identity):
+            found.append(Container(identity, short, _nanoseconds(created.encode()) or 0, running))
+    return found
+
+
+def _said(argv: Sequence[str], environment: Mapping[str, str], *, check: bool = True) -> str:
+    try:
+        answer = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=ANSWERS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise OSError(0, f"it does not answer within {ANSWERS:.0f} s", "docker") from error
+    if check and answer.returncode != 0:
+        words = answer.stderr.decode(errors="replace").strip() or f"status {answer.returncode}"
+        raise OSError(0, words.splitlines()[-1], "docker")
+    return answer.stdout.decode(errors="replace")
+
+
+class Docker:
+    """Docker's own logs as a source.
+
+    :param environment: of the programs; DOCKER_HOST in it names another daemon than this machine's.
+    """
+
+    tag = 4
+
+    def __init__(self, query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> None:
+        self._query, self._environment = query, environment
+        self.notes: list[str] = []
+
+    def top(self) -> bytes:
+        """Return now: what is said later has a later time."""
+        return _PACKED.pack(time.time_ns(), b"", 0, 0)
+
+    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+        """Yield the newest first; see `Source`."""
+        upper: Key = (time.time_ns() + BILLION, b"", 0, 0) if position is None else _key(position)
+        if until is not None:
+            upper = min(upper, ((until + 1) * 1000, b"", 0, 0))
+        found = containers(self._query, self._environment)
+        oldest = min((container.created for container in found), default=upper[0])
+        if self._query.since is not None:
+            oldest = max(oldest, self._query.since * 1000)
+        span = FIRST_SPAN
+        while upper[0] >= oldest and found:
+            since = max(oldest, upper[0] - span)
+            newest = self._newest(found, since, upper)
+            for key, entry in newest:
+                yield Located(entry, _PACKED.pack(*key[:3], key[3] + 1))
+            if len(newest) < self._query.limit:  # that was all of the span
+                upper, span = (since, b"", 0, 0), span * 2
+                yield Located(None, _PACKED.pack(*upper))
+                if since <= oldest:
+                    return
+            else:
+                upper = newest[-1][0]
+
+    def _newest(self, found: Sequence[Container], since: int, upper: Key) -> list[tuple[Key, Entry]]:
+        """Return the newest entries of a span that answer the question, as many as a page, newest first."""
+        kept: list[tuple[Key, Entry]] = []
+        for container in found:
+            if container.created > upper[0]:
+                continue
+            for key, entry in self._span(container, since, upper):
+                if key >= upper or key[0] < since:
+                    continue
+                if len(kept) < self._query.limit:
+                    heapq.heappush(kept, (key, entry))
+                elif key > kept[0][0]:
+                    heapq.heapreplace(kept, (key, entry))
+        return sorted(kept, key=lambda one: one[0], reverse=True)
+
+    def _span(self, container: Container, since: int, upper: Key) -> Iterator[tuple[Key, Entry]]:
+        argv = ["docker", "logs", "--timestamps", "--since", _seconds(since), "--until", _seconds(upper[0] + SLACK)]
+        for number in (1, 2):  # one stream after the other: in one pipe they would be mixed
+            last, count = 0, 0
+            with _reading([*argv, container.identity], number, self._environment) as lines:
+                for line in lines:
+                    if (at := _nanoseconds(line)) is None:
+                        continue
+                    count = count + 1 if at == last else 0
+                    last = at
+                    if entry := entry_of(line, container, number, self._query):
+                        yield (at, bytes.fromhex(container.identity[:8]), number, count), entry
+
+    def live(self, position: bytes) -> DockerLive:
+        """Return what comes after the position."""
+        return DockerLive(self._query, _key(position)[0], self._environment)
+
+
+class DockerLive:
+    """What containers say from a time on: one `docker logs --follow` for each that runs."""
+
+    def __init__(self, query: Query, since: int, environment: Mapping[str, str] = ENVIRONMENT) -> None:
+        self._query, self._since, self._environment = query, since, environment
+        self._followed: dict[str, _Follower] = {}
+        self._listed = -LIST_EVERY
+        self._seen: dict[str, int] = {}  # nanoseconds behind a container's last line
+
+    def filenos(self) -> Sequence[int]:
+        """Return the pipes."""
+        return [number for one in self._followed.values() for number in one.pipes]
+
+    def close(self) -> None:
+        """End the programs."""
+        for one in self._followed.values():
+            one.close()
+        self._followed.clear()
+
+    def poll(self) -> Sequence[Entry]:
+        """Return what is new; now and then, see whether containers came."""
+        if time.monotonic() - self._listed >= LIST_EVERY:
+            self._look()
+        entries: list[Entry] = []
+        for identity, one in list(self._followed.items()):
+            for number, line in one.lines():
+                entry = entry_of(line, one.container, number, self._query)
+                self._seen[identity] = max(self._seen.get(identity, 0), (_nanoseconds(line) or 0) + 1)
+                entries += [entry] if entry else []
+            if not one.pipes:
+                one.close()
+                del self._followed[identity]
+        return entries
+
+    def _look(self) -> None:
+        self._listed = time.monotonic()
+        try:
+            found = containers(self._query, self._environment)
+        except OSError:
+            return  # it may be starting; the next look is soon
+        for container in found:
+            if container.is_running and container.identity not in self._followed:
+                since = self._seen.get(container.identity, self._since)
+                self._followed[container.identity] = _Follower(container, since, self._environment)
+
+
+class _Follower:
+    """One `docker logs --follow` with its two pipes, read without waiting."""
+
+    def __init__(self, container: Container, since: int, environment: Mapping[str, str]) -> None:
+        self.container = container
+        argv = ["docker", "logs", "--timestamps", "--follow", "--since", _seconds(since), container.identity]
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._files = (self._process.stdout, self._process.stderr)
+        self.pipes = {file.fileno(): (number, b"") for number, file in enumerate(self._files, 1)}
+        for pipe in self.pipes:
+            os.set_blocking(pipe, False)
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield what has come, whole lines with the number of their stream; a pipe that ended is left out from then."""
+        for pipe, (number, begun) in list(self.pipes.items()):
+            try:
+                data = os.read(pipe, LONGEST_LINE)
+            except BlockingIOError:
+                continue
+            *whole, rest = (begun + data).split(b"\n")
+            yield from ((number, line) for line in whole)
+            if not data or len(rest) > LONGEST_LINE:
+                if rest:
+                    yield number, rest
+                rest = b""
+            self.pipes[pipe] = (number, rest)
+            if not data:
+                del self.pipes[pipe]
+
+    def close(self) -> None:
+        """End the program."""
+        self.pipes.clear()
+        _end(self._process)
+        for file in self._files:
+            file.close()
+
+
+def entry_of(line: bytes, container: Container, stream: int, query: Query) -> Entry | None:
+    """Return the entry that a line with its time is, None where it does not answer the question.
+
+    :param stream: 1 what it printed, 2 its errors.
+    """
+    stamp = STAMP.match(line)
+    at = _nanoseconds(line)
+    level = "error" if stream == 2 else "info"  # as Docker itself tells the journal
+    if stamp is None or at is None or not query.wants_level(level):
+        return None
+    message = of_bytes(stamp[3].rstrip(b"\r\n"))
+    return Entry(at // 1000, level, "docker", message, {"container": container.name}) if query.finds(message) else None
+
+
+@contextlib.contextmanager
+def _reading(argv: Sequence[str], stream: int, environment: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
+    """Yield the lines of one of a program's streams. OSError when it takes too long; it never outlives the block."""
+    out, err = (subprocess.PIPE, subprocess.DEVNULL) if stream == 1 else (subprocess.DEVNULL, subprocess.PIPE)
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(SPAN_SECONDS, end)
+    timer.start()
+    file = process.stdout if stream == 1 else process.stderr
+    assert file is not None
+    try:
+        yield iter(lambda: file.readline(LONGEST_LINE), b"")
+        if late.is_set():
+            raise OSError(0, f"not read within {SPAN_SECONDS:.0f} s; ask for a shorter time", f"docker logs {argv[-1]}")
+    finally:
+        timer.cancel()
+        _end(process)
+        file.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    process.wait()
+
+
+def _nanoseconds(line: bytes) -> int | None:
+    """Return the time that a line begins with, nanoseconds since 1970."""
+    stamp = STAMP.match(line)
+    if stamp is None:
+        return None
+    try:
+        moment = datetime.strptime(stamp[1].decode(), "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+    except ValueError:
+        return None
+    return int(moment.timestamp()) * BILLION + int((stamp[2] or b"0").ljust(9, b"0"))
+
+
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds // BILLION}.{nanoseconds % BILLION:09d}"
+
+
+def _key(position: bytes) -> Key:
+    try:
+        at, identity, stream, count = _PACKED.unpack(position)
+    except struct.error:
+        raise PositionInvalid("not in Docker's logs") from None
+    return at, b"" if identity == bytes(4) else identity, stream, count

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The question that is put to the logs: parsed and checked as a whole, so that every mistake is told at once.
+
+Pure. Names and limits are those of the wire; the command line puts the same question.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime import clock, timespec
+from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.diagnostics.logs.entry import LEVELS
+
+CONTAINER = re.compile(r"[A-Za-z0-9_.*?-]{1,255}")
+CURSOR = re.compile(r"[A-Za-z0-9=;_-]{1,512}")
+PARAMETERS = ("source", "level", "container", "since", "until", "search", "limit", "cursor")
+SOURCES = ("all", "agent", "sammy", "systemd", "cloud-init", "docker")
+LIMIT, MOST = 200, 1000  # entries of one answer: unless asked otherwise, and at most
+LONGEST_SEARCH = 1000  # characters
+
+
+class QueryInvalid(AgentError):
+    """The question is no question; `problems` names every wrong parameter."""
+
+    code = "logs-query-invalid"
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems))
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question that can be answered. Times are microseconds since 1970; texts are "" where they bind nothing."""
+
+    source: str = "all"
+    level: str = "debug"
+    container: str = ""
+    since: int | None = None
+    until: int | None = None
+    search: str = ""
+    limit: int = LIMIT
+    cursor: bytes = b""
+    searched: Callable[[str], str] | None = None  # returns the part of a message that may be searched
+
+    def wants(self, source: str) -> bool:
+        """Tell whether entries of a source may be in the answer."""
+        return self.source in ("all", source) and (not self.container or source == "docker")
+
+    def wants_level(self, level: str) -> bool:
+        """Tell whether entries of a level may be in the answer."""
+        return LEVELS.index(level) >= LEVELS.index(self.level)
+
+    def wants_container(self, name: str, identity: str = "") -> bool:
+        """Tell whether a container is asked for, by its name, a pattern of it, or the beginning of its id."""
+        pattern = self.container
+        if not pattern or fnmatch.fnmatchcase(name, pattern):
+            return True
+        return self.is_by_id and identity.startswith(pattern)
+
+    @property
+    def is_by_id(self) -> bool:
+        """Whether the container asked for may be named by its id."""
+        return re.fullmatch("[0-9a-f]{12,64}", self.container) is not None
+
+    def finds(self, text: str) -> bool:
+        """Tell whether the text searched for stands in a message, and is not of what may not be searched."""
+        wanted = self.search.casefold()
+        if not wanted:
+            return True
+        return wanted in text.casefold() and (self.searched is None or wanted in self.searched(text).casefold())
+
+
+def parse(asked: Mapping[str, str], *, now: Moment | None = None) -> Query:
+    """Return the question that the parameters put; those it does not know it leaves alone, empty ones are absent.
+
+    :param now: what -5m and today are counted from.
+    :raises QueryInvalid: naming each wrong parameter, its value, and what is allowed.
+    """
+    at = now or clock.now()
+    problems: list[str] = []
+    found: dict[str, Any] = {}
+    readers: dict[str, Callable[[str], Any]] = {
+        "source": lambda text: _one_of(text, SOURCES),
+        "level": lambda text: _one_of(text, LEVELS),
+        "container": _container,
+        "since": lambda text: _moment(text, at),
+        "until": lambda text: _moment(text, at),
+        "search": _search,
+        "limit": _limit,
+        "cursor": _cursor,
+    }
+    for name, reader in readers.items():
+        if text := asked.get(name, ""):
+            try:
+                found[name] = reader(text)
+            except ValueError as error:
+                shown = text if len(text) <= 60 else text[:60] + "…"
+                problems.append(f"{name} is {shown!r}, but must be {error}")
+    problems += _together(found)
+    if problems:
+        raise QueryInvalid(problems)
+    return Query(**found)
+
+
+def _together(found: Mapping[str, Any]) -> Iterator[str]:
+    if found.get("container") and found.get("source", "all") not in ("all", "docker"):
+        yield f"container goes with source docker or all, not with {found['source']}"
+    if found.get("since") is not None and found.get("until") is not None and found["since"] > found["until"]:
+        yield "since is later than until: it must be the earlier one"
+
+
+def _one_of(text: str, allowed: tuple[str, ...]) -> str:
+    if text not in allowed:
+        raise ValueError(f"one of {', '.join(allowed)}")
+    return text
+
+
+def _container(text: str) -> str:
+    if not CONTAINER.fullmatch(text):
+        raise ValueError(
+            "a container's name, in which * and ? stand for any text and any letter, 255 characters at most"
+        )
+    return text
+
+
+def _search(text: str) -> str:
+    if len(text) > LONGEST_SEARCH:
+        raise ValueError(f"{LONGEST_SEARCH} characters at most")
+    return text
+
+
+def _limit(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST:
+        raise ValueError(f"a number from 1 to {MOST}")
+    return int(text)
+
+
+def _cursor(text: str) -> bytes:
+    with contextlib.suppress(binascii.Error):
+        if CURSOR.fullmatch(text):
+            return base64.b64decode(text, altchars=b"-_", validate=True)
+    raise ValueError("a nextCursor of an earlier answer, unchanged")
+
+
+def _moment(text: str, now: Moment) -> int:
+    """Return the moment that a text names, in microseconds since 1970. ValueError says what is allowed."""
+    try:
+        return timespec.parse(text, now).wall
+    except timespec.TimeInvalid:
+        raise ValueError(timespec.TIMES) from None

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two ways to ask this node's logs: one page back from now, or from now on."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.diagnostics.logs import docker, merge
+from sammy_agent.diagnostics.logs.cloud_init import LOG, OUTPUT, CloudInit
+from sammy_agent.diagnostics.logs.entry import Entry, Live, Source
+from sammy_agent.diagnostics.logs.merge import Page
+from sammy_agent.diagnostics.logs.query import Query
+
+if TYPE_CHECKING:
+    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+
+CATCH_UP = 100
+TICK = 0.5  # seconds between two looks at what cannot be waited for
+
+
+def sources(query: Query, root: str = "") -> list[Source]:
+    """Return the sources that may hold an answer. AgentError where python3-systemd is missing.
+
+    :param root: put before the paths of files; Docker is asked only on this machine.
+    """
+    found: list[Source] = []
+    if query.wants("cloud-init"):
+        found.append(CloudInit(LOG, query, tag=2, of_lines=False, root=root))
+        found.append(CloudInit(OUTPUT, query, tag=3, of_lines=True, root=root))
+    if any(query.wants(name) for name in ("agent", "sammy", "systemd", "docker")):
+        found.append(_journal(query, root))
+    if query.wants("docker") and not root and docker.is_there():
+        found.append(docker.Docker(query))
+    return found
+
+
+def _journal(query: Query, root: str) -> Source:
+    try:
+        from sammy_agent.diagnostics.logs.journal import Journal
+    except ImportError as error:
+        raise AgentError("the journal cannot be read: there is no module systemd", "Install python3-systemd") from error
+    return Journal(query, root)
+
+
+def page(query: Query, root: str = "", *, scrubber: Scrubber | None = None, seconds: float = merge.SECONDS) -> Page:
+    """Return a page, newest first. QueryInvalid when its cursor is none.
+
+    :param scrubber: takes secrets out, for whatever leaves the node.
+    :param seconds: for reading; it may then hold less than was asked for, with a cursor to go on.
+    """
+    if scrubber is None:
+        return merge.read(sources(query, root), query, seconds=seconds)
+    from sammy_agent.diagnostics.logs import (
+        redaction,  # its rules cost milliseconds, which a terminal need not wait for
+    )
+
+    query = redaction.searching(query, scrubber)
+    found = merge.read(sources(query, root), query, seconds=seconds)
+    entries = redaction.EntryScrubber(scrubber).scrub(found.entries[::-1])[::-1]
+    return replace(found, entries=entries, notes=[scrubber.scrub(note) for note in found.notes])
+
+
+def whole_page(
+    query: Query, root: str = "", *, scrubber: Scrubber | None = None, seconds: float = merge.SECONDS
+) -> Page:
+    """Return a page with all that was asked for, however long the search takes; `seconds` is for one turn of it."""
+    found = page(query, root, scrubber=scrubber, seconds=seconds)
+    while found.cursor and len(found.entries) < query.limit:
+        left = query.limit - len(found.entries)
+        further = replace(query, limit=left, cursor=merge.decoded(found.cursor))
+        more = page(further, root, scrubber=scrubber, seconds=seconds)
+        found = Page([*found.entries, *more.entries], more.cursor, [*dict.fromkeys([*found.notes, *more.notes])])
+    return found
+
+
+def follow(
+    query: Query,
+    root: str = "",
+    *,
+    catch_up: int = CATCH_UP,
+    scrubber: Scrubber | None = None,
+    tell: Callable[[str], None] = lambda note: None,
+) -> Iterator[list[Entry]]:
+    """Yield the newest `catch_up` entries, oldest first, then what comes, for ever: a list at least every tick.
+
+    An empty list lets the caller see whether anybody still listens. Nothing is read ahead of the caller: one that is
+    slow is served later, not more.
+
+    :param tell: told what could not be read at first, in words.
+    """
+    clean: Callable[[Sequence[Entry]], list[Entry]] = list
+    if scrubber is not None:
+        from sammy_agent.diagnostics.logs import redaction
+
+        query, clean = redaction.searching(query, scrubber), redaction.EntryScrubber(scrubber).scrub
+    asked = sources(query, root)
+    tops = {source.tag: source.top() for source in asked}
+    with contextlib.ExitStack() as stack:
+        lives = []
+        for source in asked:
+            lives.append(source.live(tops[source.tag]))
+            stack.callback(lives[-1].close)
+        before = merge.read(asked, replace(query, limit=catch_up), start=tops)
+        for note in before.notes:
+            tell(note)
+        yield clean(before.entries[::-1])
+        while True:
+            entries = [entry for live in lives for entry in live.poll()]
+            yield clean(sorted(entries, key=lambda entry: entry.time))
+            if not entries:
+                _wait(lives)
+
+
+def _wait(lives: Sequence[Live]) -> None:
+    """Wait for news, not longer than a tick."""
+    poll = select.poll()
+    numbers = [number for live in lives for number in live.filenos()]
+    for number in numbers:
+        poll.register(number, select.POLLIN)
+    poll.poll(TICK * 1000)

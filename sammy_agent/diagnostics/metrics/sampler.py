@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes a sample once a minute. What the disk does not take is lost and counted: the next tells nearly as much."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.worker import Worker
+from sammy_agent.diagnostics.metrics import snapshot
+from sammy_agent.diagnostics.metrics.sample import sample_of
+from sammy_agent.diagnostics.metrics.snapshot import Reading
+from sammy_agent.diagnostics.metrics.store import MetricsStore
+
+LOG = logging.getLogger(__name__)
+INTERVAL = 60.0
+
+
+class Sampler(Worker):
+    """The duty. `problem` says what keeps samples from the disk now; `lost` how many never reached it."""
+
+    def __init__(self, store: MetricsStore, interval: float = INTERVAL) -> None:
+        super().__init__("metrics")
+        self._store, self._interval = store, interval
+        self._before: Reading | None = None
+        self.problem = ""
+        self.lost = 0
+
+    def turn(self) -> float:
+        """Take one sample and keep it."""
+        at = clock.now()
+        now = snapshot.read(at.boot / 1e6)
+        sample = sample_of(self._before, now)
+        self._before = now
+        try:
+            self._store.add(sample, at)
+        except (sqlite3.Error, OSError, AgentError) as error:
+            self.lost += 1
+            if not self.problem:
+                LOG.warning("metrics cannot be kept: %s", error)
+            self.problem = str(error)
+        else:
+            self.problem = ""
+        spent = (clock.now().boot - at.boot) / 1e6
+        return max(0.0, self._interval - spent)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every secret this node has: those of its own files, and what stands under a secret's name in its processes.
+
+Known letter by letter they are found in any writing, also where nothing around them says what they are. Nothing is
+kept of them but in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import OWN, Places
+from sammy_agent.control_plane.cli import main as control_plane
+from sammy_agent.diagnostics.redaction.patterns import NAME
+from sammy_agent.node import config
+
+# Files that are secrets as a whole.
+WHOLE = (
+    f"{OWN}/workspaces/*.token",
+    f"{control_plane.STATE}/operator-token",
+    f"{control_plane.STATE}/*.key",
+    "/etc/sammy/tls/*.key",
+)
+# Files that hold some, under names that say so.
+HOLDING = (
+    f"{OWN}/workspaces/*.json",
+    "/root/.docker/config.json",
+    "/home/*/.docker/config.json",
+    "/etc/default/*",
+    "/etc/environment",
+    "/var/lib/cloud/instance/user-data.txt",
+)
+LONGEST = 64 * 1024  # bytes of a file
+MOST = 2000  # of values found by name
+# What stands under such a name and is found all over a machine is no secret one could take out.
+TELLING = re.compile(r"(?=.*\d)(?=.*[A-Za-z])\S{10,}|\S{20,}")
+NO_SECRET = re.compile(r"[/$\[{<]|[a-z]+://[^@]*$")  # a path, a variable, an address without a password
+ASSIGNED = re.compile(rf"(?im)[\"']?\b[\w.-]*{NAME}[\"']?\s*[:=]\s*[\"']?([^\s\"']+)")
+
+
+def known_secrets(places: Places, *, processes: bool = True) -> list[str]:
+    """Return all that is found; what cannot be read is passed over.
+
+    :param processes: look at the environments of all processes too.
+    """
+    found = [*_own(places), *(text for pattern in WHOLE for text in _texts(places, pattern))]
+    held = [*_held(places), *(_of_processes() if processes else ())]
+    return [
+        *found,
+        *list(dict.fromkeys(value for value in held if TELLING.fullmatch(value) and not NO_SECRET.match(value)))[:MOST],
+    ]
+
+
+def _own(places: Places) -> Iterator[str]:
+    paths = [places.token, places.tls_key]
+    with contextlib.suppress(AgentError, OSError):
+        loaded = config.load(places)
+        if loaded is not None and loaded.token_file is not None:
+            paths.append(loaded.token_file)
+    for path in paths:
+        with contextlib.suppress(OSError):
+            yield files.read(path) or ""
+
+
+def _texts(places: Places, pattern: str) -> Iterator[str]:
+    for path in sorted(glob.glob(places.at(pattern))):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            yield file.read(LONGEST)
+
+
+def _held(places: Places) -> Iterator[str]:
+    for pattern in HOLDING:
+        for text in _texts(places, pattern):
+            with contextlib.suppress(ValueError, RecursionError):
+                yield from _leaves(json.loads(text), named="workspaces" in pattern)
+                continue
+            yield from ASSIGNED.findall(text)
+
+
+def _leaves(document: Any, named: bool) -> Iterator[str]:
+    """Yield the texts of a JSON document that stand under a secret's name."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from _leaves(value, re.search(rf"(?i){NAME}$", str(key)) is not None)
+    elif isinstance(document, list):
+        for value in document:
+            yield from _leaves(value, named)
+    elif isinstance(document, str) and named:
+        yield document
+
+
+def _of_processes() -> Iterator[str]:
+    """Yield what processes, those of containers too, have in their environments under a secret's name."""
+    wanted = re.compile(rf"(?i)^[\w.-]*{NAME}(?:_base64|_b64)?$")
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            for entry in file.read(LONGEST).split(b"\0"):
+                name, _, value = entry.decode("utf-8", errors="replace").partition("=")
+                if wanted.match(name):
+                    yield value

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's configuration: what agent-install wrote to /etc/sammy/agent.json, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from sammy_agent.base.errors import ConfigInvalid
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import Places
+
+HEARTBEAT_SECONDS = 60.0
+LOST_SECONDS = 600.0  # without contact; whoever comes back after longer sends a debug package
+# as the schema of the sammy: key has it; it becomes part of a path
+NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NEXT = "It is written from the sammy: key of the user-data; correct that and run: cloud-init single --name sammy " \
+        "--frequency always"  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Who this node is and whom it reports to; paths are real ones, the root included."""
+
+    node_id: str
+    url: str
+    token_file: str | None
+    ca_file: str | None
+    port: int
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+    debug_push: bool = True
+    lost_seconds: float = LOST_SECONDS
+
+
+def load(places: Places) -> AgentConfig | None:
+    """Return the configuration, None when there is none or it names no control plane.
+
+    :raises ConfigInvalid: the file is damaged or a value cannot be right.
+    """
+    text = files.read(places.config)
+    if text is None:
+        return None
+    try:
+        document: Any = json.loads(text)
+    except ValueError as error:
+        raise ConfigInvalid(f"{places.config} is damaged: {error}", _NEXT) from error
+    if not isinstance(document, dict):
+        raise ConfigInvalid(f"{places.config} holds no mapping", _NEXT)
+    url = document.get("control_plane_url")
+    if not url:
+        return None
+    return AgentConfig(
+        node_id=_node_id(document, places),
+        url=_checked_url(str(url)),
+        token_file=_path(document.get("token_file"), places),
+        ca_file=_path(document.get("ca_file"), places),
+        port=_port(document.get("port", 8443)),
+        heartbeat_seconds=_interval(document, "heartbeat_seconds", HEARTBEAT_SECONDS),
+        debug_push=document.get("debug_push") is not False,
+        lost_seconds=_interval(document, "lost_seconds", LOST_SECONDS),
+    )
+
+
+def _node_id(document: dict[str, Any], places: Places) -> str:
+    node = document.get("node_id")
+    if not isinstance(node, str) or not NODE_ID.fullmatch(node):
+        raise ConfigInvalid(f"{places.config} has a control plane, but its node_id is {node!r}", _NEXT)
+    return node
+
+
+def _path(value: Any, places: Places) -> str | None:
+    return places.at(value) if isinstance(value, str) and value else None
+
+
+def _port(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 65535:
+        raise ConfigInvalid(f"port is {value!r}; allowed is 1 to 65535", _NEXT)
+    return value
+
+
+def _interval(document: dict[str, Any], name: str, default: float) -> float:
+    value = document.get(name, default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0.05 <= value <= 3600:
+        raise ConfigInvalid(f"{name} is {value!r}; allowed is a number of seconds up to 3600", _NEXT)
+    return float(value)
+
+
+def _checked_url(url: str) -> str:
+    """Refuse plain http to another machine: the token would travel in the clear."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigInvalid(f"control_plane.url is {url}; allowed is https://HOST[:PORT]", _NEXT)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        raise ConfigInvalid(f"control_plane.url is {url}: without TLS only a loopback address is allowed", _NEXT)
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
