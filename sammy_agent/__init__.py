@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The VM agent's package. In this version: the unit's process and its control socket; no control plane yet."""
+"""The VM agent and the embedded control plane; docs/architecture.md is the map of the wings."""
 
 __version__ = "0.1.0"

@@ -10,9 +10,10 @@ from dataclasses import asdict
 from typing import Any
 
 from cc_sammy.cli import agent_status
+from cc_sammy.common import run_records
 from cc_sammy.common.terminal import paint, table
 from cc_sammy.contract import paths, run_record
-from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import Outcome, Status
 
 NEXT = {
     Outcome.FAILED: "Mend the cause, then run the rest: cloud-init single --name sammy --frequency always",
@@ -30,7 +31,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the state of this boot; exit 0 ready and in contact, 1 failed or not in contact, 3 not yet."""
     try:
-        record = run_record.load()
+        record = run_records.load()
     except ValueError as error:
         print(f"sammy: {paths.STATE} is damaged ({error}). The next run writes it anew", file=sys.stderr)
         return 1

@@ -10,9 +10,11 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from cc_sammy.common import run_records
 from cc_sammy.common.terminal import paint, table
 from cc_sammy.contract import paths, run_record
-from cc_sammy.contract.journal_fields import USAGE_FIELDS, Outcome
+from cc_sammy.contract.journal_fields import USAGE_FIELDS
+from cc_sammy.contract.run_record import Outcome
 
 
 def add_parser(verbs: Any) -> None:
@@ -33,11 +35,11 @@ def add_run(parser: Any) -> None:
 def chosen(wanted: str | None) -> run_record.RunRecord | None:
     """Return the run that --run names, this boot's without it; None when there is none."""
     if wanted is None:
-        return run_record.load()
-    stored = run_record.stored_runs()
+        return run_records.load()
+    stored = run_records.stored_runs()
     if wanted in ("first", "last"):
-        return run_record.load(stored[0 if wanted == "first" else -1]) if stored else None
-    return run_record.load(f"{paths.RUNS}/{wanted.replace('/', '_')}.json")
+        return run_records.load(stored[0 if wanted == "first" else -1]) if stored else None
+    return run_records.load(f"{paths.RUNS}/{wanted.replace('/', '_')}.json")
 
 
 def rows(record: run_record.RunRecord) -> list[dict[str, Any]]:

@@ -10,11 +10,10 @@ import sys
 from typing import Any
 
 from cc_sammy import config
+from cc_sammy.config_source import INSTANCE, sammy_key
 from cc_sammy.contract import paths
 from cc_sammy.errors import ConfigError, SammyError
 from cc_sammy.host.host import Host
-
-INSTANCE = "/var/lib/cloud/instance/cloud-config.txt"
 
 
 def add_parser(verbs: Any) -> None:
@@ -22,30 +21,6 @@ def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser("validate", help="check a #cloud-config file's sammy: key")
     parser.add_argument("file", nargs="?", default=INSTANCE, help="default: what this machine was booted with")
     parser.add_argument("--json", action="store_true", help="print {valid, problems}")
-
-
-def sammy_key(path: str) -> Any:
-    """Return the value of the file's `sammy:` key. SammyError when there is no file, no YAML or no key."""
-    import yaml
-
-    text = Host().read_text(path)
-    if text is None:
-        raise SammyError(f"{path}: no such file")
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SammyError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict) or "sammy" not in document:
-        raise SammyError(f"{path} has no top-level key sammy:", "Without it cloud-init-sammy does nothing")
-    return document["sammy"]
-
-
-def system_configuration() -> Any:
-    """Return the `sammy:` key this machine was booted with; an empty mapping when there is none."""
-    try:
-        return sammy_key(INSTANCE)
-    except SammyError:
-        return {}
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ Identity is run id and sequence, never a journal cursor: cursors change when jou
 
 from __future__ import annotations
 
-from enum import Enum
+from cc_sammy.contract.run_record import Status
 
 IDENTIFIER = "sammy"
 _FAMILY = "5b0e6f6c3b6b4b0f8f4d2c0a9d1e7a"
@@ -14,25 +14,6 @@ _FAMILY = "5b0e6f6c3b6b4b0f8f4d2c0a9d1e7a"
 RUN_STARTED = _FAMILY + "05"
 RUN_ENDED = _FAMILY + "06"
 CONFIG_INVALID = _FAMILY + "07"
-
-
-class Status(str, Enum):
-    """Where a step is. `pending` and `running` never reach the journal."""
-
-    PENDING = "pending"
-    STARTED = "started"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-class Outcome(str, Enum):
-    """What the run made of the node."""
-
-    RUNNING = "running"
-    READY = "ready"
-    DEGRADED = "degraded"
-    FAILED = "failed"
 
 
 MESSAGE_ID = {

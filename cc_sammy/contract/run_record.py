@@ -7,14 +7,30 @@ document, so that a reader needs one parser.
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
-from cc_sammy.contract import paths
-from cc_sammy.contract.journal_fields import Outcome, Status
+
+class Status(str, Enum):
+    """Where a step is. `pending` and `running` never reach the journal."""
+
+    PENDING = "pending"
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class Outcome(str, Enum):
+    """What the run made of the node."""
+
+    RUNNING = "running"
+    READY = "ready"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
 
 VERSION = 1
 
@@ -113,59 +129,3 @@ class RunRecord:
         known["outcome"] = Outcome(known["outcome"])
         known["steps"] = [StepRecord.from_document(step) for step in known["steps"]]
         return cls(**known)
-
-
-def this_process(pid: int | str = "self") -> str:
-    """Return what tells a process from every other of this boot, its number being given again: number and begin.
-
-    Empty when there is none of that number, or it is a dead one that nobody has asked for yet.
-    """
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            number, _, rest = file.read().partition(" ")
-    except OSError:
-        return ""
-    fields = rest.rpartition(")")[2].split()  # from the third on (proc_pid_stat(5)): state, ..., starttime
-    return "" if fields[0] == "Z" else f"{number} {fields[19]}"
-
-
-def load(path: str = paths.STATE) -> RunRecord | None:
-    """Return the record in a file, None when there is no file; a run of this boot that was killed has failed.
-
-    :raises ValueError: it is damaged.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            record = RunRecord.from_json(file.read())
-    except FileNotFoundError:
-        return None
-    return _killed(record) if _is_left_behind(record) else record
-
-
-def _is_left_behind(record: RunRecord) -> bool:
-    """Tell whether nobody does the run any more that calls itself running."""
-    if record.outcome is not Outcome.RUNNING or not record.writer or not this_process(1):
-        return False  # without the first process, /proc hides others' from us
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            if file.read().strip() != record.boot_id:
-                return False
-    except OSError:
-        return False
-    return this_process(record.writer.partition(" ")[0]) != record.writer
-
-
-def _killed(record: RunRecord) -> RunRecord:
-    """Return the record as its process would have left it, had it been asked."""
-    for step in record.steps:
-        if step.status is Status.STARTED:
-            step.status, step.reason = Status.FAILED, "not ended: the run was killed"
-    left = [step.name for step in record.steps if step.status in (Status.FAILED, Status.PENDING)]
-    record.outcome = Outcome.FAILED
-    record.reason = f"the run was killed before its end; not done: {', '.join(left)}"
-    return record
-
-
-def stored_runs(folder: str = paths.RUNS) -> list[str]:
-    """Return the paths of stored runs, oldest first (run ids begin with the time)."""
-    return sorted(glob.glob(os.path.join(folder, "*.json")))

@@ -11,8 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from cc_sammy.contract.journal_fields import IDENTIFIER
 
@@ -97,58 +96,3 @@ class Journal:
             self._patience = SEND_LIMIT
             return True
         return False
-
-
-class Lane:
-    """Steps that overlap, told to cloud-init's reporter as one row of stages that do not.
-
-    `cloud-init analyze` pairs begin and end by nesting, so overlapping steps would break its arithmetic. The lane
-    shows one running step at a time: when it ends, those that ended behind it follow with what is left of their
-    time (nothing), and the next running one takes the lane. The shown times add up to the wall clock.
-    """
-
-    def __init__(self, open_stage: Callable[[str], Any] | None) -> None:
-        self._open_stage = open_stage
-        self._running: list[str] = []
-        self._shown: tuple[str, Any] | None = None
-        self._ended_behind: list[tuple[str, str, bool]] = []
-
-    def started(self, step: str) -> None:
-        """A step begins."""
-        self._running.append(step)
-        self._fill()
-
-    def ended(self, step: str, summary: str, failed: bool) -> None:
-        """A step ended; `summary` carries its own duration."""
-        if step in self._running:
-            self._running.remove(step)
-        if self._shown is not None and self._shown[0] != step:
-            self._ended_behind.append((step, summary, failed))
-            return
-        stage = self._shown[1] if self._shown else self._enter(step)
-        self._shown = None
-        self._close(stage, summary, failed)
-        for behind in self._ended_behind:
-            self._close(self._enter(behind[0]), behind[1], behind[2])
-        self._ended_behind.clear()
-        self._fill()
-
-    def _fill(self) -> None:
-        if self._shown is None and self._running and self._open_stage is not None:
-            self._shown = (self._running[0], self._enter(self._running[0]))
-
-    def _enter(self, step: str) -> Any:
-        if self._open_stage is None:
-            return None
-        stage = self._open_stage(step)
-        stage.__enter__()
-        return stage
-
-    @staticmethod
-    def _close(stage: Any, summary: str, failed: bool) -> None:
-        if stage is None:
-            return
-        stage.description = summary
-        if failed:
-            stage.result = "FAIL"
-        stage.__exit__(None, None, None)

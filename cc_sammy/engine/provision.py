@@ -8,19 +8,18 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy import config as configuration
-from cc_sammy.contract import journal_fields, paths
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord, this_process
+from cc_sammy.common.run_records import this_process
+from cc_sammy.contract import paths
+from cc_sammy.contract.run_record import Outcome, RunRecord, StepRecord
+from cc_sammy.engine.cloud_init_stages import Lane
 from cc_sammy.engine.failure_reporter import Beacon
-from cc_sammy.engine.journal_writer import DEBUG, ERROR, NOTICE, WARNING, Journal, Lane
-from cc_sammy.engine.run_record_writer import History
+from cc_sammy.engine.run_reporter import Teller
 from cc_sammy.engine.runner import Runner, judge
-from cc_sammy.errors import ConfigError, ProvisioningFailed, SammyError
+from cc_sammy.errors import ConfigError, ProvisioningFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
 
@@ -145,141 +144,3 @@ def _new_record(host: Host, instance_id: str) -> RunRecord:
         wall_clock=now.isoformat(timespec="milliseconds"),
         writer=this_process(),
     )
-
-
-class Teller:
-    """Tells files, journal and reporter what the runner reports: state first, it must never wait for the others."""
-
-    def __init__(self, host: Host, record: RunRecord, lane: Lane) -> None:
-        self._host, self._record, self._lane = host, record, lane
-        self._journal = Journal()
-        self.history = History(host, f"{paths.RUNS}/{record.run_id}.json")
-        self._sequence = 0
-
-    def run_started(self) -> None:
-        """The run begins."""
-        self._write_state()
-        self._send(
-            "provisioning begins", NOTICE, {"MESSAGE_ID": journal_fields.RUN_STARTED, "SAMMY_EVENT": "provision.run"}
-        )
-
-    def started(self, step: StepRecord) -> None:
-        """A step begins."""
-        self._write_state()
-        self._send_step(step)
-        self._lane.started(step.name)
-
-    def ended(self, step: StepRecord) -> None:
-        """A step has its final status; only work that was done is worth an fsync."""
-        self._write_state()
-        self._send_step(step)
-        if step.status is not Status.SKIPPED:
-            self._write_history()
-        self._lane.ended(step.name, _summary(step), step.status is Status.FAILED)
-
-    def again(self, step: StepRecord, reason: str, pause: float) -> None:
-        """An attempt failed of a cause that may pass."""
-        self._write_state()
-        more = {
-            "SAMMY_EVENT": f"provision.{step.name}",
-            "SAMMY_STEP": step.name,
-            "SAMMY_ATTEMPT": str(step.attempt),
-            "SAMMY_REASON": reason,
-        }
-        self._send(f"{step.name}: attempt {step.attempt} in {pause:.0f} s, for: {reason}", NOTICE, more)
-
-    def settled(self) -> None:
-        """The node is as ready as it will be; images that nobody demands still come.
-
-        Only the state file, which the agent reads, says so: the history's outcome is the run's, at its end. A failure
-        waits for that end too, so that it is reported once and whole.
-        """
-        outcome, reason = judge(self._record)
-        if outcome is not Outcome.FAILED:
-            self._record.outcome, self._record.reason = outcome, reason
-            self._write_state()
-            self._send(f"node {outcome.value}; the rest goes on", NOTICE, {"SAMMY_EVENT": "provision.settled"})
-
-    def output(self, step: str, line: str) -> None:
-        """A command's line, for those who look closer."""
-        self._journal.send(line, DEBUG, {"SAMMY_STEP": step, "SAMMY_RUN_ID": self._record.run_id})
-
-    def run_ended(self) -> None:
-        """The verdict, with the true wall clock of the whole."""
-        record = self._record
-        record.duration_ms = round((self._host.boottime() - record.started) * 1000, 3)
-        status = Status.FAILED if record.outcome is Outcome.FAILED else Status.COMPLETED
-        priority = {Outcome.FAILED: ERROR, Outcome.DEGRADED: WARNING}.get(record.outcome, NOTICE)
-        self._send(
-            f"provisioning ended: {record.outcome.value}{': ' if record.reason else ''}{record.reason}",
-            priority,
-            {
-                "MESSAGE_ID": journal_fields.RUN_ENDED,
-                "SAMMY_EVENT": "provision.all",
-                "SAMMY_STEP": "all",
-                "SAMMY_STATUS": status.value,
-                "SAMMY_DURATION_MS": f"{record.duration_ms:.3f}",
-                "SAMMY_REASON": record.reason,
-            },
-        )
-        self._journal.flush()
-        record.journal_lost = self._journal.lost
-        self._write_state()
-        self._write_history()
-        self.history.flush()
-
-    def config_invalid(self, error: ConfigError) -> None:
-        """Nothing was done: say why, everywhere."""
-        self._record.duration_ms = 0.0
-        self._write_state()
-        self._write_history()
-        self.history.flush()
-        self._send(str(error), ERROR, {"MESSAGE_ID": journal_fields.CONFIG_INVALID, "SAMMY_EVENT": "provision.config"})
-        self._journal.flush()
-
-    def _send_step(self, step: StepRecord) -> None:
-        more = {
-            "MESSAGE_ID": journal_fields.MESSAGE_ID[step.status],
-            "SAMMY_EVENT": f"provision.{step.name}",
-            "SAMMY_STEP": step.name,
-            "SAMMY_STATUS": step.status.value,
-            "SAMMY_ATTEMPT": str(step.attempt),
-        }
-        if step.duration_ms is not None:
-            more["SAMMY_DURATION_MS"] = f"{step.duration_ms:.3f}"
-        if step.reason:
-            more["SAMMY_REASON"] = step.reason
-        used = {name: getattr(step, key) for name, key in journal_fields.USAGE_FIELDS.items()}
-        more.update({name: str(value) for name, value in used.items() if value is not None})
-        at = step.started
-        if at is not None and step.duration_ms is not None:
-            at += step.duration_ms / 1000
-        self._send(_summary(step), ERROR if step.status is Status.FAILED else NOTICE, more, at)
-
-    def _send(self, message: str, priority: int, more: dict[str, str], at: float | None = None) -> None:
-        """Send one event; `at` is when it happened (CLOCK_BOOTTIME), which may be a little before it is told."""
-        self._sequence += 1
-        own = {
-            "SAMMY_RUN_ID": self._record.run_id,
-            "SAMMY_SEQ": str(self._sequence),
-            "SAMMY_BOOTTIME_US": str(int((at or self._host.boottime()) * 1_000_000)),
-        }
-        self._journal.send(message, priority, {**own, **more})
-
-    def _write_state(self) -> None:
-        """Write the level; a full disk must not stop a boot, and this file is on a tmpfs."""
-        try:
-            self._host.write_text(paths.STATE, self._record.to_json())
-        except (OSError, SammyError) as error:
-            LOG.debug("sammy: could not write %s: %s", paths.STATE, error)
-
-    def _write_history(self) -> None:
-        record = self._record
-        if record.duration_ms is None:
-            record = replace(record, outcome=Outcome.RUNNING, reason="")
-        self.history.write(record.to_json())
-
-
-def _summary(step: StepRecord) -> str:
-    took = f" {step.duration_ms:.0f} ms" if step.duration_ms is not None else ""
-    return f"{step.name} {step.status.value}{took}{f' ({step.reason})' if step.reason else ''}"

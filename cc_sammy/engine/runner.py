@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cc_sammy.config import Config
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import AttemptRecord, RunRecord, StepRecord
+from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
+from cc_sammy.engine.agent_notify import tell_network_changed
+from cc_sammy.engine.schedule import blocked_by, is_settled, startable
 from cc_sammy.errors import SammyError, Stopped
 from cc_sammy.host.host import Host
 from cc_sammy.host.usage import Usage
-from cc_sammy.steps.base import Step, blocked_by, is_settled, startable
+from cc_sammy.steps.base import Step
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds
 LAST_WORDS = 10.0  # seconds that a run which is stopped waits for its steps: they may still put something back
@@ -245,29 +246,3 @@ def judge(record: RunRecord) -> tuple[Outcome, str]:
     if any(step.required for step in failed):
         return Outcome.FAILED, reason
     return (Outcome.DEGRADED if failed else Outcome.READY), reason
-
-
-def tell_network_changed(step: str) -> None:
-    """Tell the agent at once and again after 1 s: connections made in between may be dead already.
-
-    The timer is no daemon: a process about to end waits for it, the steps do not.
-    """
-    line = f"network-changed {step}\n"
-    if tell_agent(line):
-        threading.Timer(1.0, tell_agent, (line,)).start()
-
-
-def tell_agent(line: str, path: str | None = None) -> bool:
-    """Send one line to the agent's control socket, best effort: an agent that is not there yet needs no news."""
-    import socket
-
-    from cc_sammy.contract import paths
-
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(0.2)
-            client.connect(path or paths.AGENT_SOCKET)
-            client.sendall(line.encode())
-    except OSError:
-        return False
-    return True

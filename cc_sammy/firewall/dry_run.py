@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cc_sammy.errors import CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import ruleset
-from cc_sammy.firewall.model.ruleset import SSH_PORT, Policy
+from cc_sammy.firewall.model.policy import SSH_PORT, Policy
 from cc_sammy.host.host import Host
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cc_sammy.firewall import boot_files, dry_run
 from cc_sammy.firewall.lock import exclusive
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 
 if TYPE_CHECKING:

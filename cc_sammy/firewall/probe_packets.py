@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.policy import Policy
 
 ETH_P_ALL = 0x0003
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}

@@ -19,7 +19,7 @@ from typing import Any
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, enforce
 from cc_sammy.firewall.lock import exclusive
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 
 PROVEN = boot_files.FOLDER + "/proven.json"

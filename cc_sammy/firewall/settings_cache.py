@@ -65,7 +65,7 @@ def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, i
 
         site.main()
     from cc_sammy import config
-    from cc_sammy.cli.validate import system_configuration
+    from cc_sammy.config_source import system_configuration
 
     loaded = config.load(system_configuration(), host.read_text(paths.OVERRIDES), environment)
     return loaded.firewall, int(loaded.agent.port)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from cc_sammy.config import Config
 from cc_sammy.firewall import boot_files, enforce, rollback
 from cc_sammy.firewall.model import policy
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
 

@@ -3,6 +3,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why something does not work: a stable code to search for, a plain sentence, the next step."""
+
+    code: str
+    text: str
+    next_step: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text}. {self.next_step}" if self.next_step else self.text
+
 
 class AgentError(Exception):
     """Base of all errors of sammy_agent: a plain sentence, and the next step where there is one."""

@@ -18,11 +18,11 @@ from typing import Any
 from sammy_agent.base.errors import AgentError, StoreUnusable
 from sammy_agent.base.events.kinds import LEVELS
 from sammy_agent.base.runtime import clock, timespec
+from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.cli import terminal
 from sammy_agent.diagnostics.event_store.query import Wanted
 from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.node.provisioning import this_boot
 
 LIMIT, LIMIT_WITHIN, LIMIT_FOLLOWED = 100, 10_000, 10
 LOOK = 0.5  # seconds between two looks of --follow

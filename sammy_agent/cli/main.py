@@ -31,9 +31,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sammy_agent.daemon import agent
+    from sammy_agent.daemon import main as main_module
 
-    return agent.run(arguments.root)
+    return main_module.run(arguments.root)
 
 
 def _token(arguments: argparse.Namespace) -> int:

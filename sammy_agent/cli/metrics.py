@@ -16,13 +16,12 @@ from collections.abc import Iterable
 from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.runtime import clock, timespec
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Moment, this_boot
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.cli import terminal
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.store import MetricsStore
 from sammy_agent.diagnostics.metrics.summary import Course, Sample
-from sammy_agent.node.provisioning import this_boot
 
 SINCE = "-1h"
 WIDEST, NARROWEST, BESIDE = 60, 10, 66  # columns of the course, and of what stands before it

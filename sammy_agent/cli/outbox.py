@@ -13,10 +13,10 @@ import sqlite3
 from typing import Any
 
 from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime.clock import iso
+from sammy_agent.base.runtime.control_client import ask
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.storage.sqlite import Database
-from sammy_agent.daemon.client.connectivity import iso
-from sammy_agent.daemon.control_socket import ask
 from sammy_agent.daemon.outbox.queue import MIGRATIONS, Outbox
 
 

@@ -11,9 +11,9 @@ from typing import TextIO
 
 from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.control_client import ask
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.daemon.control_socket import ask
-from sammy_agent.daemon.credentials.node_token import LONGEST, Token
+from sammy_agent.daemon.credentials.tokens import LONGEST, Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.node import config
 

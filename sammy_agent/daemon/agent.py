@@ -7,31 +7,26 @@ duties are threads that may be killed at any moment: what matters is on disk bef
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import selectors
 import signal
-import socket
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sammy_agent import __version__
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Cause
 from sammy_agent.base.events import kinds
+from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.base.runtime.sd_notify import notify, watchdog_seconds
+from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.connectivity import Cause
-from sammy_agent.daemon.control_socket import ControlSocket
+from sammy_agent.daemon.provisioning_watcher import Watcher
 from sammy_agent.daemon.recording import Evidence
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.node import config, instance_id
-from sammy_agent.node.provisioning import Watcher, this_boot
 
 if TYPE_CHECKING:
     from sammy_agent.daemon.services import Reporting
@@ -229,50 +224,3 @@ class Agent:
             **self._evidence.snapshot(watcher.store_problem if watcher else ""),
             "network_changes": self._changes,
         }
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[socket.socket]:
-    """Yield a socket that becomes readable at SIGTERM or SIGINT."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(-1)
-        reader.close()
-        writer.close()
-
-
-def run(root: str = "") -> int:
-    """Serve until told to stop; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    places = Places(root)
-    agent = Agent(places)
-    with _stop_signals() as stop, selectors.DefaultSelector() as selector:
-        control = ControlSocket(places.socket, agent.verbs())
-        selector.register(stop, selectors.EVENT_READ)
-        selector.register(control.listener, selectors.EVENT_READ)
-        notify("READY=1\nSTATUS=listening on its control socket")
-        agent.start()
-        try:
-            while True:
-                ready = [key.fileobj for key, _ in selector.select(watchdog_seconds())]
-                if agent.is_alive():
-                    notify("WATCHDOG=1")
-                if stop in ready:
-                    agent.told_to_stop(stop.recv(1)[0])
-                    break
-                if control.listener in ready:
-                    control.serve_one()
-        finally:
-            notify("STOPPING=1")
-            agent.stop()
-            control.close()
-    if agent.wants_restart:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    return agent.exit_status

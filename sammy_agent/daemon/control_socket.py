@@ -128,17 +128,3 @@ def _line(connection: socket.socket) -> bytes:
         if not data or b"\n" in data:
             break
     return bytes(line.partition(b"\n")[0])
-
-
-def ask(path: str, line: str, seconds: float = 5.0) -> dict[str, Any] | None:
-    """Ask a running agent; None when none answers."""
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(seconds)
-            channel.connect(path)
-            channel.sendall((line + "\n").encode())
-            with channel.makefile(encoding="utf-8") as file:
-                answer: Any = json.loads(file.read())
-    except (OSError, ValueError):
-        return None
-    return answer if isinstance(answer, dict) else None

@@ -8,16 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 from sammy_agent.base.events import kinds
+from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
-from sammy_agent.daemon.client.connectivity import Contact, iso
+from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.credentials.node_token import Identity
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, check_id
 from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
 from sammy_agent.daemon.firewall_watch.watchdog import Guard
 from sammy_agent.daemon.outbox.service import Delivery
+from sammy_agent.daemon.provisioning_watcher import Watcher
 from sammy_agent.daemon.recording import Evidence
 from sammy_agent.daemon.reporters import boot_log
 from sammy_agent.daemon.reporters.boot_log import BootLog
@@ -33,7 +35,7 @@ from sammy_agent.daemon.server.jwks import Keys, fetcher
 from sammy_agent.daemon.server.listener import Listener
 from sammy_agent.diagnostics.event_store.recent import History
 from sammy_agent.node.config import AgentConfig
-from sammy_agent.node.provisioning import Provisioning, Watcher
+from sammy_agent.node.provisioning import Provisioning
 from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
 
 

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from cc_sammy.contract import run_record
+from cc_sammy.common import run_records
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import OWN, Places
 
@@ -32,7 +32,7 @@ def current(places: Places, *, may_be_old: bool) -> str | None:
     if told and told.strip():
         return told.strip()
     try:
-        record = run_record.load(places.state)
+        record = run_records.load(places.state)
     except (ValueError, KeyError, TypeError, OSError):
         record = None
     if record is not None:

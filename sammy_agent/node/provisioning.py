@@ -8,24 +8,15 @@ running.
 from __future__ import annotations
 
 import logging
-import os
-import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cc_sammy.contract import run_record
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
-from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import BOOT_ID, Places
-from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.diagnostics.event_store.store import EventStore
+from cc_sammy.common import run_records
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
+from sammy_agent.base.runtime.paths import Places
 
 LOG = logging.getLogger(__name__)
-WHILE_RUNNING, WHEN_ENDED, STORE_RETRY = 0.5, 5.0, 10.0
 LONGEST_REASON = 500
 
 
@@ -78,7 +69,7 @@ class Provisioning:
 def read(places: Places, boot_id: str) -> Provisioning:
     """Return the level that the state file tells; a record of another boot is none."""
     try:
-        record = run_record.load(places.state)
+        record = run_records.load(places.state)
         if record is not None:
             datetime.fromisoformat(record.wall_clock)
     except (ValueError, KeyError, TypeError) as error:
@@ -86,86 +77,3 @@ def read(places: Places, boot_id: str) -> Provisioning:
     except OSError as error:
         return Provisioning(problem=f"{places.state}: {error.strerror}")
     return Provisioning(record if record is not None and record.boot_id == boot_id else None)
-
-
-def this_boot() -> str:
-    """Return the kernel's id of this boot, as cc_sammy writes it into its records."""
-    return (files.read(BOOT_ID) or "unknown").strip()
-
-
-class Watcher(Worker):
-    """Looks at the state file, keeps the level and the event store, wakes those who act on it."""
-
-    def __init__(self, places: Places, store: EventStore) -> None:
-        super().__init__("provisioning")
-        self._places, self._store = places, store
-        self._boot_id = this_boot()
-        self._seen: tuple[int, ...] | None = None
-        self._stored: set[str] = set()
-        self._store_damages = 0
-        self._to_store = True
-        self.level = read(places, self._boot_id)
-        self.on_change: Callable[[Provisioning, Provisioning], None] = lambda before, now: None
-        self.on_stored: Callable[[], None] = lambda: None
-        self.store_problem = ""
-        # whose stored runs are ours; None takes none but this boot's
-        self.instance_id: str | None = None
-
-    def turn(self) -> float:
-        """Look once; look again soon while a run is under way."""
-        # A run that is killed changes nothing: it must be asked for.
-        if self._changed() or self.level.phase == "provisioning":
-            before, self.level = self.level, read(self._places, self._boot_id)
-            self._to_store = True
-            if before != self.level:
-                self.on_change(before, self.level)
-        if self._store.damages != self._store_damages:  # begun anew: the records are all that is left of the runs
-            self._store_damages, self._to_store = self._store.damages, True
-            self._stored.clear()
-        stored = not self._to_store or self._feed()
-        pause = WHEN_ENDED if self.level.phase == "ended" else WHILE_RUNNING
-        return pause if stored else max(pause, STORE_RETRY)
-
-    def of_instance(self, instance_id: str | None) -> None:
-        """Learn whose runs are ours."""
-        if instance_id != self.instance_id:
-            self.instance_id = instance_id
-            self._to_store = True
-
-    def _changed(self) -> bool:
-        try:
-            status = os.stat(self._places.state)
-            now: tuple[int, ...] = (status.st_ino, status.st_mtime_ns, status.st_size)
-        except OSError:
-            now = ()
-        changed, self._seen = now != self._seen, now
-        return changed
-
-    def _feed(self) -> bool:
-        """Put run records into the store; a full disk is said and tried again, it stops nothing else."""
-        try:
-            if self.level.record is not None:
-                self._store.add_run(self.level.record)
-            for path in run_record.stored_runs(self._places.runs):
-                self._feed_stored(path)
-        except (sqlite3.Error, OSError, AgentError) as error:
-            if not self.store_problem:
-                LOG.warning("the event store cannot be written: %s", error)
-            self.store_problem = str(error)
-            return False
-        self._to_store, self.store_problem = False, ""
-        self.on_stored()
-        return True
-
-    def _feed_stored(self, path: str) -> None:
-        if path in self._stored:
-            return
-        try:
-            record = run_record.load(path)
-            if record is None or record.instance_id != self.instance_id:
-                return  # a copied disk brings the runs of another machine
-            if self._store.add_run(record) and record.outcome is not Outcome.RUNNING:
-                self._stored.add(path)
-        except (ValueError, KeyError, TypeError) as error:
-            LOG.warning("%s is damaged and passed over: %s", path, error)
-            self._stored.add(path)

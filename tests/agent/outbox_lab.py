@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from sammy_agent.daemon.credentials.node_token import WorkspaceToken
+from sammy_agent.daemon.credentials.tokens import WorkspaceToken
 from sammy_agent.daemon.outbox.dispatcher import Drains
 from sammy_agent.daemon.outbox.exchange import Wire
 from sammy_agent.daemon.outbox.queue import Outbox

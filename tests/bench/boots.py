@@ -13,8 +13,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from cc_sammy.contract.journal_fields import Status
-from cc_sammy.contract.run_record import StepRecord
+from cc_sammy.contract.run_record import Status, StepRecord
 from tests.bench.figures import Figure
 from tests.lab import CloudInit, Machine, debian
 from tests.vm.boots import AGAIN, OTHERS_WORK, built, state

@@ -14,8 +14,8 @@ from cc_sammy import config
 from cc_sammy.cli import critical_path
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import RunRecord, StepRecord
-from cc_sammy.engine.journal_writer import Lane
-from cc_sammy.engine.provision import Teller
+from cc_sammy.engine.cloud_init_stages import Lane
+from cc_sammy.engine.run_reporter import Teller
 from cc_sammy.engine.runner import Runner
 from cc_sammy.host.host import Host
 from cc_sammy.steps import declared

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import USAGE_FIELDS, Outcome, Status
-from cc_sammy.contract.run_record import AttemptRecord, RunRecord, StepRecord, load, this_process
+from cc_sammy.common.run_records import load, this_process
+from cc_sammy.contract.journal_fields import USAGE_FIELDS
+from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
 
 
 def test_a_record_survives_its_file_and_a_later_versions_keys() -> None:

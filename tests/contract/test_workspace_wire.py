@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import requests
 
-from sammy_agent.control_plane.api.sessions import SessionStore
 from sammy_agent.control_plane.storage.database import Store
+from sammy_agent.control_plane.storage.sessions import SessionStore
 from sammy_agent.control_plane.storage.workspaces import Kept, OtherSession, WorkspaceStore
 from sammy_agent.control_plane.tokens import Signer
 from tests.agent.lab import ControlPlane, command, control_plane

@@ -17,12 +17,13 @@ from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_bloc
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import iptables_chain as chain
 from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import policy as policy_module
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
 
 ALLOW4, ALLOW6 = networks.parse(["10.91.1.0/24", "fd91:1::/64"], "test")
-POLICY = ruleset.Policy(AGENT, ALLOW4, ALLOW6, ssh="drop")
+POLICY = policy_module.Policy(AGENT, ALLOW4, ALLOW6, ssh="drop")
 BOOT = str(Path(enforce.__file__).with_name("boot.sh"))
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 
@@ -51,7 +52,7 @@ def test_allowed_reach_strangers_do_not(
     lab: Lab, vm: MachineHost, each: str, ssh: str, reached_by: tuple[str, ...]
 ) -> None:
     lists = {"ssh4": ALLOW4, "ssh6": ALLOW6} if ssh == "networks" else {}
-    enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, ssh=ssh, backend=each, **lists))  # type: ignore[arg-type]
+    enforce.apply(vm, policy_module.Policy(AGENT, ALLOW4, ALLOW6, ssh=ssh, backend=each, **lists))  # type: ignore[arg-type]
     assert lab.reach("edge", AGENT) == REACHED
     assert lab.reach("stranger", AGENT) == DROPPED
     assert (lab.reach("vm", AGENT), lab.reach("vm", SSH)) == (REACHED, REACHED)
@@ -60,7 +61,7 @@ def test_allowed_reach_strangers_do_not(
 
 
 def test_anyone_may_be_allowed(lab: Lab, vm: MachineHost, each: str) -> None:
-    enforce.apply(vm, ruleset.Policy(AGENT, allow_any=True, backend=each))
+    enforce.apply(vm, policy_module.Policy(AGENT, allow_any=True, backend=each))
     assert lab.reach("stranger", AGENT) == REACHED
 
 
@@ -70,7 +71,7 @@ def test_a_docker_bridge_is_let_in_unless_it_is_the_uplink(lab: Lab, vm: Machine
     try:
         enforce.apply(vm, POLICY._replace(backend=each))
         assert (lab.reach("stranger", AGENT), lab.reach("stranger", SSH)) == (REACHED, DROPPED)
-        enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, uplinks=("br-lan",), backend=each))
+        enforce.apply(vm, policy_module.Policy(AGENT, ALLOW4, ALLOW6, uplinks=("br-lan",), backend=each))
         assert (lab.reach("edge", AGENT), lab.reach("stranger", AGENT)) == (REACHED, DROPPED)
     finally:
         lab.sh("vm", "ip link set br-lan down; ip link set br-lan name wan0; ip link set wan0 up")
@@ -116,7 +117,7 @@ def test_a_table_of_foreign_shape_is_rebuilt(lab: Lab, vm: MachineHost) -> None:
 
 
 def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) -> None:
-    policy = ruleset.Policy(AGENT, *networks.parse(["cloudflare"], "test"), backend=each)
+    policy = policy_module.Policy(AGENT, *networks.parse(["cloudflare"], "test"), backend=each)
     enforce.apply(vm, policy)
     assert enforce.check(vm, policy) == []
 
@@ -226,13 +227,13 @@ def test_published_ports_are_closed_to_strangers_and_outbound_is_not(lab: Lab, v
     lab.sh("vm", "nft add rule ip docker pre ip daddr 10.91.1.1 tcp dport 80 dnat to 10.91.2.2:8080")
     assert lab.connect("edge", "10.91.1.1", 80) == "reached"
     elsewhere = networks.parse(["192.0.2.0/24"], "test")
-    enforce.apply(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True))
-    assert enforce.check(vm, ruleset.Policy(AGENT, *elsewhere, guard_published=True)) == []
+    enforce.apply(vm, policy_module.Policy(AGENT, *elsewhere, guard_published=True))
+    assert enforce.check(vm, policy_module.Policy(AGENT, *elsewhere, guard_published=True)) == []
     assert lab.connect("edge", "10.91.1.1", 80) == "dropped"
     assert lab.connect("stranger", METADATA4, 80) == "reached"
-    enforce.apply(vm, ruleset.Policy(AGENT, ALLOW4, ALLOW6, guard_published=True))
+    enforce.apply(vm, policy_module.Policy(AGENT, ALLOW4, ALLOW6, guard_published=True))
     assert lab.connect("edge", "10.91.1.1", 80) == "reached"
-    enforce.apply(vm, ruleset.Policy(AGENT, *elsewhere))
+    enforce.apply(vm, policy_module.Policy(AGENT, *elsewhere))
     assert lab.connect("edge", "10.91.1.1", 80) == "reached"
 
 

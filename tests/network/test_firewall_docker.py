@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.firewall import enforce, lock, metadata_block
-from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import networks
+from cc_sammy.firewall.model import policy as policy_module
 from tests.network.docker import Docker
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root", "dockerd")
 
-POLICY = ruleset.Policy(AGENT, *networks.parse(["10.91.1.0/24", "fd91:1::/64"], "test"), ssh="drop")
+POLICY = policy_module.Policy(AGENT, *networks.parse(["10.91.1.0/24", "fd91:1::/64"], "test"), ssh="drop")
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 BRIDGE = "172.17.0.1"
 CONTAINER = "172.17.0.99"
@@ -62,7 +63,7 @@ def of_docker(lab: Lab) -> list[str]:
     return sorted(line for line in own if not line.startswith("-A SAMMY"))
 
 
-def assert_guarded(lab: Lab, vm: MachineHost, policy: ruleset.Policy) -> None:
+def assert_guarded(lab: Lab, vm: MachineHost, policy: policy_module.Policy) -> None:
     assert enforce.check(vm, policy) == []
     assert (lab.reach("vm", AGENT), lab.reach("edge", AGENT)) == (REACHED, REACHED)
     assert lab.reach("stranger", AGENT) == DROPPED

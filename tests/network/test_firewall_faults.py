@@ -21,14 +21,15 @@ from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, cloudflare_ranges, commands, dry_run, enforce, lock
 from cc_sammy.firewall.backends import iptables, nftables
 from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.host.host import CommandResult, Host
 from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
 
 EDGE = ["10.91.1.0/24", "fd91:1::/64"]
-POLICY = ruleset.Policy(AGENT, *networks.parse(EDGE, "test"), ssh="drop")
-OTHER = ruleset.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24"], "test"), ssh="drop")
+POLICY = policy_module.Policy(AGENT, *networks.parse(EDGE, "test"), ssh="drop")
+OTHER = policy_module.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24"], "test"), ssh="drop")
 REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 TOP = Path(__file__).resolve().parents[2]
 BOOT = str(Path(enforce.__file__).with_name("boot.sh"))
@@ -209,7 +210,7 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
 @pytest.mark.parametrize("ssh", ["open", "drop"])
 def test_the_trial_passes_good_rules(backend: Any, ssh: str) -> None:
     before = Host().run(["ip", "-br", "link"]).stdout
-    for policy in (POLICY._replace(ssh=ssh), ruleset.Policy(AGENT, allow_any=True, ssh=ssh)):
+    for policy in (POLICY._replace(ssh=ssh), policy_module.Policy(AGENT, allow_any=True, ssh=ssh)):
         outcome = dry_run.attempt(policy, backend)
         assert (outcome.problems, outcome.impossible, outcome.refused) == ([], "", None)
         assert outcome.versions == (4, 6)
@@ -222,7 +223,7 @@ class Broken:
     def __init__(self, *lines: str) -> None:
         self.lines = lines
 
-    def load_in(self, host: Host, policy: ruleset.Policy) -> None:
+    def load_in(self, host: Host, policy: policy_module.Policy) -> None:
         chain = "{ type filter hook input priority 0; policy accept; }"
         text = "\n".join(["add table inet t", f"add chain inet t i {chain}", *self.lines])
         host.run(["nft", "-f", "-"], input=text + "\n")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.firewall import dry_run, enforce, lock
-from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import networks
+from cc_sammy.firewall.model import policy as policy_module
 from tests.network.firewall_lab import AGENT, BACKENDS, Lab, MachineHost, journal_script, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -24,8 +25,8 @@ PACKETS_A_SECOND = 50_000  # of each prober; on a machine that is busy otherwise
 ROUNDS = 3
 ROLES = ("edge", "stranger", "vm")
 EDGE = ["10.91.1.0/24", "fd91:1::/64"]
-LONG = ruleset.Policy(AGENT, *networks.parse(["cloudflare", *EDGE], "test"), ssh="drop")
-SHORT = ruleset.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24", "2001:db8::/32"], "test"), ssh="drop")
+LONG = policy_module.Policy(AGENT, *networks.parse(["cloudflare", *EDGE], "test"), ssh="drop")
+SHORT = policy_module.Policy(AGENT, *networks.parse([*EDGE, "192.0.2.0/24", "2001:db8::/32"], "test"), ssh="drop")
 NETWORKS = ([str(one) for one in LONG.allow4], [str(one) for one in LONG.allow6])
 
 
@@ -40,7 +41,7 @@ def vm(
     lab.clear()
 
 
-def of_backend(policy: ruleset.Policy, name: str) -> ruleset.Policy:
+def of_backend(policy: policy_module.Policy, name: str) -> policy_module.Policy:
     return policy._replace(backend=name.partition("-")[0])
 
 
@@ -48,7 +49,9 @@ def lost(counted: dict[str, int], role: str) -> int:
     return counted[f"{role}_before"] - counted[f"{role}_behind"]
 
 
-def changes_under_fire(lab: Lab, vm: MachineHost, long: ruleset.Policy, short: ruleset.Policy) -> dict[str, int]:
+def changes_under_fire(
+    lab: Lab, vm: MachineHost, long: policy_module.Policy, short: policy_module.Policy
+) -> dict[str, int]:
     """Apply and change under all probers; fail on any packet; return the rate of each prober."""
     lab.count_around()
     with lab.floods(*ROLES):

@@ -13,7 +13,7 @@ import pytest
 from tests.package.chroot import TOP
 
 MODULES = "usr/lib/python3/dist-packages/"
-COMMON = ("__init__", "config", "download_urls", "errors")
+COMMON = ("__init__", "config", "config_source", "download_urls", "errors")
 COMMON_FOLDERS = ("cli", "common", "contract", "firewall", "host")
 
 

@@ -14,12 +14,11 @@ import pytest
 from cc_sammy import config
 from cc_sammy.contract import paths
 from cc_sammy.contract.incident_id import ALPHABET, incident_id
-from cc_sammy.contract.journal_fields import Outcome
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord
 from cc_sammy.engine import failure_reporter
 from cc_sammy.engine.provision import provision
 from cc_sammy.errors import ConfigError
-from cc_sammy.host.host import FakeHost
+from cc_sammy.host.fake import FakeHost
 
 RUN = "20261124T104646-1a2b3c4d"
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import USAGE_FIELDS, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
-from cc_sammy.engine import provision
-from cc_sammy.engine.journal_writer import NOTICE, Journal, Lane, encode
-from cc_sammy.host.host import FakeHost
+from cc_sammy.contract.journal_fields import USAGE_FIELDS
+from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
+from cc_sammy.engine import run_reporter
+from cc_sammy.engine.cloud_init_stages import Lane
+from cc_sammy.engine.journal_writer import NOTICE, Journal, encode
+from cc_sammy.host.fake import FakeHost
 
 
 def test_a_value_with_a_newline_goes_with_its_length() -> None:
@@ -56,12 +57,12 @@ def test_a_restarted_journald_is_found_again_and_an_absent_one_is_counted(tmp_pa
 
 def test_an_ended_steps_event_tells_what_its_commands_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "socket")
-    monkeypatch.setattr(provision, "Journal", lambda: Journal(path))
+    monkeypatch.setattr(run_reporter, "Journal", lambda: Journal(path))
     record = RunRecord("r", "b", "i", 0.0, "")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
         journald.settimeout(30)
-        teller = provision.Teller(FakeHost(), record, Lane(None))
+        teller = run_reporter.Teller(FakeHost(), record, Lane(None))
         teller.ended(StepRecord("packages", Status.COMPLETED, cpu_ms=12.5, read_bytes=0, written_bytes=4096))
         lines = journald.recv(4096).splitlines()
         teller.ended(StepRecord("firewall", Status.SKIPPED, reason="in force"))

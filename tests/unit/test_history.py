@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 
 from cc_sammy.engine.run_record_writer import History
-from cc_sammy.host.host import FakeHost
+from cc_sammy.host.fake import FakeHost
 
 
 class BusyDisk(FakeHost):

@@ -14,7 +14,8 @@ import pytest
 
 from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
 from cc_sammy.host import usage
-from cc_sammy.host.host import FakeHost, Host
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import Host
 from cc_sammy.host.usage import Usage
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cc_sammy import config
-from cc_sammy.host.host import FakeHost, Host
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import Host
 from cc_sammy.steps import packages
 from cc_sammy.system import apt, apt_mirror
 

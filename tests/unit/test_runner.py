@@ -13,16 +13,19 @@ import pytest
 
 from cc_sammy import config
 from cc_sammy.contract import paths
-from cc_sammy.contract.journal_fields import USAGE_FIELDS, Outcome, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
-from cc_sammy.engine import provision, runner
-from cc_sammy.engine.journal_writer import Journal, Lane
-from cc_sammy.engine.provision import Teller
+from cc_sammy.contract.journal_fields import USAGE_FIELDS
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
+from cc_sammy.engine import agent_notify, run_reporter, runner
+from cc_sammy.engine.cloud_init_stages import Lane
+from cc_sammy.engine.journal_writer import Journal
+from cc_sammy.engine.run_reporter import Teller
 from cc_sammy.engine.runner import Runner, judge
+from cc_sammy.engine.schedule import startable
 from cc_sammy.errors import StepFailed
-from cc_sammy.host.host import FakeHost, Host
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import Host
 from cc_sammy.steps import declared
-from cc_sammy.steps.base import Step, startable
+from cc_sammy.steps.base import Step
 
 CONFIG = config.load({})
 
@@ -257,7 +260,7 @@ def test_images_come_last_and_nothing_that_readiness_needs_waits_for_them() -> N
 
 @pytest.fixture
 def no_journald(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(provision, "Journal", lambda: Journal(f"{tmp_path}/nobody"))
+    monkeypatch.setattr(run_reporter, "Journal", lambda: Journal(f"{tmp_path}/nobody"))
 
 
 @pytest.mark.usefixtures("no_journald")
@@ -304,12 +307,12 @@ def test_the_firewall_is_first_and_the_agent_needs_it() -> None:
 def test_a_change_of_the_network_is_told_at_once_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = f"{tmp_path}/agent.sock"
     monkeypatch.setattr(paths, "AGENT_SOCKET", path)
-    runner.tell_network_changed("firewall")  # no agent: no news, no error
+    agent_notify.tell_network_changed("firewall")  # no agent: no news, no error
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
         listener.settimeout(30)
-        runner.tell_network_changed("docker-restart")
+        agent_notify.tell_network_changed("docker-restart")
         heard = []
         for _ in range(2):
             connection, _address = listener.accept()

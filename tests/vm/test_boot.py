@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cc_sammy.contract import journal_fields
-from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import Outcome, Status
 from tests.lab.shell import wait_until
 from tests.vm import leaks
 from tests.vm.boots import AGENT_PORT, KEY, OTHERS_WORK, STEPS, Boot, listen, reaches, state

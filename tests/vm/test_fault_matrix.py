@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import Base
 from tests.vm.boots import AGAIN, KEY, STEPS, Boot, full_boot, listen, reaches, state
 

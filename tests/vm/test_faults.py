@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Status
+from cc_sammy.contract.run_record import Status
 from tests.lab import Base
 from tests.vm.boots import BARE, Boot, bare_boot, listen, reaches
 

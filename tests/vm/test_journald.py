@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import Base, Machine
 from tests.vm.boots import AGAIN, BARE, KEY, Boot, bare_boot, state
 

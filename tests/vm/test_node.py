@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.contract.incident_id import incident_id
-from cc_sammy.contract.journal_fields import Outcome
+from cc_sammy.contract.run_record import Outcome
 from tests.lab import Base
 from tests.lab.shell import wait_until
 from tests.vm.boots import listen, reaches, state

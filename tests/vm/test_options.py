@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import Base, Machine, Network, Sources, repository
 from tests.lab.network import ALLOWED
 from tests.lab.shell import run

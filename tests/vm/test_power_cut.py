@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import Base, LabError, Machine
 from tests.lab.shell import wait_until
 from tests.vm.boots import full_machine, state

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import Base, Machine
 from tests.lab.shell import wait_until
 from tests.vm.boots import AGAIN, full_machine, state

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import Outcome, Status
 from tests.lab import Base
 from tests.lab.shell import wait_until
 from tests.vm.boots import AGAIN, BARE, Boot, bare_boot, state

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
+from cc_sammy.contract.run_record import Outcome, Status
 from tests.lab import debian
 from tests.vm.boots import NO_NODEJS, STEPS, Boot, full_boot, state
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from tests.lab import LabError, Sources
 from tests.lab.control_plane import ControlPlane, control_plane
 from tests.lab.disk import disk, tree

@@ -17,7 +17,7 @@ from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.backends import foreign_rules
 from cc_sammy.firewall.model import iptables_chain
 from cc_sammy.firewall.model.iptables_chain import program
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 
 HAS_IPV6 = "/proc/net/if_inet6"

@@ -9,6 +9,7 @@ from typing import Any
 
 from cc_sammy.errors import CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
+from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.firewall.model import ruleset
 from cc_sammy.firewall.model.nft_table import Table, render
 from cc_sammy.host.host import Host
@@ -17,7 +18,7 @@ APPLIED = boot_files.FOLDER + "/applied.nft"
 NFT = "nft"
 
 
-def load(host: Host, policy: ruleset.Policy) -> None:
+def load(host: Host, policy: policy_module.Policy) -> None:
     """Enforce the policy in one transaction, read it back, and keep it for the next boot.
 
     :raises SammyError: it is not in force, then what was in force before still is; or it could not be kept.
@@ -25,7 +26,7 @@ def load(host: Host, policy: ruleset.Policy) -> None:
     load_table(host, ruleset.build(policy), APPLIED)
 
 
-def load_in(host: Host, policy: ruleset.Policy) -> None:
+def load_in(host: Host, policy: policy_module.Policy) -> None:
     """Put the rules into the kernel and do nothing else: for the trial."""
     host.run([NFT, "-f", "-"], input=ruleset.text(policy))
 
@@ -40,7 +41,7 @@ def lift(host: Host, port: int, until: int) -> None:
     host.run([NFT, "-f", "-"], input=f"insert rule inet {ruleset.TABLE} input {rule}\n")
 
 
-def drift(host: Host, policy: ruleset.Policy) -> list[str]:
+def drift(host: Host, policy: policy_module.Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the file of the next boot."""
     problems = table_drift(host, ruleset.build(policy))
     if not problems and not boot_files.same(host, APPLIED, ruleset.text(policy)):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from cc_sammy.firewall.backends import drift
+from cc_sammy.firewall.model import rule_order
 from cc_sammy.firewall.model.networks import Network4, Network6
-from cc_sammy.firewall.model.ruleset import SSH_PORT, Policy, bridge_uplinks
+from cc_sammy.firewall.model.policy import SSH_PORT, Policy
+from cc_sammy.firewall.model.ruleset import bridge_uplinks
 
 CHAIN = "SAMMY"
 JUMP = f"-A INPUT -j {CHAIN}"
@@ -154,4 +155,4 @@ def differences(policy: Policy, version: int, listing: Listing) -> list[str]:
         place = listing.input.index(JUMP) + 1
         problems.append(f"IPv{version} INPUT jumps to {CHAIN} at place {place}, so {place - 1} rules come before it")
     names = {line.text: line.name for line in lines(policy, version)}
-    return problems + drift.order_differences(where, names, [(rule, rule) for rule in listing.rules])
+    return problems + rule_order.order_differences(where, names, [(rule, rule) for rule in listing.rules])

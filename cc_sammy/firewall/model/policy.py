@@ -3,13 +3,62 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall.model import networks
-from cc_sammy.firewall.model.ruleset import Policy
+from cc_sammy.firewall.model.networks import Network4, Network6
 from cc_sammy.host.host import Host
+
+SSH_PORT = 22
+
+
+class Policy(NamedTuple):
+    """Who may reach what. `ssh` is `open`, `drop` or `networks` (then `ssh4` and `ssh6` are let in).
+
+    `uplinks` are the interfaces that carry the default route: a bridge among them is the network's, not Docker's.
+    `guard_published` closes the ports that containers publish to all but the allowed networks.
+    """
+
+    agent_port: int
+    allow4: tuple[Network4, ...] = ()
+    allow6: tuple[Network6, ...] = ()
+    allow_any: bool = False
+    ssh: str = "open"
+    ssh4: tuple[Network4, ...] = ()
+    ssh6: tuple[Network6, ...] = ()
+    uplinks: tuple[str, ...] = ()
+    backend: str = "nftables"
+    guard_published: bool = False
+
+    def checked(self) -> Policy:
+        """Return itself.
+
+        :raises SammyError: when nobody at all would be allowed, or the agent's port is ssh's.
+        """
+        if not (self.allow_any or self.allow4 or self.allow6):
+            raise SammyError(
+                "firewall.allow is empty: the control plane could never reach the agent",
+                "Set it to cloudflare, any, or a list of networks",
+            )
+        if self.ssh == "networks" and not (self.ssh4 or self.ssh6):
+            raise SammyError("firewall.ssh is an empty list", "Write drop to close ssh, or list networks")
+        if self.ssh not in ("open", "drop", "networks"):
+            raise SammyError(
+                f"firewall.ssh is {self.ssh!r}", "Write drop, drop-always, open, ranges or a list of networks"
+            )
+        if not 0 < self.agent_port < 65536 or self.agent_port == SSH_PORT:
+            raise SammyError(
+                f"agent.port {self.agent_port} cannot be guarded", "Choose a port from 1 to 65535 other than 22"
+            )
+        for name in self.uplinks:
+            if not re.fullmatch(r"[A-Za-z0-9_.:@+-]{1,15}", name):
+                raise SammyError(f"the interface of the default route has a name nft cannot quote: {name!r}")
+        return self
+
 
 READY = "/var/lib/sammy/ready-acknowledged"
 PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"

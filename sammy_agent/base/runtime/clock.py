@@ -8,7 +8,26 @@ the boot clock; between boots there is only the wall clock.
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from typing import NamedTuple
+
+from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import BOOT_ID
+
+
+def this_boot() -> str:
+    """Return the kernel's id of this boot, as cc_sammy writes it into its records."""
+    return (files.read(BOOT_ID) or "unknown").strip()
+
+
+def iso(seconds: float | None) -> str | None:
+    """Return a time of the epoch for people and programs, UTC; None for one that no clock can show."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 class Moment(NamedTuple):

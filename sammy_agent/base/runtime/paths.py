@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cc_sammy.contract import paths
 
 OWN = "/var/lib/sammy/agent"
+CONTROL_PLANE_STATE = "/var/lib/sammy/control-plane"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 

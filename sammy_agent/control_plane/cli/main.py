@@ -15,17 +15,22 @@ from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.cli import artifacts, debug_package, workspaces
 
-STATE = "/var/lib/sammy/control-plane"
 LISTEN = "127.0.0.1:8787"
 
 
 def add_parsers(verbs: Any) -> None:
     """Add `control-plane` and `add-node` to the command line."""
     control = verbs.add_parser("control-plane", help="serve the embedded control plane, or look into it")
-    control.add_argument("--state", default=STATE, metavar="DIR", help=f"its state directory (default {STATE})")
+    control.add_argument(
+        "--state",
+        default=CONTROL_PLANE_STATE,
+        metavar="DIR",
+        help=f"its state directory (default {CONTROL_PLANE_STATE})",
+    )
     control.add_argument("--listen", default=LISTEN, metavar="HOST:PORT", help=f"default {LISTEN}")
     control.add_argument("--url", help="its address as the nodes reach it (default: the one listened on)")
     control.add_argument("--name", action="append", default=[], help="one more name or address for its certificate")
@@ -47,7 +52,12 @@ def add_parsers(verbs: Any) -> None:
 
     adding = verbs.add_parser("add-node", help="print the #cloud-config that makes a machine a node")
     adding.add_argument("node", nargs="?", help="its id (default: a new one)")
-    adding.add_argument("--state", default=STATE, metavar="DIR", help=f"the control plane's (default {STATE})")
+    adding.add_argument(
+        "--state",
+        default=CONTROL_PLANE_STATE,
+        metavar="DIR",
+        help=f"the control plane's (default {CONTROL_PLANE_STATE})",
+    )
     adding.add_argument("--url", help="the control plane's address as this node reaches it")
     adding.add_argument("--allow", action="append", default=[], metavar="NETWORK", help="for firewall.allow; default: "
                         "the control plane's address")  # fmt: skip

@@ -10,37 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict
 from typing import Any
 
+from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime.clock import iso
 
 LOG = logging.getLogger(__name__)
 DECIDING = "heartbeat"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why something does not work: a stable code to search for, a plain sentence, the next step."""
-
-    code: str
-    text: str
-    next_step: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text}. {self.next_step}" if self.next_step else self.text
-
-
-def iso(seconds: float | None) -> str | None:
-    """Return a time of the epoch for people and programs, UTC; None for one that no clock can show."""
-    if seconds is None:
-        return None
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 class Contact:

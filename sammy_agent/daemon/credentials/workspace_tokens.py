@@ -14,9 +14,9 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.daemon.client.connectivity import iso
-from sammy_agent.daemon.credentials.node_token import WorkspaceToken
+from sammy_agent.daemon.credentials.tokens import WorkspaceToken
 from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sammy_agent.daemon.client.connectivity import iso
+from sammy_agent.base.runtime.clock import iso
 
 ONE_VISIT = 1.0  # seconds: requests closer than this are one visit, as a page or a poll makes several at once
 REMEMBERED = 32  # visits

@@ -11,8 +11,9 @@ from typing import Any
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.daemon.client.client import CONNECT, DEADLINE, Bearer, message_of, object_of, retry_after
-from sammy_agent.daemon.credentials.node_token import Token
+from sammy_agent.daemon.client.client import CONNECT, DEADLINE, Bearer
+from sammy_agent.daemon.client.failures import message_of, object_of, retry_after
+from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.outbox.channels import (
     CHANNELS,
     ERRORS,

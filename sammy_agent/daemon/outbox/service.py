@@ -11,7 +11,8 @@ from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.connectivity import Contact
-from sammy_agent.daemon.credentials.node_token import Identity, Token
+from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
 from sammy_agent.daemon.outbox.dispatcher import THREADS, Drains

@@ -13,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from sammy_agent.base.errors import Cause
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
-from sammy_agent.daemon.client.connectivity import Cause
+from sammy_agent.daemon.client.client import Answer, ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 
 LOG = logging.getLogger(__name__)
 LOOK_AGAIN = 86400.0

@@ -23,13 +23,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.contract.incident_id import incident_id
-from cc_sammy.contract.journal_fields import Outcome
+from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import CallFailed, ControlPlane
+from sammy_agent.daemon.client.client import ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.errors import HOPELESS, incident
 from sammy_agent.diagnostics.debug_package import command
 from sammy_agent.node.provisioning import Provisioning

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cc_sammy.contract.incident_id import incident_id
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import CallFailed, ControlPlane
+from sammy_agent.daemon.client.client import ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import whole

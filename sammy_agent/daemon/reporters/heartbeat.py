@@ -17,7 +17,8 @@ from typing import Any
 from sammy_agent import __version__
 from sammy_agent.base.errors import TokenUnusable
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
+from sammy_agent.daemon.client.client import Answer, ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.diagnostics import metrics
 from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
 

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent import __version__
+from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import Answer, CallFailed, ControlPlane
-from sammy_agent.daemon.client.connectivity import Cause, iso
+from sammy_agent.daemon.client.client import Answer, ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.client import CallFailed, ControlPlane
+from sammy_agent.daemon.client.client import ControlPlane
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from urllib3.util import Timeout
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
-from sammy_agent.daemon.client.client import unreachable
+from sammy_agent.daemon.client.failures import unreachable
 from sammy_agent.transport import ControlPlaneTransport
 
 LOG = logging.getLogger(__name__)

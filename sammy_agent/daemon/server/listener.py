@@ -18,11 +18,11 @@ import ssl
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.runtime.worker import Backoff, Worker
-from sammy_agent.daemon.client.connectivity import Cause
 from sammy_agent.daemon.server.context import Parts
 
 if TYPE_CHECKING:

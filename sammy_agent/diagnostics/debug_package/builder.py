@@ -22,8 +22,8 @@ from typing import IO, Any
 from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.daemon.client.connectivity import iso
 from sammy_agent.diagnostics.debug_package import archive
 from sammy_agent.diagnostics.debug_package.archive import Archive, Gzip, Packer, Zstd
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member

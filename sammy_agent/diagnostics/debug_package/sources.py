@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from sammy_agent.base.runtime import control_client
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.daemon import control_socket
 from sammy_agent.diagnostics.debug_package import sqlite_dump
 from sammy_agent.diagnostics.debug_package.members import Asked, Command, Files, Made, Member, Tables
 
@@ -301,7 +301,7 @@ class _Answer(Source):
         self._verb, self._socket = member.verb, places.socket
 
     def read(self) -> Iterator[bytes]:
-        answer = control_socket.ask(self._socket, self._verb)
+        answer = control_client.ask(self._socket, self._verb)
         if answer is None:
             self.notes.append("the agent does not answer: systemctl status sammy-agent")
             return

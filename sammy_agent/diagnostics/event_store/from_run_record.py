@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
-from cc_sammy.contract.journal_fields import Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, detail_text
 from sammy_agent.base.events.kinds import PROVISION
 

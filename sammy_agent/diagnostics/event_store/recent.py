@@ -15,7 +15,7 @@ from typing import Any
 from sammy_agent.base.events.event import Record
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
-from sammy_agent.daemon.client.connectivity import iso
+from sammy_agent.base.runtime.clock import iso
 
 MOST = 500
 KEPT = ("network.", "transport.", "contact.", "firewall.", "token.", "ready.")

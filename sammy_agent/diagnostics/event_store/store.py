@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from cc_sammy.contract.journal_fields import Outcome
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.storage import retention

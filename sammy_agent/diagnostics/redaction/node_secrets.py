@@ -16,16 +16,15 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import OWN, Places
-from sammy_agent.control_plane.cli import main as control_plane
+from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE, OWN, Places
 from sammy_agent.diagnostics.redaction.patterns import NAME
 from sammy_agent.node import config
 
 # Files that are secrets as a whole.
 WHOLE = (
     f"{OWN}/workspaces/*.token",
-    f"{control_plane.STATE}/operator-token",
-    f"{control_plane.STATE}/*.key",
+    f"{CONTROL_PLANE_STATE}/operator-token",
+    f"{CONTROL_PLANE_STATE}/*.key",
     "/etc/sammy/tls/*.key",
 )
 # Files that hold some, under names that say so.

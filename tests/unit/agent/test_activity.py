@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from sammy_agent.daemon.client.client import CallFailed
-from sammy_agent.daemon.client.connectivity import Cause
+from sammy_agent.base.errors import Cause
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.session_activity import Activity, ActivityInvalid, parse
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.control_plane import node_schema, workspace_schema
 from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Row, Weight
 from sammy_agent.daemon.outbox.queue import Outbox

@@ -4,9 +4,10 @@ from __future__ import annotations
 import pytest
 import requests
 
-from sammy_agent.daemon.client.client import refused, unreachable
-from sammy_agent.daemon.client.connectivity import Cause, Contact
-from sammy_agent.daemon.credentials.node_token import Token
+from sammy_agent.base.errors import Cause
+from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.client.failures import refused, unreachable
+from sammy_agent.daemon.credentials.tokens import Token
 
 GOOD, EXPIRED = Token("t", expires=2000.0), Token("t", expires=500.0)
 

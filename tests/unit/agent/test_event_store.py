@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.contract.journal_fields import Outcome
-from cc_sammy.contract.run_record import RunRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
@@ -19,10 +18,10 @@ from sammy_agent.base.runtime.clock import Moment
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
+from sammy_agent.daemon.provisioning_watcher import Watcher
 from sammy_agent.diagnostics.event_store import store as store_module
 from sammy_agent.diagnostics.event_store.query import Wanted
 from sammy_agent.diagnostics.event_store.store import MIGRATIONS, EventStore
-from sammy_agent.node.provisioning import Watcher
 
 BOOT = "b-now"
 

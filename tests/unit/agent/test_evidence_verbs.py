@@ -17,7 +17,7 @@ from cc_sammy.common import agent_commands
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock, timespec
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Moment, this_boot
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.cli import events, main, terminal
 from sammy_agent.diagnostics.event_store.recorder import Recorder
@@ -25,7 +25,6 @@ from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
 from sammy_agent.diagnostics.metrics.store import MetricsStore
-from sammy_agent.node.provisioning import this_boot
 
 TOP = Path(__file__).resolve().parents[3]
 NOW = Moment(1_795_600_000_000_000, 5_000_000_000)

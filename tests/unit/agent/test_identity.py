@@ -12,7 +12,8 @@ import pytest
 from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.cli import token as token_verb
-from sammy_agent.daemon.credentials.node_token import Identity, Token, source_wins
+from sammy_agent.daemon.credentials.node_token import Identity, source_wins
+from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.node.config import AgentConfig
 
 

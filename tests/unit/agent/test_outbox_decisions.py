@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sammy_agent.control_plane import workspace_schema
-from sammy_agent.daemon.client.client import retry_after
+from sammy_agent.daemon.client.failures import retry_after
 from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
 from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, Reply, Verdict, decide, drawn, judge
 from sammy_agent.daemon.reporters.messages import MOST_UNITS, Message, MessageInvalid, rows, split, whole

@@ -10,12 +10,12 @@ from unittest.mock import Mock
 
 import pytest
 
+from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import unrecorded
 from sammy_agent.base.runtime.paths import Places
 from sammy_agent.control_plane.node_schema import ULID
-from sammy_agent.daemon.client.client import CallFailed
-from sammy_agent.daemon.client.connectivity import Cause
+from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.debug_packages import MOST_DONE, MOST_WAITING, Case, Memory, Packages, lost_contact
 from sammy_agent.node.provisioning import Provisioning
 

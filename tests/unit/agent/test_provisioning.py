@@ -6,11 +6,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from cc_sammy.contract.journal_fields import Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord, this_process
+from cc_sammy.common.run_records import this_process
+from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
+from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Places
+from sammy_agent.daemon.provisioning_watcher import Watcher
 from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.node.provisioning import Provisioning, Watcher, this_boot
+from sammy_agent.node.provisioning import Provisioning
 
 
 def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_not_change(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from cc_sammy.contract.incident_id import incident_id
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.base.runtime.worker import Backoff
 from sammy_agent.control_plane import node_schema
 from sammy_agent.daemon.client.client import Answer

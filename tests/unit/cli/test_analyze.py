@@ -13,9 +13,8 @@ import pytest
 
 from cc_sammy.cli import boot_stages, critical_path, timeline_svg
 from cc_sammy.cli.main import main
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import AttemptRecord, RunRecord, StepRecord
-from cc_sammy.host.host import FakeHost
+from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
+from cc_sammy.host.fake import FakeHost
 
 
 def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
@@ -39,7 +38,7 @@ RECORD = RunRecord("20261124T104646-1", "b", "i", 100.0, "", Outcome.READY, "", 
 
 @pytest.fixture(autouse=True)
 def stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": RECORD)
+    monkeypatch.setattr("cc_sammy.common.run_records.load", lambda path="": RECORD)
 
 
 def test_the_critical_chain_goes_through_what_was_used_alone() -> None:
@@ -91,7 +90,7 @@ def test_the_axis_has_round_ticks_and_not_too_many(seconds: float, expected: flo
 
 
 def test_no_such_run_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": None)
+    monkeypatch.setattr("cc_sammy.common.run_records.load", lambda path="": None)
     assert main(["analyze", "blame"]) == 3
     assert "no such run" in capsys.readouterr().err
 
@@ -103,7 +102,7 @@ def test_timings_tell_attempts_only_where_there_was_more_than_one(
     assert "attempt" not in capsys.readouterr().out
     tried = step("docker", 0, 9, attempt=3, first=AttemptRecord(100.0, 10, "no route"), last=AttemptRecord(107.5, 20))
     record = RunRecord("r", "b", "i", 100.0, "", Outcome.READY, "", 9000.0, [tried])
-    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": record)
+    monkeypatch.setattr("cc_sammy.common.run_records.load", lambda path="": record)
     assert main(["timings"]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "docker, attempt 1 of 3, 0.000 s after the run's begin, 10 ms: no route",
@@ -165,7 +164,7 @@ def test_the_picture_tells_failure_attempts_chain_and_what_is_to_spare(
     failed = step("docker", 11, 2, "packages", "apt", attempt=3)
     failed.status = Status.FAILED
     record = replace(RECORD, steps=[*STEPS[:3], failed, STEPS[4]], outcome=Outcome.FAILED)
-    monkeypatch.setattr("cc_sammy.contract.run_record.load", lambda path="": record)
+    monkeypatch.setattr("cc_sammy.common.run_records.load", lambda path="": record)
     assert main(["analyze", "plot"]) == 0
     said = capsys.readouterr().out
     for words in ("Boot steps: failed after 16.0 s", "without packages it would be", "2.00 s, failed, 3 attempts",

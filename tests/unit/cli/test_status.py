@@ -14,8 +14,7 @@ import pytest
 
 from cc_sammy.cli.main import main
 from cc_sammy.contract import paths
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord, StepRecord
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 
 ANSWER: dict[str, Any] = {
     "ok": True,
@@ -38,7 +37,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     def load(path: str = "") -> RunRecord:
         return RunRecord.from_json((tmp_path / "state.json").read_text())
 
-    monkeypatch.setattr("cc_sammy.contract.run_record.load", load)
+    monkeypatch.setattr("cc_sammy.common.run_records.load", load)
     monkeypatch.setattr(paths, "AGENT_CONFIG", str(tmp_path / "agent.json"))
     monkeypatch.setattr(paths, "AGENT_SOCKET", str(tmp_path / "agent.sock"))
     return write

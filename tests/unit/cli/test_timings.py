@@ -6,8 +6,7 @@ from __future__ import annotations
 import re
 
 from cc_sammy.cli import timings
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import AttemptRecord, RunRecord, StepRecord
+from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
 
 
 def test_the_sum_leaves_out_the_total_and_the_wall_clock_has_milliseconds() -> None:

@@ -9,9 +9,10 @@ import pytest
 
 from cc_sammy.firewall.backends import foreign_rules
 from cc_sammy.firewall.model import iptables_chain, networks, ruleset
+from cc_sammy.firewall.model import policy as policy_module
 
 GOLDEN = Path(__file__).parent / "golden"
-CLOUDFLARE = ruleset.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", backend="iptables")
+CLOUDFLARE = policy_module.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", backend="iptables")
 CONNTRACK = "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
 LOOPBACK = "-A INPUT -i lo -j ACCEPT"
 
@@ -46,7 +47,7 @@ def test_a_bridge_that_is_the_uplink_is_closed_before_all_bridges_are_opened() -
     assert not any("docker0" in rule for rule in rules)
 
 
-def printed(policy: ruleset.Policy, *before: str) -> str:
+def printed(policy: policy_module.Policy, *before: str) -> str:
     """What `iptables -v -S` prints for it."""
     rules = [line.text.replace(" -j ", " -c 3 180 -j ") for line in iptables_chain.lines(policy, 4)]
     head = ["-P INPUT ACCEPT -c 0 0", "-N SAMMY", *before, "-A INPUT -c 9 540 -j SAMMY"]

@@ -13,8 +13,8 @@ from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, commands, dry_run, enforce, lock, settings_cache
 from cc_sammy.firewall.backends import nftables
-from cc_sammy.firewall.model import networks, policy, ruleset
-from cc_sammy.host.host import FakeHost
+from cc_sammy.firewall.model import networks, policy
+from cc_sammy.host.fake import FakeHost
 
 ROUTES4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -92,14 +92,14 @@ def test_a_refused_load_keeps_the_file_of_before(host: FakeHost) -> None:
     host.files[nftables.APPLIED] = "before"
     host.script(["nft", "-f"], 1, stderr="Error: Could not process rule\n")
     with pytest.raises(SammyError, match="what was in force before still is"):
-        enforce.apply(host, ruleset.Policy(8443, allow_any=True))
+        enforce.apply(host, policy.Policy(8443, allow_any=True))
     assert host.files[nftables.APPLIED] == "before"
 
 
 def test_a_kernel_without_the_rules_after_loading_is_an_error(host: FakeHost) -> None:
     absent(host)
     with pytest.raises(SammyError, match="kernel holds something else: table inet sammy is not loaded"):
-        enforce.apply(host, ruleset.Policy(8443, allow_any=True))
+        enforce.apply(host, policy.Policy(8443, allow_any=True))
     assert host.modes[nftables.APPLIED] == 0o600
     assert "delete table" not in host.files[nftables.APPLIED]
 
@@ -107,7 +107,7 @@ def test_a_kernel_without_the_rules_after_loading_is_an_error(host: FakeHost) ->
 def test_nft_missing_is_an_error_and_not_an_absent_table(host: FakeHost) -> None:
     host.script(["nft"], 127, stderr="[Errno 2] No such file or directory: 'nft'")
     with pytest.raises(SammyError):
-        enforce.check(host, ruleset.Policy(8443, allow_any=True))
+        enforce.check(host, policy.Policy(8443, allow_any=True))
 
 
 def test_remove_persists(host: FakeHost) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cc_sammy.firewall import cloudflare_ranges
 from cc_sammy.firewall.model import networks
-from cc_sammy.host.host import FakeHost
+from cc_sammy.host.fake import FakeHost
 
 GOOD = "\n".join(networks.CLOUDFLARE).encode()
 FOUR, SIX = list(networks.CLOUDFLARE[:15]), list(networks.CLOUDFLARE[15:])

@@ -9,20 +9,21 @@ import pytest
 
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import rollback
-from cc_sammy.firewall.model import networks, ruleset
-from cc_sammy.host.host import FakeHost
+from cc_sammy.firewall.model import networks
+from cc_sammy.firewall.model import policy as policy_module
+from cc_sammy.host.fake import FakeHost
 
-WANTED = ruleset.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
+WANTED = policy_module.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
 GOOD = WANTED._replace(allow_any=True, ssh="networks", ssh4=networks.parse(["192.0.2.0/24"], "test")[0])
 
 
-def host(*, restored: bool = True, refused: ruleset.Policy = WANTED) -> FakeHost:
+def host(*, restored: bool = True, refused: policy_module.Policy = WANTED) -> FakeHost:
     note = {"why": "it stayed away", "at": 7, "restored": restored, "refused": rollback.to_text(refused)}
     return FakeHost({rollback.PROVEN: rollback.to_text(GOOD), rollback.ROLLED_BACK: json.dumps(note)})
 
 
 @pytest.mark.parametrize("policy", [WANTED, GOOD])
-def test_a_policy_is_read_back_as_it_was_but_for_the_machines_part(policy: ruleset.Policy) -> None:
+def test_a_policy_is_read_back_as_it_was_but_for_the_machines_part(policy: policy_module.Policy) -> None:
     assert rollback.from_text(rollback.to_text(policy)) == policy._replace(uplinks=())
 
 

@@ -14,9 +14,10 @@ from cc_sammy.errors import SammyError
 from cc_sammy.firewall import metadata_block
 from cc_sammy.firewall.backends import drift
 from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.firewall.model.nft_table import Table, render
 
-POLICY = ruleset.Policy(
+POLICY = policy_module.Policy(
     8443,
     (IPv4Network("10.1.0.0/24"),),
     (IPv6Network("fd01::/64"),),
@@ -161,7 +162,7 @@ def test_sets_chains_and_a_dormant_table_are_told() -> None:
 
 
 def test_merged_ranges_compare_equal() -> None:
-    policy = ruleset.Policy(8443, *networks.parse(["104.16.0.0/13", "104.24.0.0/14"], "allow"))
+    policy = policy_module.Policy(8443, *networks.parse(["104.16.0.0/13", "104.24.0.0/14"], "allow"))
     table = ruleset.build(policy)
     objects = listing(table)
     objects[2]["set"]["elem"] = [{"range": ["104.16.0.0", "104.27.255.255"]}]
@@ -189,17 +190,17 @@ def test_every_wrong_network_is_named_at_once() -> None:
 
 def test_a_policy_that_allows_nobody_is_refused() -> None:
     with pytest.raises(SammyError, match=r"firewall\.allow is empty"):
-        ruleset.Policy(8443).checked()
+        policy_module.Policy(8443).checked()
 
 
 def test_guarding_the_port_of_ssh_is_refused() -> None:
     with pytest.raises(SammyError, match=r"agent\.port 22"):
-        ruleset.Policy(22, allow_any=True).checked()
+        policy_module.Policy(22, allow_any=True).checked()
 
 
 def test_a_quote_in_an_interface_name_is_refused() -> None:
     with pytest.raises(SammyError, match="cannot quote"):
-        ruleset.Policy(8443, allow_any=True, uplinks=('br-"x',)).checked()
+        policy_module.Policy(8443, allow_any=True, uplinks=('br-"x',)).checked()
 
 
 def test_metadata_closes_web_ports_only() -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from cc_sammy.errors import CommandFailed, CommandTimeout
-from cc_sammy.host.host import CommandResult, FakeHost, Host
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import CommandResult, Host
 from cc_sammy.steps import devcontainer_cli, docker, firewall, metadata_block, nodejs_install, swap
 from cc_sammy.system import docker_api as engine
 

@@ -11,7 +11,8 @@ import pytest
 
 from cc_sammy import config
 from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
-from cc_sammy.host.host import CommandResult, FakeHost
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import CommandResult
 from cc_sammy.steps import (
     agent_install,
     declared,

@@ -20,9 +20,8 @@ import pytest
 
 from cc_sammy.config import Config
 from cc_sammy.contract import paths
-from cc_sammy.contract.journal_fields import Outcome, Status
-from cc_sammy.contract.run_record import RunRecord
-from cc_sammy.engine import provision
+from cc_sammy.contract.run_record import Outcome, RunRecord, Status
+from cc_sammy.engine import provision, run_reporter
 from cc_sammy.engine.journal_writer import ERROR
 from cc_sammy.errors import SammyError
 from cc_sammy.host.host import Host
@@ -112,7 +111,7 @@ class Lab:
         """Do one run, in which the fault is met."""
         self.machine.fault, self.machine.met = fault, 0
         self.heard = Heard()
-        self._patch.setattr(provision, "Journal", lambda: self.heard)
+        self._patch.setattr(run_reporter, "Journal", lambda: self.heard)
         self._patch.delenv("SAMMY_REQUIRE", raising=False)  # the tests' own, and no option's
         return provision.provision(copy.deepcopy(self.options), self.machine, "i", None, 0.0)
 

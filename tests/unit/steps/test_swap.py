@@ -13,7 +13,8 @@ import pytest
 
 from cc_sammy import config
 from cc_sammy.errors import CommandFailed, StepFailed
-from cc_sammy.host.host import CommandResult, FakeHost, Host
+from cc_sammy.host.fake import FakeHost
+from cc_sammy.host.host import CommandResult, Host
 from cc_sammy.steps import declared, swap
 
 OFF, SMALL, LARGE = (config.load({"swap": {"size_mb": size}}) for size in (0, 8, 16))

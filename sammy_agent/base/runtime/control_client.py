@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the running agent one thing over its control socket; what commands and cc_sammy's verbs need of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+
+def ask(path: str, line: str, seconds: float = 5.0) -> dict[str, Any] | None:
+    """Ask a running agent; None when none answers."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(seconds)
+            channel.connect(path)
+            channel.sendall((line + "\n").encode())
+            with channel.makefile(encoding="utf-8") as file:
+                answer: Any = json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
