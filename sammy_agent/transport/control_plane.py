@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one transport of the agent: it outlives any change of the network, told of it or not.
+"""The one transport of the agent: it outlives any change of the network, notified of it or not.
 
 Every component has a Session of its own and all Sessions share this transport, mounted once (mounting is not
 thread-safe, psf/requests #6366). Connections belong to a *generation*; `remount` puts a fresh one in its place in
 one assignment. What was idle is closed at once, requests in flight end on the old one, and it is gone with the last
 of them.
 
-Untold: a request whose data nobody acknowledges fails within seconds (settings.SocketProfile), takes its
-generation out of use, and is replayed once on the next if that is safe: GET, HEAD, OPTIONS, PUT, DELETE, or any
+Without notification: a request whose data is not acknowledged fails within seconds (settings.SocketProfile), retires
+its generation, and is replayed once on the next if that is safe: GET, HEAD, OPTIONS, PUT, DELETE, or any
 request with the header `X-Sammy-Idempotency-Key` (or `Idempotency-Key`). Give beats and messages one.
 
 Decisions, with their reasons:
@@ -39,9 +39,9 @@ from requests.utils import get_environ_proxies
 
 from sammy_agent import __version__
 from sammy_agent.transport import dial, request_context, sockets
-from sammy_agent.transport.errors import AnswerTooLong, TotalTimeout, TransportClosed, TransportError, describe
-from sammy_agent.transport.pool import Ledger, PooledAdapter
-from sammy_agent.transport.request_context import Errand
+from sammy_agent.transport.errors import ResponseTooLong, TotalTimeout, TransportClosed, TransportError, describe
+from sammy_agent.transport.pool import ConnectionRegistry, PooledAdapter
+from sammy_agent.transport.request_context import RequestContext
 from sammy_agent.transport.settings import TransportSettings
 
 LOG = logging.getLogger(__name__)
@@ -70,41 +70,41 @@ class Generation:
 
     def __init__(self, number: int, settings: TransportSettings, resolver: dial.Resolver, tls: ssl.SSLContext) -> None:
         self.number = number
-        self.ledgers = tuple(Ledger(name, settings, resolver) for name in ("prompt", "bulk"))
-        self.prompt, self.bulk = (PooledAdapter(ledger, tls) for ledger in self.ledgers)
+        self.registries = tuple(ConnectionRegistry(name, settings, resolver) for name in ("prompt", "bulk"))
+        self.prompt, self.bulk = (PooledAdapter(registry, tls) for registry in self.registries)
 
     def __repr__(self) -> str:
-        return f"generation {self.number}: {', '.join(map(repr, self.ledgers))}"
+        return f"generation {self.number}: {', '.join(map(repr, self.registries))}"
 
     @property
     def idle(self) -> int:
         """Open connections no request is on."""
-        return sum(ledger.idle for ledger in self.ledgers)
+        return sum(registry.idle for registry in self.registries)
 
     @property
     def leased(self) -> int:
         """Connections with a request on them."""
-        return sum(ledger.leased for ledger in self.ledgers)
+        return sum(registry.leased for registry in self.registries)
 
     def retire(self) -> int:
         """Close the idle connections and keep none from now on; return how many were closed."""
-        return sum(ledger.close_idle(retire=True) for ledger in self.ledgers)
+        return sum(registry.close_idle(retire=True) for registry in self.registries)
 
-    def abort_silent(self) -> int:
+    def abort_unresponsive(self) -> int:
         """Wake the requests whose peer is proven silent, probe the others; return how many were woken."""
         aborted = 0
-        for sock in (sock for ledger in self.ledgers for sock in ledger.in_flight()):
+        for sock in (sock for registry in self.registries for sock in registry.in_flight()):
             info = sockets.tcp_info(sock)
-            if info is not None and info.silent:
+            if info is not None and info.is_unresponsive:
                 sockets.abort(sock)
                 aborted += 1
             else:
-                sockets.prod(sock)
+                sockets.probe(sock)
         return aborted
 
     def abort_all(self) -> None:
         """Wake every request in flight."""
-        for sock in (sock for ledger in self.ledgers for sock in ledger.in_flight()):
+        for sock in (sock for registry in self.registries for sock in registry.in_flight()):
             sockets.abort(sock)
 
 
@@ -175,45 +175,49 @@ class ControlPlaneTransport(BaseAdapter):
                 "a request may not bring its own certificates or go without checking them",
                 "Set TransportSettings.ca_file",
             )
-        errand = request_context.plan(request, stream, timeout, self.settings)
+        context = request_context.make_context(request, stream, timeout, self.settings)
         generation = self._current
         options = {"stream": stream, "proxies": proxies or get_environ_proxies(request.url or "", no_proxy=None)}
         try:
-            return self._attempt(generation, request, errand, options)
+            return self._send_once(generation, request, context, options)
         except requests.exceptions.RequestException as error:
-            verdict = request_context.judge(error, errand)
+            verdict = request_context.classify_failure(error, context)
             if verdict.remount:
                 self._swap(f"a connection to {_host(request)} died ({describe(error)})", only=generation)
             if not verdict.replay or self._closed:
-                raise self._named(error, errand) from error
+                raise self._translate_error(error, context) from error
         try:
-            return self._attempt(self._current, request, errand, options)
+            return self._send_once(self._current, request, context, options)
         except requests.exceptions.RequestException as error:
-            raise self._named(error, errand) from error
+            raise self._translate_error(error, context) from error
 
-    def _attempt(
-        self, generation: Generation, request: requests.PreparedRequest, errand: Errand, options: dict[str, Any]
+    def _send_once(
+        self,
+        generation: Generation,
+        request: requests.PreparedRequest,
+        context: RequestContext,
+        options: dict[str, Any],
     ) -> requests.Response:
         """Send once on one generation; a non-streamed body is read as well."""
         if self._closed:
             raise TransportClosed("the transport is closed", request=request)
-        errand.start()
-        adapter = generation.bulk if errand.bulk else generation.prompt
-        with request_context.under_way(errand):
-            timeout = (max(0.001, errand.connect_until - time.monotonic()), errand.header_seconds)
+        context.start()
+        adapter = generation.bulk if context.bulk else generation.prompt
+        with request_context.use_context(context):
+            timeout = (max(0.001, context.connect_until - time.monotonic()), context.header_seconds)
             response = adapter.send(request, timeout=timeout, **options)
             if not options["stream"]:
-                _read(response, self.settings.answer_bytes)
+                _read(response, self.settings.max_response_bytes)
         response.connection = self  # type: ignore[assignment]  # auth hooks send again by it
         return response
 
-    def _named(
-        self, error: requests.exceptions.RequestException, errand: Errand
+    def _translate_error(
+        self, error: requests.exceptions.RequestException, context: RequestContext
     ) -> requests.exceptions.RequestException:
         """Return the error as its kind: a deadline of ours surfaces in several guises."""
-        if errand.overdue:
+        if context.overdue:
             return TotalTimeout("the request took too long as a whole", request=error.request)
-        if errand.phase < request_context.Phase.SENT and isinstance(error, requests.exceptions.ReadTimeout):
+        if context.phase < request_context.Phase.SENT and isinstance(error, requests.exceptions.ReadTimeout):
             return requests.exceptions.ConnectTimeout("the TLS handshake took too long", request=error.request)
         return error
 
@@ -235,7 +239,7 @@ class ControlPlaneTransport(BaseAdapter):
             self._retired.add(old)
         closed = old.retire()
         # One connection's death is no verdict on the others in flight: they have their own watch.
-        aborted = sum(generation.abort_silent() for generation in list(self._retired)) if only is None else 0
+        aborted = sum(generation.abort_unresponsive() for generation in list(self._retired)) if only is None else 0
         self._tell(reason, closed, aborted)
         self.on_remount(reason, closed, aborted)
 
@@ -262,7 +266,7 @@ class ControlPlaneTransport(BaseAdapter):
             generation.abort_all()
 
     def _after_fork(self) -> None:
-        """Begin anew in a child: two processes on one TLS connection corrupt it. The locks may be held for ever."""
+        """Start afresh in a child: two processes on one TLS connection corrupt it. The locks may be held for ever."""
         self._reset(self._current.number + 1)
 
 
@@ -275,12 +279,12 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
         ) from error
     # urllib3 1.26 names no host to OpenSSL for an IP address and compares the certificate itself, if told so.
     context.check_hostname = not urllib3.__version__.startswith("1.")  # type: ignore[attr-defined]
-    context.sslsocket_class = sockets.BoundedTLSSocket
+    context.sslsocket_class = sockets.DeadlineTLSSocket
     return context
 
 
 def _read(response: requests.Response, most: int) -> None:
-    """Read the body as `response.content` would, up to a bound. AnswerTooLong, and what requests raises."""
+    """Read the body as `response.content` would, up to a bound. ResponseTooLong, and what requests raises."""
     parts: list[bytes] = []
     size = 0
     for part in response.iter_content(64 * 1024):
@@ -288,7 +292,7 @@ def _read(response: requests.Response, most: int) -> None:
         size += len(part)
         if size > most:
             response.close()
-            raise AnswerTooLong(f"the answer is longer than {most} bytes", request=response.request)
+            raise ResponseTooLong(f"the answer is longer than {most} bytes", request=response.request)
     response._content = b"".join(parts)  # what `content` itself keeps, and returns from now on
 
 

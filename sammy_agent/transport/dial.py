@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 from sammy_agent.transport import sockets
 
-SPACING = 0.25
-MOST_ATTEMPTS = 10
+ATTEMPT_SPACING = 0.25
+MAX_ATTEMPTS = 10
 # An address that answers "refused" is given a moment, not the whole time: a restart, or a firewall being rewritten.
 REFUSED_SECONDS = 1.0
 # The last good addresses are used beside a look-up that takes longer: a resolver repeats a lost query after 5 s.
-LOOKUP_PATIENCE = 0.5
+LOOKUP_GRACE_SECONDS = 0.5
 
 
 class Address(NamedTuple):
@@ -46,13 +46,13 @@ def interleave(addresses: Sequence[Address]) -> list[Address]:
     return [address for address in pairs if address is not None]
 
 
-def schedule(addresses: Sequence[Address], again: float) -> Iterator[tuple[float, Address]]:
-    """Yield for ever (seconds after the start, address): all in turn, and each `again` seconds all once more."""
-    spacing = min(SPACING, again / len(addresses))
+def attempt_schedule(addresses: Sequence[Address], retry_interval: float) -> Iterator[tuple[float, Address]]:
+    """Yield for ever (seconds after the start, address): all in turn, and all again every `retry_interval` seconds."""
+    spacing = min(ATTEMPT_SPACING, retry_interval / len(addresses))
     for turn in itertools.count():
         for place, address in enumerate(addresses):
             # In the first turn the second address waits the full spacing: most connects need one attempt only.
-            yield (place * SPACING if turn == 0 else turn * again + place * spacing), address
+            yield (place * ATTEMPT_SPACING if turn == 0 else turn * retry_interval + place * spacing), address
 
 
 class Resolver:
@@ -62,10 +62,10 @@ class Resolver:
         self._lookup = lookup or socket.getaddrinfo
         self._lock = threading.Lock()
         self._good: dict[tuple[str, int], list[Address]] = {}
-        self._asking: dict[tuple[str, int], _Question] = {}
+        self._pending: dict[tuple[str, int], _Lookup] = {}
 
     def __repr__(self) -> str:
-        return f"<Resolver {len(self._good)} names known, {len(self._asking)} being asked>"
+        return f"<Resolver {len(self._good)} names known, {len(self._pending)} being asked>"
 
     def addresses(self, host: str, port: int, until: float) -> list[Address]:
         """Return where to connect; raises socket.gaierror, or TimeoutError at `until`."""
@@ -75,13 +75,13 @@ class Resolver:
                 return [Address(family, (host, port))]
         key = (host, port)
         with self._lock:
-            question = self._asking.get(key)
+            question = self._pending.get(key)
             if question is None:
-                question = self._asking[key] = _Question()
+                question = self._pending[key] = _Lookup()
                 threading.Thread(target=self._ask, args=(key, question), name="sammy-lookup", daemon=True).start()
         known = self._good.get(key)
         wait = until - time.monotonic()
-        if not question.done.wait(max(0.0, min(wait, LOOKUP_PATIENCE) if known else wait)):
+        if not question.done.wait(max(0.0, min(wait, LOOKUP_GRACE_SECONDS) if known else wait)):
             if known:
                 return known
             raise TimeoutError(f"the look-up of {host} took too long")
@@ -91,7 +91,7 @@ class Resolver:
             raise question.error
         return question.answer
 
-    def _ask(self, key: tuple[str, int], question: _Question) -> None:
+    def _ask(self, key: tuple[str, int], question: _Lookup) -> None:
         try:
             found = self._lookup(*key, type=socket.SOCK_STREAM)
             question.answer = [Address(entry[0], entry[4]) for entry in found]
@@ -102,11 +102,11 @@ class Resolver:
             question.error = socket.gaierror(socket.EAI_NONAME, f"{key[0]} is no name: {error}")
         finally:
             with self._lock:
-                self._asking.pop(key, None)
+                self._pending.pop(key, None)
             question.done.set()
 
 
-class _Question:
+class _Lookup:
     """A look-up under way; who asks for the same name meanwhile waits for the same answer."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class _Question:
         self.error: OSError | None = None
 
 
-def dial(addresses: Sequence[Address], until: float, again: float) -> sockets.BoundedSocket:
+def connect(addresses: Sequence[Address], until: float, retry_interval: float) -> sockets.DeadlineSocket:
     """Connect to the first address that answers; raises TimeoutError at `until`, or the OSError all gave.
 
     An unreachable network is waited out, as a network in change is one for a moment.
@@ -124,7 +124,7 @@ def dial(addresses: Sequence[Address], until: float, again: float) -> sockets.Bo
         raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
     attempts = _Attempts()
     order = interleave(addresses)
-    plan = enumerate(schedule(order, again))
+    plan = enumerate(attempt_schedule(order, retry_interval))
     start = time.monotonic()
     begun, (at, address) = next(plan)
     try:
@@ -143,10 +143,10 @@ def dial(addresses: Sequence[Address], until: float, again: float) -> sockets.Bo
 
 
 class _Attempts:
-    """The sockets of one dial that have not answered yet, oldest first."""
+    """The sockets of one connect that have not answered yet, oldest first."""
 
     def __init__(self) -> None:
-        self._sockets: dict[int, sockets.BoundedSocket] = {}
+        self._sockets: dict[int, sockets.DeadlineSocket] = {}
         self._poll = select.poll()
         self._error: OSError | None = None
         self._refused: float | None = None
@@ -157,11 +157,11 @@ class _Attempts:
 
     def begin(self, address: Address) -> None:
         """Start one more attempt; beyond the most at a time the oldest makes room."""
-        if self.live >= MOST_ATTEMPTS:
+        if self.live >= MAX_ATTEMPTS:
             self._drop(next(iter(self._sockets)))
         sock = None
         try:
-            sock = sockets.BoundedSocket(address.family, socket.SOCK_STREAM)
+            sock = sockets.DeadlineSocket(address.family, socket.SOCK_STREAM)
             sockets.prepare(sock)
             sock.setblocking(False)
             code = sock.connect_ex(address.sockaddr)
@@ -175,7 +175,7 @@ class _Attempts:
         self._sockets[sock.fileno()] = sock
         self._poll.register(sock, select.POLLOUT)
 
-    def wait(self, seconds: float) -> sockets.BoundedSocket | None:
+    def wait(self, seconds: float) -> sockets.DeadlineSocket | None:
         """Return the attempt that connected within so many seconds."""
         for number, _ in self._poll.poll(max(0.0, seconds) * 1000 + 1):
             sock = self._sockets[number]

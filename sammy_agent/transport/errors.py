@@ -28,7 +28,7 @@ class TotalTimeout(requests.exceptions.ReadTimeout):
     """The whole request, body and replay included, took longer than it may."""
 
 
-class AnswerTooLong(requests.exceptions.RequestException):
+class ResponseTooLong(requests.exceptions.RequestException):
     """The answer's body is larger than any this agent asks for."""
 
 
@@ -71,7 +71,7 @@ def describe(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
     certificate = certificate_problem(error)
     if certificate:
         return f"the control plane's certificate was refused: {certificate}"
-    if isinstance(error, (TotalTimeout, AnswerTooLong)):
+    if isinstance(error, (TotalTimeout, ResponseTooLong)):
         return str(error)
     for part in chain(error):
         if isinstance(part, socket.gaierror):

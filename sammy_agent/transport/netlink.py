@@ -23,7 +23,7 @@ _CONTAINER_LINKS = ("veth", "docker", "br-", "virbr", "vnet", "cni", "flannel", 
 _HEADER = struct.Struct("=IHHII")
 
 
-class Message(NamedTuple):
+class NetlinkMessage(NamedTuple):
     """One netlink message without its header."""
 
     kind: int
@@ -31,20 +31,20 @@ class Message(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Something that may have cut connections; `path` where it is the way itself, not the firewall."""
+    """Something that may have cut connections; `affects_routing`: links, addresses or routes, not only the firewall."""
 
     reason: str
-    path: bool
+    affects_routing: bool
 
 
-def messages(data: bytes) -> Iterator[Message]:
+def messages(data: bytes) -> Iterator[NetlinkMessage]:
     """Split what one recv gave; a message cut short ends it."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
         if length < _HEADER.size or offset + length > len(data):
             return
-        yield Message(kind, data[offset + _HEADER.size : offset + length])
+        yield NetlinkMessage(kind, data[offset + _HEADER.size : offset + length])
         offset += (length + 3) & ~3
 
 
@@ -64,28 +64,29 @@ def attributes(body: bytes, start: int) -> dict[int, bytes]:
 class Filter:
     """Keeps what was last said of each link, address and route, and tells what is news.
 
-    `ways` returns the names of the links that carry a default route now; `name_of` the name of a link's index, or "".
+    `default_links` returns the names of the links that carry a default route now; `name_of` the name of a link's
+    index, or "".
     """
 
-    def __init__(self, ways: Callable[[], frozenset[str]], name_of: Callable[[int], str]) -> None:
-        self._ask_ways, self._name_of = ways, name_of
-        self._ways = ways()
+    def __init__(self, default_links: Callable[[], frozenset[str]], name_of: Callable[[int], str]) -> None:
+        self._read_default_links, self._name_of = default_links, name_of
+        self._default_links = default_links()
         self._names: dict[int, str] = {}
         self._known: dict[tuple[object, ...], tuple[object, ...]] = {}
 
     def changes(self, data: bytes) -> list[Change]:
         """Return the news in what one recv of the route socket gave."""
-        before = self._ways
+        before = self._default_links
         if any(message.kind in (_NEWROUTE, _DELROUTE) for message in messages(data)):
-            self._ways = self._ask_ways()
+            self._default_links = self._read_default_links()
         # A link counts as ours also when its default route is just gone.
-        ours = before | self._ways
+        ours = before | self._default_links
         found = [change for message in messages(data) if (change := self._change(message, ours))]
         if len(self._known) > 10_000:  # a router with a full table: forget, at the cost of one needless remount
             self._known.clear()
         return found
 
-    def _change(self, message: Message, ours: frozenset[str]) -> Change | None:
+    def _change(self, message: NetlinkMessage, ours: frozenset[str]) -> Change | None:
         kind, body = message
         if kind in (_NEWLINK, _DELLINK) and len(body) >= 16:
             return self._link(kind, body, ours)
@@ -94,7 +95,7 @@ class Filter:
         if kind in (_NEWROUTE, _DELROUTE) and len(body) >= 12:
             return self._route(kind, body, ours)
         if kind in (_NEWRULE, _DELRULE):
-            return Change("a routing rule changed", path=True)
+            return Change("a routing rule changed", affects_routing=True)
         return None
 
     def _link(self, kind: int, body: bytes, ours: frozenset[str]) -> Change | None:
@@ -103,29 +104,29 @@ class Filter:
         name = parts.get(3, b"").split(b"\0")[0].decode(errors="replace")
         self._names[index] = name
         state = (flags & _UP_BITS, parts.get(16))
-        if not self._news(("link", index), state, gone=kind == _DELLINK) or self._foreign(index, ours):
+        if not self._is_new(("link", index), state, gone=kind == _DELLINK) or self._is_container_link(index, ours):
             return None
-        return Change(f"link {name} went away" if kind == _DELLINK else f"link {name} changed", path=True)
+        return Change(f"link {name} went away" if kind == _DELLINK else f"link {name} changed", affects_routing=True)
 
     def _address(self, kind: int, body: bytes, ours: frozenset[str]) -> Change | None:
         family, prefix, _, _, index = struct.unpack_from("=BBBBI", body)
         parts = attributes(body, 8)
         key = ("address", family, index, prefix, parts.get(2) or parts.get(1))
-        if not self._news(key, (), gone=kind == _DELADDR) or self._foreign(index, ours):
+        if not self._is_new(key, (), gone=kind == _DELADDR) or self._is_container_link(index, ours):
             return None
         done = "lost" if kind == _DELADDR else "got"
-        return Change(f"link {self._name(index)} {done} an address", path=True)
+        return Change(f"link {self._name(index)} {done} an address", affects_routing=True)
 
     def _route(self, kind: int, body: bytes, ours: frozenset[str]) -> Change | None:
         parts = attributes(body, 12)
         index = struct.unpack("=I", parts[4])[0] if len(parts.get(4, b"")) == 4 else 0
         # flags and lifetimes (cacheinfo, attribute 12) change with every router advertisement
         key = ("route", body[:8], parts.get(1), parts.get(4), parts.get(5), parts.get(6), parts.get(15))
-        if not self._news(key, (), gone=kind == _DELROUTE) or (index and self._foreign(index, ours)):
+        if not self._is_new(key, (), gone=kind == _DELROUTE) or (index and self._is_container_link(index, ours)):
             return None
-        return Change(f"a route by {self._name(index)} changed" if index else "a route changed", path=True)
+        return Change(f"a route by {self._name(index)} changed" if index else "a route changed", affects_routing=True)
 
-    def _news(self, key: tuple[object, ...], value: tuple[object, ...], *, gone: bool) -> bool:
+    def _is_new(self, key: tuple[object, ...], value: tuple[object, ...], *, gone: bool) -> bool:
         if gone:
             self._known.pop(key, None)
             return True
@@ -138,7 +139,7 @@ class Filter:
             self._names[index] = self._name_of(index)
         return self._names[index] or str(index)
 
-    def _foreign(self, index: int, ours: frozenset[str]) -> bool:
+    def _is_container_link(self, index: int, ours: frozenset[str]) -> bool:
         """Whether a link is a container's and carries no default route."""
         return self._name(index).startswith(_CONTAINER_LINKS) and self._name(index) not in ours
 
@@ -146,11 +147,11 @@ class Filter:
 def firewall_changes(data: bytes) -> list[Change]:
     """Return the news in what one recv of the nftables socket gave."""
     if any(message.kind == _NFT_NEWGEN for message in messages(data)):
-        return [Change("the firewall's rules changed", path=False)]
+        return [Change("the firewall's rules changed", affects_routing=False)]
     return []
 
 
-def default_names(route4: str, route6: str) -> frozenset[str]:
+def default_interfaces(route4: str, route6: str) -> frozenset[str]:
     """Return the links with a default route, from the text of /proc/net/route and /proc/net/ipv6_route."""
     names = set()
     for words in map(str.split, route4.splitlines()[1:]):

@@ -43,7 +43,7 @@ class Burst:
 
     def add(self, change: Change, now: float) -> None:
         """Take one change."""
-        cap = now + (PATH_CAP if change.path else FIREWALL_CAP)
+        cap = now + (PATH_CAP if change.affects_routing else FIREWALL_CAP)
         self._latest = min(self._latest, cap) if self._reasons else cap
         self._due = now + DEBOUNCE
         if change.reason not in self._reasons:
@@ -87,19 +87,19 @@ def _read_clocks() -> tuple[float, float, float]:
 class NetworkMonitor:
     """Calls `on_change(reason)` from its own thread once a burst; what that raises is logged and forgotten.
 
-    `blind` names what this process may not see, in words for an operator.
+    `blind_spots` names what this process may not see, in words for an operator.
     """
 
     def __init__(self, on_change: Callable[[str], None]) -> None:
         self._on_change = on_change
         self._thread: threading.Thread | None = None
         self._stop_reader, self._stop_writer = -1, -1
-        self.blind: tuple[str, ...] = ()
+        self.blind_spots: tuple[str, ...] = ()
         self.changes = 0
 
     def __repr__(self) -> str:
         state = "listening" if self._thread and self._thread.is_alive() else "stopped"
-        blind = f", blind to {'; '.join(self.blind)}" if self.blind else ""
+        blind = f", blind to {'; '.join(self.blind_spots)}" if self.blind_spots else ""
         return f"<NetworkMonitor {state}, {self.changes} changes passed on{blind}>"
 
     def start(self) -> None:
@@ -127,22 +127,22 @@ class NetworkMonitor:
 
     def _open(self) -> tuple[socket.socket | None, socket.socket | None]:
         """Open what this process may; note what it may not."""
-        blind = ["losses beyond this machine", "iptables-legacy"]
+        blind_spots = ["losses beyond this machine", "iptables-legacy"]
         route = firewall = None
         try:
             route = _netlink(socket.NETLINK_ROUTE, groups=netlink.ROUTE_GROUPS)
         except OSError as error:
-            blind.append(f"links, addresses and routes ({error.strerror})")
+            blind_spots.append(f"links, addresses and routes ({error.strerror})")
         try:
             firewall = _netlink(_NETLINK_NETFILTER, member=netlink.NFNLGRP_NFTABLES)
         except OSError as error:
-            blind.append(f"nftables ({error.strerror}; needs CAP_NET_ADMIN)")
-        self.blind = tuple(blind)
-        LOG.info("network monitor: cannot see %s", "; ".join(blind))
+            blind_spots.append(f"nftables ({error.strerror}; needs CAP_NET_ADMIN)")
+        self.blind_spots = tuple(blind_spots)
+        LOG.info("network monitor: cannot see %s", "; ".join(blind_spots))
         return route, firewall
 
     def _run(self, route: socket.socket | None, firewall: socket.socket | None, stop: int) -> None:
-        news, burst, clocks = netlink.Filter(_ways, _name_of), Burst(), Clocks()
+        news, burst, clocks = netlink.Filter(_default_links, _name_of), Burst(), Clocks()
         poll = select.poll()
         readers: dict[int, tuple[socket.socket, Callable[[bytes], list[Change]]]] = {}
         for sock, reader in ((route, news.changes), (firewall, netlink.firewall_changes)):
@@ -161,19 +161,19 @@ class NetworkMonitor:
                         burst.add(change, time.monotonic())
                 jump = clocks.jump()
                 if jump:
-                    burst.add(Change(jump, path=True), time.monotonic())
+                    burst.add(Change(jump, affects_routing=True), time.monotonic())
                 if burst.wait(time.monotonic()) == 0:
-                    self._pass_on(burst.take())
+                    self._notify(burst.take())
         finally:
             for sock, _ in readers.values():
                 sock.close()
 
-    def _pass_on(self, reason: str) -> None:
+    def _notify(self, reason: str) -> None:
         self.changes += 1
         try:
             self._on_change(reason)
         except Exception:
-            LOG.exception("what a network change calls for failed (%s)", reason)
+            LOG.exception("handling a network change failed (%s)", reason)
 
 
 def _netlink(protocol: int, *, groups: int = 0, member: int = 0) -> socket.socket:
@@ -198,12 +198,12 @@ def _drain(sock: socket.socket, read: Callable[[bytes], list[Change]]) -> list[C
         except BlockingIOError:
             return found
         except OSError as error:
-            found.append(Change(f"the kernel's messages came too fast ({error.strerror})", path=True))
+            found.append(Change(f"the kernel's messages came too fast ({error.strerror})", affects_routing=True))
             if error.errno != errno.ENOBUFS:
                 return found
 
 
-def _ways() -> frozenset[str]:
+def _default_links() -> frozenset[str]:
     texts = []
     for name in ("route", "ipv6_route"):
         try:
@@ -211,7 +211,7 @@ def _ways() -> frozenset[str]:
                 texts.append(file.read())
         except OSError:  # no IPv6
             texts.append("")
-    return netlink.default_names(*texts)
+    return netlink.default_interfaces(*texts)
 
 
 def _name_of(index: int) -> str:

@@ -4,9 +4,10 @@
 Seams used, unchanged over all of these: `_new_conn`, `_get_conn`, `_put_conn` of a pool, `_new_conn`, `connect`,
 `putrequest`, `getresponse`, `close` of a connection, `pool_classes_by_scheme` of a manager. What they add:
 
-- a Ledger a pool: which connections are idle, which are leased; a retired one keeps nothing that comes back. Pools
-  are never closed: urllib3 raises ClosedPoolError in whoever holds a pool it is about to ask (1.26 even from clear()).
-- connecting by `dial`, the errand's deadlines on the socket, and the acknowledgment watch.
+- a ConnectionRegistry per pool: which connections are idle, which are leased; a retired one keeps nothing that is
+  released. Pools are never closed: urllib3 raises ClosedPoolError in whoever holds a pool it is about to ask (1.26
+  even from clear()).
+- connecting by dial.connect, the context's deadlines on the socket, and the acknowledgment watch.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from sammy_agent.transport.request_context import Phase
 from sammy_agent.transport.settings import TransportSettings
 
 # A handshake that the peer or a firewall breaks off is tried again within the connect time, not for ever.
-HANDSHAKES = 3
+MAX_HANDSHAKES = 3
 
 
-class Ledger:
+class ConnectionRegistry:
     """The connections of one pool in one generation. The mutable state is `_idle`, `_leased` and `retired`.
 
     References are weak: an answer that its reader drops unread must not keep its socket.
@@ -68,7 +69,7 @@ class Ledger:
             self._idle.pop(connection, None)
             self._leased.add(connection)
 
-    def give_back(self, connection: Any) -> bool:
+    def release(self, connection: Any) -> bool:
         """Take a connection back; False when it is not to be kept."""
         with self._lock:
             self._leased.discard(connection)
@@ -77,8 +78,8 @@ class Ledger:
             self._idle[connection] = time.monotonic()
             return True
 
-    def forget(self, connection: Any) -> None:
-        """Strike a closed connection out."""
+    def unregister(self, connection: Any) -> None:
+        """Unregister a closed connection."""
         with self._lock:
             self._idle.pop(connection, None)
             self._leased.discard(connection)
@@ -93,7 +94,7 @@ class Ledger:
                 if since <= before:
                     self._idle.pop(connection, None)
                     closed += connection.sock is not None
-                    connection.shut()
+                    connection.close_socket()
         return closed
 
     def in_flight(self) -> list[socket.socket]:
@@ -140,32 +141,32 @@ class _Connection:
 
     response_class: Any = _Response
 
-    ledger: Ledger
+    registry: ConnectionRegistry
     sock: Any
     host: str
     port: int
 
     def _new_conn(self) -> socket.socket:
-        errand = request_context.current()
-        until = errand.connect_until if errand else time.monotonic() + self.ledger.settings.connect_seconds
-        again = errand.again_seconds if errand else self.ledger.settings.again_seconds
+        context = request_context.current()
+        until = context.connect_until if context else time.monotonic() + self.registry.settings.connect_seconds
+        again = context.retry_interval_seconds if context else self.registry.settings.retry_interval_seconds
         host = getattr(self, "_dns_host", self.host).strip("[]")
         try:
-            sock = dial.dial(self.ledger.resolver.addresses(host, self.port, until), until, again)
+            sock = dial.connect(self.registry.resolver.addresses(host, self.port, until), until, again)
         except TimeoutError as error:
             raise ConnectTimeoutError(self, f"no connection to {self.host} in time: {error}") from error
         except OSError as error:
             raise NewConnectionError(self, f"no connection to {self.host}: {error.strerror or error}") from error  # type: ignore[arg-type]
-        if errand:
-            errand.phase = Phase.CONNECTING
-            sockets.apply(sock, errand.profile)
+        if context:
+            context.phase = Phase.CONNECTING
+            sockets.apply(sock, context.profile)
         sock.settimeout(max(0.001, until - time.monotonic()))  # TLS and a proxy's tunnel share the connect time
         return sock
 
     def connect(self) -> None:
-        """Connect, with TLS where it belongs; a broken-off handshake is begun anew."""
-        errand = request_context.current()
-        for left in range(HANDSHAKES - 1, -1, -1):
+        """Connect, with TLS where it belongs; a handshake that is broken off is retried."""
+        context = request_context.current()
+        for left in range(MAX_HANDSHAKES - 1, -1, -1):
             try:
                 super().connect()  # type: ignore[misc]
                 break
@@ -177,20 +178,24 @@ class _Connection:
                 ssl.SSLZeroReturnError,
             ):
                 self.close()
-                if not left or errand is None or time.monotonic() + errand.again_seconds >= errand.connect_until:
+                if (
+                    not left
+                    or context is None
+                    or time.monotonic() + context.retry_interval_seconds >= context.connect_until
+                ):
                     raise
-                time.sleep(errand.again_seconds)
+                time.sleep(context.retry_interval_seconds)
         self._bind()
 
     def _bind(self) -> None:
-        """Give the socket the deadline and the profile of the errand it serves."""
-        errand = request_context.current()
-        if errand is None or self.sock is None:
+        """Give the socket the deadline and the profile of the context it serves."""
+        context = request_context.current()
+        if context is None or self.sock is None:
             return
-        errand.phase = Phase.SENT
-        sockets.apply(self.sock, errand.profile)
-        if isinstance(self.sock, sockets.Bounded):
-            self.sock.bound(errand.until, sending=errand.header_seconds)
+        context.phase = Phase.SENT
+        sockets.apply(self.sock, context.profile)
+        if isinstance(self.sock, sockets.DeadlineMixin):
+            self.sock.set_deadline(context.until, send_timeout=context.header_seconds)
 
     def putrequest(self, *args: Any, **kwargs: Any) -> Any:
         """Begin a request, on a connection new or old."""
@@ -199,26 +204,26 @@ class _Connection:
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the answer; where a replay is safe, a peer that acknowledges nothing is not waited for."""
-        errand = request_context.current()
-        limit = errand.profile.acknowledge if errand and errand.replayable else None
+        context = request_context.current()
+        limit = context.profile.acknowledge if context and context.replayable else None
         if limit is not None and self.sock is not None and not sockets.wait_acknowledged(self.sock, limit):
             self.close()
             raise ConnectionAbortedError(errno.ECONNABORTED, f"the peer acknowledged nothing for {limit} s")
         return super().getresponse(*args, **kwargs)  # type: ignore[misc]
 
     def close(self) -> None:
-        """Close and be struck out of the ledger."""
-        self.ledger.forget(self)
-        self.shut()
+        """Close, and unregister."""
+        self.registry.unregister(self)
+        self.close_socket()
 
-    def shut(self) -> None:
-        """Close; for the ledger itself, which holds its lock."""
+    def close_socket(self) -> None:
+        """Close; for the registry itself, which holds its lock."""
         super().close()  # type: ignore[misc]
 
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """Tell whether the kernel knows nothing against the idle socket."""
         info = sockets.tcp_info(self.sock)
-        return info is None or info.fresh
+        return info is None or info.is_clean
 
 
 class _HTTP(_Connection, HTTPConnection):
@@ -232,28 +237,28 @@ class _HTTPS(_Connection, HTTPSConnection):
 class _Pool:
     """Mixin of both kinds of pool."""
 
-    def __init__(self, *args: Any, ledger: Ledger, **kwargs: Any) -> None:
-        self.ledger = ledger
+    def __init__(self, *args: Any, registry: ConnectionRegistry, **kwargs: Any) -> None:
+        self.registry = registry
         super().__init__(*args, **kwargs)
 
     def _new_conn(self) -> Any:
         connection = super()._new_conn()  # type: ignore[misc]
-        connection.ledger = self.ledger
+        connection.registry = self.registry
         return connection
 
     def _get_conn(self, timeout: float | None = None) -> Any:
-        self.ledger.close_idle(self.ledger.settings.idle_seconds)
+        self.registry.close_idle(self.registry.settings.idle_seconds)
         connection = super()._get_conn(timeout)  # type: ignore[misc]
-        self.ledger.lease(connection)
-        if connection.sock is not None and not connection.usable():
+        self.registry.lease(connection)
+        if connection.sock is not None and not connection.is_usable():
             connection.close()
             if getattr(connection, "auto_open", 1) == 0:  # 1.26: a tunnel's connection cannot be opened again
                 connection = self._new_conn()
-            self.ledger.lease(connection)
+            self.registry.lease(connection)
         return connection
 
     def _put_conn(self, connection: Any) -> None:
-        if connection is not None and not self.ledger.give_back(connection):
+        if connection is not None and not self.registry.release(connection):
             connection.close()
             connection = None
         super()._put_conn(connection)  # type: ignore[misc]
@@ -273,18 +278,18 @@ class _HTTPSPool(_Pool, HTTPSConnectionPool):
 
 
 class PooledAdapter(HTTPAdapter):
-    """requests' own adapter over a ledger's pools, with one TLS context for all connections.
+    """requests' own adapter over a registry's pools, with one TLS context for all connections.
 
     A context of its own for each connection costs 17 ms and 0.7 MB: the authorities are read again each time.
     """
 
-    def __init__(self, ledger: Ledger, tls: ssl.SSLContext) -> None:
-        self.ledger, self._tls = ledger, tls
+    def __init__(self, registry: ConnectionRegistry, tls: ssl.SSLContext) -> None:
+        self.registry, self._tls = registry, tls
         self._classes = {
-            "http": functools.partial(_HTTPPool, ledger=ledger),
-            "https": functools.partial(_HTTPSPool, ledger=ledger),
+            "http": functools.partial(_HTTPPool, registry=registry),
+            "https": functools.partial(_HTTPSPool, registry=registry),
         }
-        super().__init__(pool_maxsize=ledger.settings.pool_size, max_retries=0)
+        super().__init__(pool_maxsize=registry.settings.pool_size, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools' manager."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One request on its way: its deadlines, its profile, how far it got.
+"""Per-request context: deadlines, socket profile, phase.
 
 requests and urllib3 hand none of this down to the connection, in no version. A request is sent by one thread from
-start to header, so the thread carries it. `judge` decides what a failure means; it does no I/O.
+start to header, so the thread carries it. `classify_failure` decides what a failure means; it does no I/O.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import requests
 
-from sammy_agent.transport.errors import AnswerTooLong, certificate_problem, chain
+from sammy_agent.transport.errors import ResponseTooLong, certificate_problem, chain
 from sammy_agent.transport.settings import SocketProfile, TransportSettings
 
 IDEMPOTENCY_HEADER = "X-Sammy-Idempotency-Key"
@@ -36,7 +36,7 @@ class Phase(enum.IntEnum):
 
 
 @dataclass
-class Errand:
+class RequestContext:
     """What one request may take, in moments of time.monotonic, and where it is."""
 
     profile: SocketProfile
@@ -44,7 +44,7 @@ class Errand:
     until: float
     connect_seconds: float
     header_seconds: float
-    again_seconds: float = 1.0
+    retry_interval_seconds: float = 1.0
     bulk: bool = False
     phase: Phase = Phase.WAITING
     connect_until: float = field(default=0.0)
@@ -70,30 +70,32 @@ class Verdict(NamedTuple):
 _thread = threading.local()
 
 
-def current() -> Errand | None:
-    """Return the errand this thread is on."""
-    return getattr(_thread, "errand", None)
+def current() -> RequestContext | None:
+    """Return the context of the request this thread is sending; None outside of one."""
+    return getattr(_thread, "context", None)
 
 
 @contextlib.contextmanager
-def under_way(errand: Errand) -> Iterator[None]:
-    """Make it this thread's errand."""
+def use_context(context: RequestContext) -> Iterator[None]:
+    """Make it the context of the request this thread is sending."""
     before = current()
-    _thread.errand = errand
+    _thread.context = context
     try:
         yield
     finally:
-        _thread.errand = before
+        _thread.context = before
 
 
-def plan(request: requests.PreparedRequest, stream: bool, timeout: object, settings: TransportSettings) -> Errand:
+def make_context(
+    request: requests.PreparedRequest, stream: bool, timeout: object, settings: TransportSettings
+) -> RequestContext:
     """Decide a request's pool, deadlines and whether it may be replayed.
 
     Bulk are bodies above `bulk_bytes` or of unknown length, streamed answers, and requests that allow a longer
     silence than `header_seconds`. `timeout` is what requests takes: None (the defaults), seconds, a pair, or
     urllib3's Timeout, whose total wins.
     """
-    connect, read, total = _times(timeout)
+    connect, read, total = _parse_timeout(timeout)
     body = request.body
     known = body is None or isinstance(body, (bytes, str))
     size = len(body) if isinstance(body, (bytes, str)) else 0
@@ -102,18 +104,18 @@ def plan(request: requests.PreparedRequest, stream: bool, timeout: object, setti
     idempotent = request.method in _IDEMPOTENT or any(name in request.headers for name in _KEYS)
     if total is None:
         total = max(settings.bulk_total_seconds if bulk else settings.total_seconds, read or 0.0)
-    return Errand(
+    return RequestContext(
         profile=settings.bulk if bulk else settings.prompt,
         replayable=known and idempotent,
         until=time.monotonic() + total,
         connect_seconds=settings.connect_seconds if connect is None else connect,
         header_seconds=settings.header_seconds if read is None else read,
-        again_seconds=settings.again_seconds,
+        retry_interval_seconds=settings.retry_interval_seconds,
         bulk=bulk,
     )
 
 
-def _times(timeout: object) -> tuple[float | None, float | None, float | None]:
+def _parse_timeout(timeout: object) -> tuple[float | None, float | None, float | None]:
     """Return connect, read and total of what a caller of requests may give; None where it leaves them open."""
     if timeout is None or isinstance(timeout, (int, float)):
         return timeout, timeout, None
@@ -128,24 +130,24 @@ def _times(timeout: object) -> tuple[float | None, float | None, float | None]:
     return number("_connect"), number("_read"), number("total")
 
 
-def judge(error: BaseException, errand: Errand) -> Verdict:
+def classify_failure(error: BaseException, context: RequestContext) -> Verdict:
     """Decide what a failed attempt asks for.
 
     A refused certificate or an unreachable address says nothing about other connections, and waiting on is the
     caller's choice. A timeout by our own clock means a slow server: the kernel and the acknowledgment watch report
     a dead path long before it. All else after sending began means connections made before may be dead as well.
     """
-    if errand.overdue or certificate_problem(error) or errand.phase < Phase.SENT:
+    if context.overdue or certificate_problem(error) or context.phase < Phase.SENT:
         return Verdict(remount=False, replay=False)
-    if any(isinstance(part, TimeoutError) for part in chain(error)) and not _proven(error):
+    if any(isinstance(part, TimeoutError) for part in chain(error)) and not _path_is_dead(error):
         return Verdict(remount=False, replay=False)
-    if isinstance(error, _NOT_OF_THE_PATH):
+    if isinstance(error, _UNRELATED_TO_THE_PATH):
         return Verdict(remount=False, replay=False)
-    return Verdict(remount=True, replay=errand.replayable)
+    return Verdict(remount=True, replay=context.replayable)
 
 
-_NOT_OF_THE_PATH = (
-    AnswerTooLong,
+_UNRELATED_TO_THE_PATH = (
+    ResponseTooLong,
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidHeader,
     requests.exceptions.ContentDecodingError,
@@ -154,6 +156,6 @@ _NOT_OF_THE_PATH = (
 )
 
 
-def _proven(error: BaseException) -> bool:
+def _path_is_dead(error: BaseException) -> bool:
     """Whether the path's death is known, and not only slowness."""
     return any(isinstance(part, (ConnectionError, ssl.SSLEOFError)) for part in chain(error))

@@ -9,7 +9,6 @@ data is unacknowledged, so neither option can stand in for the other.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 
 from sammy_agent.transport.errors import TransportError
@@ -45,24 +44,21 @@ class SocketProfile:
         return max(3, int((self.user_timeout - self.keep_idle) / self.keep_interval))
 
 
-# For beats each minute: dead within 5 s where nothing is acknowledged, within 15 to 17 s where an answer is awaited.
+# For a heartbeat each minute: dead within 5 s where nothing is acknowledged, in 15 to 17 s while an answer is awaited.
 PROMPT = SocketProfile(user_timeout=15.0, keep_idle=3, keep_interval=2, acknowledge=5.0)
 # A reader may pause (a closed window counts against the user timeout too), an answer may take its time.
 BULK = SocketProfile(user_timeout=20.0, keep_idle=6, keep_interval=3)
-# For beats each second: 0.5 s is two or three retransmissions on a LAN, so one beat in some thousands is sent twice
-# when 5 % of the packets are lost each way.
-FAST = SocketProfile(user_timeout=6.0, keep_idle=1, keep_interval=1, acknowledge=0.5)
 
 
 @dataclass(frozen=True)
 class TransportSettings:
-    """What a ControlPlaneTransport is made of; the defaults suit a beat each minute, `fast()` one each second.
+    """What a ControlPlaneTransport is made of; the defaults suit a heartbeat each minute.
 
     `ca_file`: PEM file of the only authorities to trust; None trusts the system's store (SSL_CERT_FILE is honoured).
     `connect_seconds`: name, TCP and TLS together. `header_seconds`: longest silence while sending, waiting for the
     header or reading the body. `total_seconds`, `bulk_total_seconds`: a whole request with its replay and its body.
-    `idle_seconds`: an older idle connection is not used again. `again_seconds`: while a connect is unanswered a
-    further one starts beside it. `bulk_bytes`: larger bodies go to the bulk pool. `answer_bytes`: a longer
+    `idle_seconds`: an older idle connection is not used again. `retry_interval_seconds`: while a connect is unanswered
+    a further one starts in parallel. `bulk_bytes`: larger bodies go to the bulk pool. `max_response_bytes`: a longer
     answer, unpacked, is refused unless it is streamed: what stands in the control plane's place must not fill memory.
     """
 
@@ -72,20 +68,25 @@ class TransportSettings:
     total_seconds: float = 60.0
     bulk_total_seconds: float = 1800.0
     idle_seconds: float = 30.0
-    again_seconds: float = 1.0
+    retry_interval_seconds: float = 1.0
     bulk_bytes: int = 64 * 1024
-    answer_bytes: int = 16 * 1024 * 1024
+    max_response_bytes: int = 16 * 1024 * 1024
     pool_size: int = 20
     prompt: SocketProfile = field(default=PROMPT)
     bulk: SocketProfile = field(default=BULK)
 
     def __post_init__(self) -> None:
-        names = ("connect_seconds", "header_seconds", "total_seconds", "bulk_total_seconds", "idle_seconds")
-        wrong = [name for name in (*names, "again_seconds", "pool_size", "answer_bytes") if not getattr(self, name) > 0]
+        names: tuple[str, ...] = (
+            "connect_seconds",
+            "header_seconds",
+            "total_seconds",
+            "bulk_total_seconds",
+            "idle_seconds",
+        )
+        wrong = [
+            name
+            for name in (*names, "retry_interval_seconds", "pool_size", "max_response_bytes")
+            if not getattr(self, name) > 0
+        ]
         if wrong:
             raise TransportError(f"the transport's {', '.join(wrong)} must be above 0")
-
-    @classmethod
-    def fast(cls, **changes: object) -> TransportSettings:
-        """Return the profile for an interval of 1 s; `changes` are fields to set beside it."""
-        return dataclasses.replace(cls(again_seconds=0.2, prompt=FAST), **changes)  # type: ignore[arg-type]

@@ -27,10 +27,10 @@ from sammy_agent.transport.settings import SocketProfile
 TCP_THIN_LINEAR_TIMEOUTS = 16
 ESTABLISHED = 1
 _INFO = struct.Struct("=8B24I4Q3I")
-_SLICE = 0.05
+_POLL_SLICE = 0.05
 
 
-class Overdue(TimeoutError):
+class DeadlineExceeded(TimeoutError):
     """The socket's own deadline has passed."""
 
 
@@ -41,13 +41,13 @@ class TcpInfo:
     state: int
     retransmits: int
     probes: int
-    owed: int
+    unacknowledged: int
     last_ack: float
     rtt: float
     rttvar: float
 
     @property
-    def silent(self) -> bool:
+    def is_unresponsive(self) -> bool:
         """The peer owes an acknowledgment and has been silent for longer than the path explains.
 
         Unacknowledged data alone killed 178 healthy requests of 5,000. One unanswered probe or retransmission is
@@ -56,9 +56,9 @@ class TcpInfo:
         return max(self.retransmits, self.probes) >= 3 and self.last_ack > max(0.3, 2 * self.rtt + 4 * self.rttvar)
 
     @property
-    def fresh(self) -> bool:
+    def is_clean(self) -> bool:
         """An idle connection that owes nothing: safe to send on as far as one can know."""
-        return self.state == ESTABLISHED and not (self.retransmits or self.probes or self.owed)
+        return self.state == ESTABLISHED and not (self.retransmits or self.probes or self.unacknowledged)
 
 
 def tcp_info(sock: socket.socket) -> TcpInfo | None:
@@ -73,7 +73,7 @@ def tcp_info(sock: socket.socket) -> TcpInfo | None:
         retransmits=fields[2],
         probes=fields[3],
         # What was sent and not acknowledged, and what could not be sent at all: so it is when our address is gone.
-        owed=fields[12] + fields[38],
+        unacknowledged=fields[12] + fields[38],
         last_ack=fields[20] / 1e3,
         rtt=fields[23] / 1e6,
         rttvar=fields[24] / 1e6,
@@ -100,7 +100,7 @@ def apply(sock: socket.socket, profile: SocketProfile) -> None:
         sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, math.ceil(timeout * 1000))
 
 
-def prod(sock: socket.socket) -> None:
+def probe(sock: socket.socket) -> None:
     """Probe a waiting connection within a second.
 
     After a local change the probe also teaches a connection tracker the flow again, so that the answer gets through.
@@ -127,39 +127,39 @@ def wait_acknowledged(sock: socket.socket, limit: float) -> bool:
     waited = 0.0
     while True:
         info = tcp_info(sock)
-        if info is None or info.state != ESTABLISHED or info.owed == 0:
+        if info is None or info.state != ESTABLISHED or info.unacknowledged == 0:
             return True
         if min(waited, info.last_ack) >= max(limit, 4 * info.rtt):
             return False
         before = time.monotonic()
         # Readable and yet unacknowledged: what waits there is older (TLS 1.3 tickets); polling would spin.
-        if poll.poll(_SLICE * 1000) and (info := tcp_info(sock)) and info.owed:
-            time.sleep(_SLICE / 5)
-        waited += min(time.monotonic() - before, 2 * _SLICE)
+        if poll.poll(_POLL_SLICE * 1000) and (info := tcp_info(sock)) and info.unacknowledged:
+            time.sleep(_POLL_SLICE / 5)
+        waited += min(time.monotonic() - before, 2 * _POLL_SLICE)
 
 
-class Bounded:
+class DeadlineMixin:
     """Mixin: no operation outlasts `until` (time.monotonic)."""
 
     until: float = math.inf
-    patience: float | None = None
-    sending: float | None = None
+    op_timeout: float | None = None
+    send_timeout: float | None = None
 
     def settimeout(self, value: float | None) -> None:
         """Set the longest single wait, as for any socket; `until` caps it."""
-        self.patience = value
+        self.op_timeout = value
         super().settimeout(value)  # type: ignore[misc]
 
-    def bound(self, until: float, sending: float | None = None) -> None:
+    def set_deadline(self, until: float, send_timeout: float | None = None) -> None:
         """Set the moment at which everything on this socket ends, and the longest wait of a send."""
-        self.until, self.sending = until, sending
+        self.until, self.send_timeout = until, send_timeout
 
     @contextlib.contextmanager
     def _in_time(self, patience: float | None) -> Iterator[None]:
         if patience != 0:
             left = self.until - time.monotonic()
             if left <= 0:
-                raise Overdue("the request took too long as a whole")
+                raise DeadlineExceeded("the request took too long as a whole")
             wait = left if patience is None else min(left, patience)
             super().settimeout(None if wait == math.inf else wait)  # type: ignore[misc]
         try:
@@ -168,18 +168,18 @@ class Bounded:
             if error.errno == errno.ETIMEDOUT:
                 raise ConnectionAbortedError(errno.ECONNABORTED, "the peer stopped acknowledging") from error
             if time.monotonic() >= self.until:
-                raise Overdue("the request took too long as a whole") from error
+                raise DeadlineExceeded("the request took too long as a whole") from error
             raise
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         """Read, as any socket does, in time."""
-        with self._in_time(self.patience):
+        with self._in_time(self.op_timeout):
             return super().recv_into(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         """Send, as any socket does, in time."""
         # urllib3 leaves the connect timeout or the last read's on it, neither of which means sending.
-        with self._in_time(self.patience if self.sending is None or self.patience == 0 else self.sending):
+        with self._in_time(self.op_timeout if self.send_timeout is None or self.op_timeout == 0 else self.send_timeout):
             return super().send(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
     def sendall(self, data: Any, flags: int = 0) -> None:
@@ -190,19 +190,19 @@ class Bounded:
             sent += self.send(view[sent : sent + 65536], flags)
 
 
-class BoundedSocket(Bounded, socket.socket):
+class DeadlineSocket(DeadlineMixin, socket.socket):
     """A TCP socket with a deadline."""
 
 
-class BoundedTLSSocket(Bounded, ssl.SSLSocket):
+class DeadlineTLSSocket(DeadlineMixin, ssl.SSLSocket):
     """A TLS socket with a deadline; its handshake gives up on a peer that stops acknowledging."""
 
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands within the socket's timeout."""
         patience, start = self.gettimeout(), time.monotonic()
-        # It runs inside wrap_socket, before anyone could hand this socket a limit; the thread's errand has it.
-        errand = request_context.current()
-        limit = (errand.profile.acknowledge if errand else None) or 3.0
+        # It runs inside wrap_socket, before anyone could hand this socket a limit; the thread's context has it.
+        context = request_context.current()
+        limit = (context.profile.acknowledge if context else None) or 3.0
         if not patience:
             super().do_handshake(block)
             return

@@ -63,9 +63,9 @@ def _ours(settings: Any, *, monitor: bool) -> Callable[[str, int], tuple[list[re
 
 
 def fast() -> Any:
-    from sammy_agent.transport import TransportSettings
+    from tests import transport_profiles
 
-    return TransportSettings.fast()
+    return transport_profiles.fast()
 
 
 def default() -> Any:

@@ -137,8 +137,9 @@ def test_the_laboratory_notices_figures_that_kill_healthy_requests() -> None:
 
 IN_FLIGHT = """
 import dataclasses, json, sys, threading, time
-from sammy_agent.transport import ControlPlaneTransport, TransportSettings
-transport = ControlPlaneTransport(TransportSettings.fast(ca_file=sys.argv[2]))
+from sammy_agent.transport import ControlPlaneTransport
+from tests.transport_profiles import fast
+transport = ControlPlaneTransport(fast(ca_file=sys.argv[2]))
 session = transport.session("a")
 session.get(sys.argv[1])
 print("ready", flush=True)
@@ -171,8 +172,9 @@ def test_a_request_in_flight_ends_well(change: str, told: bool) -> None:
 
 HALF_OPEN = """
 import json, sys, time
-from sammy_agent.transport import ControlPlaneTransport, TransportSettings
-transport = ControlPlaneTransport(TransportSettings.fast(ca_file=sys.argv[2]))
+from sammy_agent.transport import ControlPlaneTransport
+from tests.transport_profiles import fast
+transport = ControlPlaneTransport(fast(ca_file=sys.argv[2]))
 session = transport.session("a")
 session.get(sys.argv[1])
 print("ready", flush=True)
@@ -236,7 +238,7 @@ monitor = NetworkMonitor(heard.append)
 monitor.start()
 print("ready", flush=True)
 for line in sys.stdin:
-    print(json.dumps([heard, list(monitor.blind)]), flush=True)
+    print(json.dumps([heard, list(monitor.blind_spots)]), flush=True)
 """
 
 
@@ -304,8 +306,8 @@ class TestMonitor:
         while True:
             process.stdin.write("?\n")  # type: ignore[attr-defined]
             process.stdin.flush()  # type: ignore[attr-defined]
-            heard, blind = json.loads(process.stdout.readline())  # type: ignore[attr-defined]
-            assert blind == ["losses beyond this machine", "iptables-legacy"]
+            heard, blind_spots = json.loads(process.stdout.readline())  # type: ignore[attr-defined]
+            assert blind_spots == ["losses beyond this machine", "iptables-legacy"]
             if len(heard) >= at_least:
                 return heard
             assert time.monotonic() < deadline, heard

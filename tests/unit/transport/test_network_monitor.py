@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from sammy_agent.transport import NetworkMonitor
-from sammy_agent.transport.netlink import Change, Filter, attributes, default_names, firewall_changes, messages
+from sammy_agent.transport.netlink import Change, Filter, attributes, default_interfaces, firewall_changes, messages
 from sammy_agent.transport.network_monitor import CLOCK_CHECK, Burst, Clocks
 from tests.network.firewall_lab import wait_until
 
@@ -78,12 +78,12 @@ class TestFilter:
         assert len(news.changes(link(5))) == 1
 
     def test_a_link_whose_default_route_has_just_gone_is_ours(self) -> None:
-        ways = [frozenset({"br-uplink"}), frozenset()]
-        news = Filter(lambda: ways.pop(0), lambda index: LINKS.get(index, ""))
+        answers = [frozenset({"br-uplink"}), frozenset()]
+        news = Filter(lambda: answers.pop(0), lambda index: LINKS.get(index, ""))
         assert len(news.changes(route(5, gone=True))) == 1
 
     def test_rules_always(self, news: Filter) -> None:
-        assert news.changes(message(32, b"\0" * 12)) == [Change("a routing rule changed", path=True)]
+        assert news.changes(message(32, b"\0" * 12)) == [Change("a routing rule changed", affects_routing=True)]
 
     @pytest.mark.parametrize("data", [b"", b"\1", link(2)[:20], struct.pack("=IHHII", 5, 16, 0, 0, 0), b"\xff" * 64])
     def test_broken_messages_are_no_news(self, news: Filter, data: bytes) -> None:
@@ -99,7 +99,7 @@ class TestFilter:
     def test_one_firewall_commit_is_one_change(self) -> None:
         rule, commit = message((10 << 8) | 6, b"\0" * 4), message((10 << 8) | 15, b"\0" * 4)
         assert firewall_changes(rule) == []
-        assert firewall_changes(rule * 20 + commit) == [Change("the firewall's rules changed", path=False)]
+        assert firewall_changes(rule * 20 + commit) == [Change("the firewall's rules changed", affects_routing=False)]
 
 
 def test_the_links_with_a_default_route() -> None:
@@ -114,12 +114,12 @@ def test_the_links_with_a_default_route() -> None:
         f"{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200 lo\n"
         f"{other} 40 {zeros} 00 {zeros} 00000100 00000001 00000000 00000001 eth1\n"
     )
-    assert default_names(route4, route6) == {"eth0", "wlan0"}
-    assert default_names("", "") == frozenset()
+    assert default_interfaces(route4, route6) == {"eth0", "wlan0"}
+    assert default_interfaces("", "") == frozenset()
 
 
 class TestBurst:
-    PATH, WALL = Change("path", path=True), Change("wall", path=False)
+    PATH, WALL = Change("path", affects_routing=True), Change("wall", affects_routing=False)
 
     def test_it_ends_after_a_pause(self) -> None:
         burst = Burst()
@@ -149,8 +149,8 @@ class TestBurst:
     def test_many_reasons_are_cut_short(self) -> None:
         burst = Burst()
         for number in range(5):
-            burst.add(Change(f"r{number}", path=True), 1.0)
-            burst.add(Change(f"r{number}", path=True), 1.0)
+            burst.add(Change(f"r{number}", affects_routing=True), 1.0)
+            burst.add(Change(f"r{number}", affects_routing=True), 1.0)
         assert burst.take() == "r0; r1; r2 and 2 more"
 
 
@@ -179,7 +179,7 @@ class TestThread:
         monitor.start()
         monitor.start()
         assert threading.active_count() == before + 1
-        assert "losses beyond this machine" in monitor.blind
+        assert "losses beyond this machine" in monitor.blind_spots
         assert repr(monitor).startswith("<NetworkMonitor listening, 0 changes passed on, blind to losses beyond")
         monitor.stop()
         monitor.stop()
@@ -197,9 +197,9 @@ class TestThread:
         monitor.start()
         try:
             for number in (1, 2):
-                monitor._pass_on(f"r{number}")
+                monitor._notify(f"r{number}")
             wait_until(lambda: heard == ["r1", "r2"], "both were passed on", 10)
             assert monitor.changes == 2
-            assert "what a network change calls for failed" in caplog.text
+            assert "handling a network change failed" in caplog.text
         finally:
             monitor.stop()

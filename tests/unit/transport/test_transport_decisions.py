@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import itertools
 import socket
@@ -17,11 +16,12 @@ import requests
 import urllib3
 
 from sammy_agent.transport import IDEMPOTENCY_HEADER, SocketProfile, TotalTimeout, TransportError, TransportSettings
-from sammy_agent.transport.dial import Address, Resolver, dial, interleave, schedule
+from sammy_agent.transport.dial import Address, Resolver, attempt_schedule, connect, interleave
 from sammy_agent.transport.errors import certificate_problem, describe
-from sammy_agent.transport.request_context import Phase, judge, plan
-from sammy_agent.transport.settings import BULK, FAST, PROMPT
+from sammy_agent.transport.request_context import Phase, classify_failure, make_context
+from sammy_agent.transport.settings import BULK, PROMPT
 from sammy_agent.transport.sockets import TcpInfo
+from tests.transport_profiles import FAST
 
 V4 = [Address(socket.AF_INET, (f"192.0.2.{number}", 443)) for number in (1, 2)]
 V6 = [Address(socket.AF_INET6, (f"2001:db8::{number}", 443, 0, 0)) for number in (1, 2)]
@@ -46,9 +46,6 @@ class TestSettings:
         with pytest.raises(TransportError, match=name):
             TransportSettings(**{name: 0})
 
-    def test_fast_takes_changes(self) -> None:
-        assert TransportSettings.fast(ca_file="x") == dataclasses.replace(TransportSettings.fast(), ca_file="x")
-
 
 def request(method: str = "POST", body: Any = b"x", **headers: str) -> requests.PreparedRequest:
     made = requests.Request(method, "http://h/", data=body).prepare()
@@ -59,17 +56,17 @@ def request(method: str = "POST", body: Any = b"x", **headers: str) -> requests.
 class TestPlan:
     @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
     def test_what_may_be_repeated_by_its_method(self, method: str) -> None:
-        assert plan(request(method), False, None, TransportSettings()).replayable
+        assert make_context(request(method), False, None, TransportSettings()).replayable
 
     @pytest.mark.parametrize("method", ["POST", "PATCH"])
     def test_what_may_be_repeated_by_its_key_only(self, method: str) -> None:
         settings = TransportSettings()
-        assert not plan(request(method), False, None, settings).replayable
+        assert not make_context(request(method), False, None, settings).replayable
         for name in (IDEMPOTENCY_HEADER, "Idempotency-Key", "idempotency-key"):
-            assert plan(request(method, **{name.replace("-", "_"): "k"}), False, None, settings).replayable
+            assert make_context(request(method, **{name.replace("-", "_"): "k"}), False, None, settings).replayable
 
     def test_a_body_that_cannot_be_read_twice_is_never_repeated(self) -> None:
-        assert not plan(request("PUT", iter([b"x"])), False, None, TransportSettings()).replayable
+        assert not make_context(request("PUT", iter([b"x"])), False, None, TransportSettings()).replayable
 
     @pytest.mark.parametrize(
         ("body", "stream", "timeout", "bulk"),
@@ -84,7 +81,7 @@ class TestPlan:
         ids=["small", "large", "unknown", "streamed", "patient", "impatient"],
     )
     def test_the_pool(self, body: Any, stream: bool, timeout: Any, bulk: bool) -> None:
-        assert plan(request("POST", body), stream, timeout, TransportSettings()).bulk is bulk
+        assert make_context(request("POST", body), stream, timeout, TransportSettings()).bulk is bulk
 
     @pytest.mark.parametrize(
         ("timeout", "expected"),
@@ -100,9 +97,9 @@ class TestPlan:
     )
     def test_the_times(self, timeout: Any, expected: tuple[float, float, float]) -> None:
         before = time.monotonic()
-        errand = plan(request(), False, timeout, TransportSettings())
-        assert (errand.connect_seconds, errand.header_seconds) == expected[:2]
-        assert errand.until - before == pytest.approx(expected[2], abs=1)
+        context = make_context(request(), False, timeout, TransportSettings())
+        assert (context.connect_seconds, context.header_seconds) == expected[:2]
+        assert context.until - before == pytest.approx(expected[2], abs=1)
 
 
 class TestJudge:
@@ -125,19 +122,19 @@ class TestJudge:
         ids=lambda value: repr(value)[:60],
     )
     def test_what_a_failure_asks_for(self, error: Exception, phase: Phase, verdict: tuple[bool, bool]) -> None:
-        errand = plan(request("GET"), False, None, TransportSettings())
-        errand.phase = phase
-        assert tuple(judge(error, errand)) == verdict
+        context = make_context(request("GET"), False, None, TransportSettings())
+        context.phase = phase
+        assert tuple(classify_failure(error, context)) == verdict
 
     def test_without_a_key_it_remounts_and_does_not_replay(self) -> None:
-        errand = plan(request("POST"), False, None, TransportSettings())
-        errand.phase = Phase.SENT
-        assert tuple(judge(requests.ConnectionError(ConnectionResetError()), errand)) == (True, False)
+        context = make_context(request("POST"), False, None, TransportSettings())
+        context.phase = Phase.SENT
+        assert tuple(classify_failure(requests.ConnectionError(ConnectionResetError()), context)) == (True, False)
 
     def test_nothing_is_replayed_when_the_time_is_over(self) -> None:
-        errand = plan(request("GET"), False, urllib3.Timeout(total=1e-9), TransportSettings())
-        errand.phase = Phase.SENT
-        assert tuple(judge(requests.ConnectionError(ConnectionResetError()), errand)) == (False, False)
+        context = make_context(request("GET"), False, urllib3.Timeout(total=1e-9), TransportSettings())
+        context.phase = Phase.SENT
+        assert tuple(classify_failure(requests.ConnectionError(ConnectionResetError()), context)) == (False, False)
 
 
 class TestWords:
@@ -170,19 +167,26 @@ class TestWords:
         ({"probes": 1, "last_ack": 60.0}, False),
         ({"retransmits": 3, "last_ack": 1.0, "rtt": 0.4, "rttvar": 0.1}, False),
     ],
-    ids=["nothing owed", "a loss or two", "silence", "dead while waiting", "one probe after a minute", "a slow path"],
+    ids=[
+        "nothing unacknowledged",
+        "a loss or two",
+        "silence",
+        "dead while waiting",
+        "one probe after a minute",
+        "a slow path",
+    ],
 )
 def test_when_silence_is_proven(info: dict[str, Any], silent: bool) -> None:
     zero: dict[str, Any] = {
         "state": 1,
         "retransmits": 0,
         "probes": 0,
-        "owed": 0,
+        "unacknowledged": 0,
         "last_ack": 0.0,
         "rtt": 0.001,
         "rttvar": 0.0005,
     }
-    assert TcpInfo(**{**zero, **info}).silent is silent
+    assert TcpInfo(**{**zero, **info}).is_unresponsive is silent
 
 
 class TestDial:
@@ -192,7 +196,7 @@ class TestDial:
         assert interleave([]) == []
 
     def test_the_second_address_is_tried_after_a_quarter_second_and_all_again_each_second(self) -> None:
-        times = list(itertools.islice(schedule([V6[0], V4[0]], 1.0), 6))
+        times = list(itertools.islice(attempt_schedule([V6[0], V4[0]], 1.0), 6))
         assert [(round(at, 2), address.family) for at, address in times] == [
             (0.0, socket.AF_INET6),
             (0.25, socket.AF_INET),
@@ -208,13 +212,13 @@ class TestDial:
             gone.close()
             addresses = [Address(socket.AF_INET, refused), Address(socket.AF_INET, good)]
             start = time.monotonic()
-            with dial(addresses, start + 10, 1.0) as connected:
+            with connect(addresses, start + 10, 1.0) as connected:
                 assert connected.getpeername() == good
             assert time.monotonic() - start < 0.24
 
     def test_no_address_is_an_error(self) -> None:
         with pytest.raises(OSError, match="no address"):
-            dial([], time.monotonic() + 1, 1.0)
+            connect([], time.monotonic() + 1, 1.0)
 
 
 class TestResolver:

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from sammy_agent.transport import IDEMPOTENCY_HEADER, TotalTimeout, describe
-from sammy_agent.transport.errors import AnswerTooLong
+from sammy_agent.transport.errors import ResponseTooLong
 from tests.network.firewall_lab import wait_until
 from tests.unit.transport import faults
 from tests.unit.transport.conftest import Make, Serve
@@ -84,12 +84,12 @@ def test_an_answer_without_end_is_refused_before_it_fills_the_memory(
     body = b"x" * size
     sent = gzip.compress(body) if packed else body
     head = f"HTTP/1.1 200 OK\r\n{'Content-Encoding: gzip' if packed else 'X: y'}\r\nContent-Length: {len(sent)}\r\n\r\n"
-    server, transport = serve(lambda exchange: exchange.send(head.encode() + sent)), make(answer_bytes=65536)
+    server, transport = serve(lambda exchange: exchange.send(head.encode() + sent)), make(max_response_bytes=65536)
     session = transport.session("a")
     if size <= 65536:
         assert session.get(server.url).content == body
     else:
-        with pytest.raises(AnswerTooLong, match="longer than 65536 bytes"):
+        with pytest.raises(ResponseTooLong, match="longer than 65536 bytes"):
             session.get(server.url)
         assert (len(server.requests), transport.generation.number, transport.generation.leased) == (1, 1, 0)
 
@@ -151,7 +151,7 @@ def test_a_handshake_that_breaks_off_is_begun_anew(make: Make, server_tls: ssl.S
     with faults.serving(answer, tls=server_tls) as server, socket.create_server(("127.0.0.1", 0)) as front:
         threading.Thread(target=_resetting_front, args=(front, server.port, 2), daemon=True).start()
         url = f"https://127.0.0.1:{front.getsockname()[1]}/"
-        assert make(again_seconds=0.05).session("a").post(url).text == "ok"
+        assert make(retry_interval_seconds=0.05).session("a").post(url).text == "ok"
         assert len(server.requests) == 1
 
 

@@ -39,11 +39,11 @@ def test_two_components_share_and_a_remount_renews_both_pools(serve: Serve, make
 
     first = ports()
     assert first[0] == first[1] != first[2]
-    assert [(ledger.idle, ledger.leased) for ledger in transport.generation.ledgers] == [(1, 0), (1, 0)]
+    assert [(registry.idle, registry.leased) for registry in transport.generation.registries] == [(1, 0), (1, 0)]
 
     transport.remount("test")
 
-    assert [(ledger.idle, ledger.leased) for ledger in transport.generation.ledgers] == [(0, 0), (0, 0)]
+    assert [(registry.idle, registry.leased) for registry in transport.generation.registries] == [(0, 0), (0, 0)]
     wait_until(lambda: server.open == 0, "the server has seen the old connections end", 20)
     second = ports()
     assert second[0] == second[1] != second[2]

@@ -72,8 +72,9 @@ def test_a_components_first_request_is_cheap() -> None:
 
 IDLE = """
 import glob, json, os, sys, threading, time
-from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
-transport = ControlPlaneTransport(TransportSettings.fast(ca_file=sys.argv[2]))
+from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor
+from tests.transport_profiles import fast
+transport = ControlPlaneTransport(fast(ca_file=sys.argv[2]))
 monitor = NetworkMonitor(transport.remount)
 monitor.start()
 for number in range(5):
