@@ -11,7 +11,7 @@ from typing import Any
 
 from cc_sammy.cli import boot_stages, critical_path, timeline_svg
 from cc_sammy.cli.timings import add_run, chosen
-from cc_sammy.common.terminal import table
+from cc_sammy.common.text_table import table
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from cc_sammy.host.host import Host

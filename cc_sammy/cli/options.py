@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cc_sammy import config
-from cc_sammy.common.terminal import table
+from cc_sammy.common.text_table import table
 
 HEADING = """# Configuration
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from cc_sammy.cli import agent_status
 from cc_sammy.common import run_records
-from cc_sammy.common.terminal import paint, table
+from cc_sammy.common.terminal import colorize
+from cc_sammy.common.text_table import table
 from cc_sammy.contract import paths, run_record
 from cc_sammy.contract.run_record import Outcome, Status
 
@@ -54,13 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _lines(record: run_record.RunRecord) -> list[str]:
     took = "" if record.duration_ms is None else f" after {record.duration_ms / 1000:.1f} s"
-    lines = [f"node is {paint(record.outcome.value, record.outcome.value)}{took} (run {record.run_id})"]
+    lines = [f"node is {colorize(record.outcome.value, record.outcome.value)}{took} (run {record.run_id})"]
     if not record.steps and record.reason:
         lines.append(f"  {record.reason}")
     rows = [(step.name, step.status.value, step.reason) for step in record.steps]
     for step, line in zip(record.steps, table(rows) if rows else [], strict=True):
         mark = " (optional)" if step.status is Status.FAILED and not step.required else ""
-        lines.append("  " + paint(line, step.status.value) + mark)
+        lines.append("  " + colorize(line, step.status.value) + mark)
     if record.outcome in NEXT:
         lines.append(NEXT[record.outcome])
     return lines

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cc_sammy.common import run_records
-from cc_sammy.common.terminal import paint, table
+from cc_sammy.common.terminal import colorize
+from cc_sammy.common.text_table import table
 from cc_sammy.contract import paths, run_record
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import Outcome
@@ -144,7 +145,7 @@ def run(arguments: argparse.Namespace) -> int:
         duration = "-" if row["duration_ms"] is None else f"{row['duration_ms']:.0f}"
         cells.append((row["step"], row["status"], duration))
     for cell, line in zip(cells, table(cells, right=(2,)), strict=True):
-        print(paint(line, cell[1]))
+        print(colorize(line, cell[1]))
     if more := attempts(record):
         print("\n".join(["", *more]))
     return 0

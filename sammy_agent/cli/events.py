@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from cc_sammy.common import terminal
 from sammy_agent.base.errors import AgentError, StoreUnusable
 from sammy_agent.base.events.kinds import LEVELS
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.cli import terminal
 from sammy_agent.diagnostics.event_store.query import Wanted
 from sammy_agent.diagnostics.event_store.store import EventStore
 
@@ -129,13 +129,14 @@ class _Printer:
     def lines(self, event: Event) -> Iterator[str]:
         """Yield the event's line, and before it one that begins another boot."""
         here = event["boot_id"] == self._boot
+        boot, kind, message = map(
+            terminal.escape_control_characters, (event["boot_id"], event["type"], event["message"])
+        )
         if event["boot_id"] != self._last:
             if self._last is not None or not here:
-                yield f"-- boot {terminal.safe(event['boot_id'])}{' (this one)' if here else ''} --"
+                yield f"-- boot {boot}{' (this one)' if here else ''} --"
             self._last = event["boot_id"]
-        at = terminal.clock(self.time_of(event))
+        at = terminal.format_time(self.time_of(event))
         took = "" if event["duration_us"] is None or not event["step"] else f" ({event['duration_us'] / 1e6:.3f} s)"
-        words = (
-            f"{at}  {event['level']:<5}  {terminal.safe(event['type']):<24}  {terminal.safe(event['message'])}{took}"
-        )
-        yield terminal.paint(words, event["level"])
+        words = f"{at}  {event['level']:<5}  {kind:<24}  {message}{took}"
+        yield terminal.colorize(words, event["level"])

@@ -13,12 +13,12 @@ import sqlite3
 import sys
 from collections.abc import Iterable
 
+from cc_sammy.common import terminal
 from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Moment, this_boot
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.cli import terminal
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.store import MetricsStore
 from sammy_agent.diagnostics.metrics.summary import Course, Sample
@@ -77,5 +77,5 @@ def _print_table(samples: Iterable[Sample], since: Moment, now: Moment, boot: st
     rows = summary.table(courses, bars=bars)
     print("\n".join(table(rows, right=(1, 2, 3))))
     samples_word = "sample" if number == 1 else "samples"
-    print(f"\n{number} {samples_word} from {terminal.clock(first)[:16]} to {terminal.clock(last)[:16]}")
+    print(f"\n{number} {samples_word} from {terminal.format_time(first)[:16]} to {terminal.format_time(last)[:16]}")
     return 0

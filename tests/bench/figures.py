@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from cc_sammy.common.terminal import table
+from cc_sammy.common.text_table import table
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Moment, this_boot
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.cli import events, main, terminal
+from sammy_agent.cli import events, main
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.metrics import summary
@@ -224,10 +224,6 @@ def test_sammy_becomes_the_agents_verb_with_the_same_options(monkeypatch: pytest
     assert vars(parser.parse_args(words[1:])) == vars(parser.parse_args(typed))
     cc_sammy.cli.main.main(["metrics"])
     assert became[-1] == ["sammy-agent", "metrics"]
-
-
-def test_a_text_that_would_repaint_a_terminal_is_shown_by_its_numbers() -> None:
-    assert terminal.safe("a\x1b[31mb\u202ec\nd\udcffe ü") == r"a\x1b[31mb\u202ec\nd\udcffe ü"
 
 
 def test_the_documentation_lists_every_kind_and_every_figure() -> None:
