@@ -186,10 +186,14 @@ class ControlPlaneTransport(BaseAdapter):
                 self._swap(f"a connection to {_host(request)} died ({describe(error)})", only=generation)
             if not verdict.replay or self._closed:
                 raise self._translate_error(error, context) from error
+            first = error
         try:
             return self._send_once(self._current, request, context, options)
         except requests.exceptions.RequestException as error:
-            raise self._translate_error(error, context) from error
+            # The replay's failure alone ("refused", while a firewall was being rewritten) hid why there was one.
+            final = self._translate_error(error, context)
+            final.first_failure = first  # type: ignore[attr-defined]
+            raise final from error
 
     def _send_once(
         self,

@@ -6,6 +6,7 @@ Requests fail with the exceptions of `requests`, as its users expect; TotalTimeo
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Iterator
@@ -66,8 +67,14 @@ def certificate_problem(error: BaseException) -> str | None:
     return None
 
 
-def describe(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
-    """Return one plain sentence on why a request failed; for journals and status lines."""
+def describe(error: BaseException) -> str:
+    """Return one plain sentence on why a request failed, and why it was replayed if it was; for journals and status."""
+    first = getattr(error, "first_failure", None)
+    text = _describe_one(error)
+    return text if first is None else f"{text} (on the replay; the first attempt: {_describe_one(first)})"
+
+
+def _describe_one(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
     certificate = certificate_problem(error)
     if certificate:
         return f"the control plane's certificate was refused: {certificate}"
@@ -88,4 +95,6 @@ def describe(error: BaseException) -> str:  # noqa: PLR0911  (a table in order)
             and not isinstance(part, requests.RequestException)
         ):
             return part.strerror[0].lower() + part.strerror[1:]
+        if isinstance(part, http.client.RemoteDisconnected):  # a reset without errno, in requests' tuple of two
+            return str(part)[0].lower() + str(part)[1:]
     return str(error) or type(error).__name__

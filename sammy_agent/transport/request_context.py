@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import requests
+from urllib3.util import Timeout
 
 from sammy_agent.transport.errors import ResponseTooLong, certificate_problem, chain
 from sammy_agent.transport.settings import SocketProfile, TransportSettings
@@ -87,7 +88,7 @@ def use_context(context: RequestContext) -> Iterator[None]:
 
 
 def make_context(
-    request: requests.PreparedRequest, stream: bool, timeout: object, settings: TransportSettings
+    request: requests.PreparedRequest, stream: bool, timeout: Any, settings: TransportSettings
 ) -> RequestContext:
     """Decide a request's pool, deadlines and whether it may be replayed.
 
@@ -115,13 +116,20 @@ def make_context(
     )
 
 
-def _parse_timeout(timeout: object) -> tuple[float | None, float | None, float | None]:
-    """Return connect, read and total of what a caller of requests may give; None where it leaves them open."""
-    if timeout is None or isinstance(timeout, (int, float)):
-        return timeout, timeout, None
+def _parse_timeout(timeout: Any) -> tuple[float | None, float | None, float | None]:
+    """Return connect, read and total of what a caller of requests may give; None where it leaves them open.
+
+    :raises ValueError: with requests' and urllib3's own words, for what they refuse.
+    """
     if isinstance(timeout, tuple):
-        connect, read = timeout
-        return connect, read, None
+        if len(timeout) != 2:
+            raise ValueError(
+                f"Invalid timeout {timeout}. Pass a (connect, read) timeout tuple, "
+                "or a single float to set both timeouts to the same value."
+            )
+        timeout = Timeout(connect=timeout[0], read=timeout[1])
+    elif not isinstance(timeout, Timeout):
+        timeout = Timeout(connect=timeout, read=timeout)
 
     def number(name: str) -> float | None:
         value = getattr(timeout, name, None)

@@ -101,6 +101,22 @@ class TestPlan:
         assert (context.connect_seconds, context.header_seconds) == expected[:2]
         assert context.until - before == pytest.approx(expected[2], abs=1)
 
+    @pytest.mark.parametrize(
+        ("timeout", "words"),
+        [
+            ((3, 4, 5), r"\(connect, read\)"),
+            ((3,), r"\(connect, read\)"),
+            ("foo", "must be an int, float or None"),
+            ((3, "foo"), "must be an int, float or None"),
+            (True, "boolean"),
+            (0, "less than or equal to 0"),
+        ],
+        ids=repr,
+    )
+    def test_what_requests_refuses_is_refused(self, timeout: Any, words: str) -> None:
+        with pytest.raises(ValueError, match=words):
+            make_context(request(), False, timeout, TransportSettings())
+
 
 class TestJudge:
     """remount?, replay?"""

@@ -56,6 +56,23 @@ def test_a_second_failure_surfaces(serve: Serve, make: Make, fault: Script) -> N
     assert len(server.requests) == 2
 
 
+def test_a_replay_that_fails_says_why_there_was_one(serve: Serve, make: Make) -> None:
+    server, transport = serve(by_turns(faults.reset, faults.silent)), make(header_seconds=0.5)
+    with pytest.raises(requests.exceptions.ReadTimeout) as caught:
+        transport.session("a").get(server.url)
+    assert len(server.requests) == 2
+    text = describe(caught.value)
+    assert text.startswith("connected, but no answer in time (on the replay; the first attempt: ")
+    assert text.endswith(("connection reset by peer)", "remote end closed connection without response)"))
+
+
+def test_a_first_failure_has_nothing_before_it(serve: Serve, make: Make) -> None:
+    server, transport = serve(faults.silent), make(header_seconds=0.5)
+    with pytest.raises(requests.exceptions.ReadTimeout) as caught:
+        transport.session("a").get(server.url)
+    assert describe(caught.value) == "connected, but no answer in time"
+
+
 @pytest.mark.parametrize("fault", [faults.dribble_body, faults.dribble_header], ids=["body", "header"])
 def test_a_dribble_ends_with_the_total_time(serve: Serve, make: Make, fault: Script) -> None:
     server = serve(fault)
