@@ -22,7 +22,7 @@ def write(path: str, content: str | bytes, *, mode: int = PUBLIC) -> None:
             os.unlink(beside)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
         with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
+            os.chmod(file.fileno(), mode)  # fchmod(2) by a name that a fake file system knows too
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
