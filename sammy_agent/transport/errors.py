@@ -6,7 +6,6 @@ Requests fail with the exceptions of `requests`, as its users expect; TotalTimeo
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 from collections.abc import Iterator
@@ -95,6 +94,6 @@ def _describe_one(error: BaseException) -> str:  # noqa: PLR0911  (a table in or
             and not isinstance(part, requests.RequestException)
         ):
             return part.strerror[0].lower() + part.strerror[1:]
-        if isinstance(part, http.client.RemoteDisconnected):  # a reset without errno, in requests' tuple of two
+        if isinstance(part, ConnectionError) and str(part):  # http.client's RemoteDisconnected has no errno
             return str(part)[0].lower() + str(part)[1:]
     return str(error) or type(error).__name__
