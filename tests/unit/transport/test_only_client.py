@@ -130,5 +130,4 @@ def test_no_module_outside_the_transport_has_a_client() -> None:
 
 def test_within_the_transport_only_the_session_and_the_pools_do() -> None:
     found = {path.name for path in (PACKAGE / "transport").rglob("*.py") if list(offences(path.read_text()))}
-    # request_context has urllib3's Timeout judge what a caller gives
-    assert found == {"control_plane.py", "pool.py", "request_context.py"}
+    assert found == {"control_plane.py", "pool.py"}
