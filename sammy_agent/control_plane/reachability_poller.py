@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.runtime.backoff import jittered
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.node_client import Management
 from sammy_agent.control_plane.storage.database import Store
@@ -67,7 +67,7 @@ class Rounds:
         if row["status"] != "running" or not row["ip_address"] or now < self._due.get(row["id"], 0.0):
             return False
         pause = self._every * (SELDOM if node_schema.health(row, time.time()) == "unhealthy" else 1)
-        self._due[row["id"]] = now + pause * random.uniform(1 - JITTER, 1 + JITTER)
+        self._due[row["id"]] = now + jittered(pause, JITTER)
         return True
 
     async def _visit(self, row: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Watcher(Worker):
         # whose stored runs are ours; None takes none but this boot's
         self.instance_id: str | None = None
 
-    def turn(self) -> float:
+    def run_once(self) -> float:
         """Look once; look again soon while a run is under way."""
         # A run that is killed changes nothing: it must be asked for.
         if self._changed() or self.level.phase == "provisioning":

@@ -218,7 +218,7 @@ def killed(machine: Machine, again: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("machine", ["nftables", "iptables-legacy"], indirect=True)
 def test_an_agent_killed_in_the_trial_puts_the_rules_back_when_it_begins_again(machine: Machine) -> None:
-    killed(machine, machine.new_guard().turn)  # type: ignore[arg-type]
+    killed(machine, machine.new_guard().run_once)  # type: ignore[arg-type]
     assert machine.done[-1] == "repair"
     assert machine.verb("check")["problems"] == []
 
@@ -234,7 +234,7 @@ def test_with_nobody_left_the_kernel_itself_ends_the_trial(machine: Machine) -> 
 def test_an_operators_lift_has_its_time_though_the_guard_looks(machine: Machine) -> None:
     machine.hang_up()
     assert machine.verb("lift")["ok"]
-    machine.new_guard().turn()
+    machine.new_guard().run_once()
     assert machine.done[-1] == "repair"
     assert machine.stranger() == "reached"
     assert "was lifted by hand until" in machine.verb("check")["problems"][0]

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When something happened, by two clocks: the wall clock jumps on first boots, the boot clock does not.
+"""The machine's clocks in one place, so that a test can put others in theirs: `fake_clock.FakeClock`.
 
-Microseconds, as integers, so that events of one millisecond keep their distance. Within this boot a time is judged by
-the boot clock; between boots there is only the wall clock.
+The wall clock jumps on first boots, the boot clock does not. So what happened is kept by both, in microseconds as
+integers, that events of one millisecond keep their distance. Within this boot a time is converted by the boot clock;
+between boots there is only the wall clock.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -44,3 +46,30 @@ class Moment(NamedTuple):
 def now() -> Moment:
     """Return the present moment."""
     return Moment(time.time_ns() // 1000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)
+
+
+class Clock:
+    """The machine's clocks, in seconds, and waiting by them. What takes one has `SYSTEM_CLOCK` as its default."""
+
+    def monotonic(self) -> float:
+        """Return the clock for intervals: it stands still while the machine sleeps."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Return the seconds since the epoch."""
+        return time.time()
+
+    def boottime(self) -> float:
+        """Return the seconds since the boot, sleep included."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float | None = None) -> bool:
+        """Wait until the event is set, at most so long; return whether it is."""
+        return event.wait(seconds)
+
+
+SYSTEM_CLOCK = Clock()

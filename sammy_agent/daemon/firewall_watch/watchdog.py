@@ -23,7 +23,8 @@ from typing import Any
 from cc_sammy.contract import paths
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.firewall_watch import lockout
 from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
 from sammy_agent.daemon.firewall_watch.lockout import Act, Watch
@@ -88,7 +89,7 @@ class Guard(Worker):
         """Return the `firewall` part of the socket's status."""
         return {"repairs": self.repairs, "lifted": self._watch.lifted is not None, "problem": self.problem()}
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Check when there is news, and not sooner after the last time than is good for the machine."""
         if not self._kept() and not os.path.exists(f"{self._folder}/{ROLLED_BACK}"):
             return None  # nothing was applied on this machine, or it was removed by hand
@@ -120,7 +121,7 @@ class Guard(Worker):
         answer = self._repair()
         if answer.get("repaired"):
             self.repairs += 1
-            self._not_before = time.monotonic() + self._backoff.pause()
+            self._not_before = time.monotonic() + self._backoff.next_delay()
             what = f"the firewall's rules were changed by another program and are back: {answer['repaired'][0]}"
             self._record(kinds.FIREWALL_REPAIRED, what, detail={"differences": answer["repaired"]})
             self._tell(what)
@@ -135,7 +136,7 @@ class Guard(Worker):
             self._rolled_back = answer.get("rolled_back")
             return answer
         self._heard = True  # not known to be in force: asked again
-        self._not_before = time.monotonic() + self._backoff.pause()
+        self._not_before = time.monotonic() + self._backoff.next_delay()
         self._record(kinds.FIREWALL_UNCHECKED, f"the firewall could not be checked: {answer.get('error')}")
         self._tell(f"the firewall could not be checked: {answer.get('error')}. See `sammy firewall check`")
         return answer

@@ -100,7 +100,7 @@ class Drain(Worker):
         # called when there is more than this thread can do
         self.on_more: Callable[[], None] = lambda: None
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Send one request of the lane that has waited longest."""
         lane, state, pause = self._roster.claim(time.monotonic())
         if lane is None or state is None:
@@ -207,7 +207,7 @@ class _Found(Worker):
         super().__init__("outbox-lanes")
         self._outbox, self._drains = outbox, drains
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Look once."""
         try:
             lanes = self._outbox.lanes()

@@ -16,7 +16,8 @@ from typing import Any
 
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import whole
@@ -46,7 +47,7 @@ class BootLog(Worker):
         self._run = ""
         self._said: set[str] = set()
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Say what is new."""
         record = self._level().record
         if record is None:
@@ -59,7 +60,7 @@ class BootLog(Worker):
                 self._outbox.add(self._lane, new)
             except OutboxUnavailable as error:
                 LOG.warning("the boot log waits: %s", error)
-                return self._backoff.pause()
+                return self._backoff.next_delay()
             self._said |= {row.id for row in new}
         self._backoff.reset()
         return None

@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from sammy_agent.base.errors import Cause
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 
@@ -40,7 +41,7 @@ class Certificate(Worker):
         self._backoff = Backoff(longest=60.0)
         self.on_installed: Callable[[], None] = lambda: None
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Look whether a certificate is needed, and get it."""
         if not self._plane.contact.is_ok():
             return None  # woken by the first answered heartbeat
@@ -48,10 +49,10 @@ class Certificate(Worker):
             return self._look()
         except CallFailed as failed:
             unknown = failed.status in (401, 404) and failed.cause.code != "token-expired"
-            return UNKNOWN_THERE if unknown else max(self._backoff.pause(), failed.retry_after)
+            return UNKNOWN_THERE if unknown else max(self._backoff.next_delay(), failed.retry_after)
         except (OSError, subprocess.SubprocessError) as error:
             self._plane.contact.failure("certificate", Cause("node-key", f"the node's TLS key: {error}"))
-            return self._backoff.pause()
+            return self._backoff.next_delay()
 
     def _look(self) -> float:
         if not self._is_ours():

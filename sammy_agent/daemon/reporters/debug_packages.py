@@ -27,8 +27,9 @@ from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.errors import HOPELESS, incident
@@ -137,7 +138,7 @@ class Packages(Worker):
                 self._outages.append(lost_contact(seconds, message, time.time()))
             self.wake()
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Take up what is new; make and send the oldest that waits. One a turn: a turn must not look like a hang."""
         memory = self._remembered()
         self._take_up(memory)
@@ -158,7 +159,7 @@ class Packages(Worker):
             if (early := case.since + SETTLE - time.time()) > 0:
                 return min(early, SETTLE)
             if not self._make(case):
-                return self._backoff.pause()
+                return self._backoff.next_delay()
             case.packed = True
             self._save(memory)
         try:
@@ -166,7 +167,7 @@ class Packages(Worker):
         except CallFailed as failed:
             self._problem = str(failed)
             if failed.status not in HOPELESS:
-                return max(self._backoff.pause(), failed.retry_after)
+                return max(self._backoff.next_delay(), failed.retry_after)
             LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
         return None
 

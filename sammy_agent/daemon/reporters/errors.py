@@ -18,7 +18,8 @@ from typing import Any
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.events.event import NewEvent
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
@@ -94,7 +95,7 @@ class Errors(Worker):
         """
         self._outbox.add(self._lane, [row(entry)])
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Hand over every failed run that was not yet, oldest first, and the agent's own incidents."""
         waiting = self._waiting()
         self._unsent = len(waiting) + len(self._events)
@@ -106,8 +107,8 @@ class Errors(Worker):
                 self._hand_over(incident_of(self._events[0]), self._events[0].type)
                 self._events.popleft()
         except CallFailed as failed:
-            return max(self._backoff.pause(), failed.retry_after)
-        return None if self._remember() else self._backoff.pause()
+            return max(self._backoff.next_delay(), failed.retry_after)
+        return None if self._remember() else self._backoff.next_delay()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `errors` part of the socket's status: incidents that are neither delivered nor on disk."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import Any
 
 from sammy_agent import __version__
 from sammy_agent.base.errors import TokenUnusable
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff, jittered
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.diagnostics import metrics
@@ -54,7 +54,7 @@ class Heartbeat(Worker):
         # told the node's status as the control plane has it, and when the beat that asked was sent (time.monotonic)
         self.on_status: Callable[[str, float], None] = lambda status, sent: None
 
-    def turn(self) -> float:
+    def run_once(self) -> float:
         """Beat once."""
         self._plane.identity.reload()
         body, steps = self._body()
@@ -65,7 +65,7 @@ class Heartbeat(Worker):
             )
         except CallFailed as failed:
             self._in_contact = False
-            return max(self._backoff.pause(), failed.retry_after)
+            return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         self._steps_known = steps
         self._take_token(answer.document.get("refreshedToken"))
@@ -73,7 +73,7 @@ class Heartbeat(Worker):
         if not self._in_contact:
             self._in_contact = True
             self.on_contact()
-        return self._interval * random.uniform(1 - JITTER, 1 + JITTER)
+        return jittered(self._interval, JITTER)
 
     def _body(self) -> tuple[dict[str, Any], str]:
         """Return the beat, and the steps as a text by which a change of them is known."""

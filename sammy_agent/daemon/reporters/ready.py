@@ -20,9 +20,10 @@ from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.node.provisioning import Provisioning
@@ -84,12 +85,12 @@ class Ready(Worker):
         self._memory = memory if ours else None
         self._acknowledged_monotonic = 0.0
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Do the next thing that is missing: post, remember, tell the firewall."""
         if self._memory is None:
             return self._post() if self._level().may_say_ready else None
         if self._unsaved and not self._save(self._memory):
-            return self._backoff.pause()
+            return self._backoff.next_delay()
         if not self._memory.firewall_applied and self._attempts_left > 0:
             return self._apply_firewall(self._memory)
         return None
@@ -121,7 +122,7 @@ class Ready(Worker):
         try:
             self._plane.post("ready", "ready", {"agentVersion": __version__}, accept=is_ready_answer)
         except CallFailed as failed:
-            return max(self._backoff.pause(), failed.retry_after)
+            return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         self._acknowledged_monotonic = time.monotonic()
         self._memory = Memory(self._plane.identity.node_id, self._plane.url, iso(time.time()) or "")
@@ -155,7 +156,7 @@ class Ready(Worker):
         LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
         self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")
         self._firewall_problem = Cause("firewall-apply", f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand")
-        return self._backoff.pause()
+        return self._backoff.next_delay()
 
 
 def _run(argv: tuple[str, ...]) -> str | None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.node.config import NODE_ID
@@ -121,7 +122,7 @@ class Activity(Worker):
                 for session, state in self._states.items()
             }
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Send what is due; return the seconds until something is."""
         try:
             while (due := self._next_session()) is not None:
@@ -129,7 +130,7 @@ class Activity(Worker):
             while (project := self._next_project()) is not None:
                 self._beat(project)
         except CallFailed as failed:
-            return max(self._backoff.pause(), failed.retry_after)
+            return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         return self._pause()
 

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from sammy_agent.base.errors import Cause
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Places
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.server.context import Parts
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Listener(Worker):
         if self._thread is not None:
             self._thread.stop()
 
-    def turn(self) -> float:
+    def run_once(self) -> float:
         """Take the next step towards serving, or see that all is well."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
@@ -84,7 +85,7 @@ class Listener(Worker):
         except OSError as error:
             self._say(_taken(self._port, error))
             self._release()
-            return self._backoff.pause()
+            return self._backoff.next_delay()
         self._backoff.reset()
         if self._thread is not None and self._thread.is_alive():
             return LOOK_AGAIN
@@ -162,14 +163,14 @@ class Listener(Worker):
         except ImportError as error:
             words = f"what the management server needs is missing: {error}"
             self._say(Cause("server-incomplete", words, "apt install --reinstall sammy-agent, and what it depends on"))
-            return self._backoff.pause()
+            return self._backoff.next_delay()
         assert self._context is not None  # nobody listens without
         thread = ServerThread(self._parts, self._sockets, self._context)
         if not thread.begin():
             self._say(
                 Cause("server-broken", "the management server cannot be started", "See journalctl -u sammy-agent")
             )
-            return self._backoff.pause()
+            return self._backoff.next_delay()
         self._thread = thread
         return LOOK_AGAIN
 

@@ -20,7 +20,8 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, clean, detail_text
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
-from sammy_agent.base.runtime.worker import Backoff, Worker
+from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.event_store.throttle import Throttle
 
@@ -85,7 +86,7 @@ class Recorder(Worker):
         except Exception:
             LOG.exception("a bug: an event (%s) could not be recorded", kind)
 
-    def turn(self) -> float | None:
+    def run_once(self) -> float | None:
         """Write what waits; try again later what the disk does not take."""
         now = time.monotonic()
         self._take(now)
@@ -95,7 +96,7 @@ class Recorder(Worker):
             if not self.problem:
                 LOG.warning("events cannot be kept: %s", error)
             self.problem = str(error)
-            return self._backoff.pause()
+            return self._backoff.next_delay()
         except Exception:
             with self._gate:  # whatever it is, these must not hold up all later ones
                 for event in self._unwritten:

@@ -28,7 +28,7 @@ class Sampler(Worker):
         self.problem = ""
         self.lost = 0
 
-    def turn(self) -> float:
+    def run_once(self) -> float:
         """Take one sample and keep it."""
         at = clock.now()
         now = snapshot.read(at.boot / 1e6)

@@ -56,7 +56,7 @@ def test_each_session_is_told_in_the_order_of_change_and_the_project_that_the_no
     activity.tell(state("s1", "prompting"))
     activity.tell(state("s2", "prompting"))
     activity.tell(state("s1", "idle"))
-    pause = activity.turn()
+    pause = activity.run_once()
     assert plane.heard == [(path("s2"), "prompting"), (path("s1"), "idle"), ALIVE]
     assert pause is not None and 50 < pause <= 60, "the busy one and the sign of life come again"
 
@@ -67,17 +67,17 @@ def test_a_newer_state_never_arrives_before_an_older_one(activity: Activity, pla
     plane.on_post = lambda where: (
         activity.tell(state("s1", "idle")) if "s1" in where and not plane.heard else None  # type: ignore[func-returns-value]
     )
-    activity.turn()
+    activity.run_once()
     assert plane.heard == [(path("s1"), "prompting"), (path("s1"), "idle"), ALIVE]
 
 
 def test_what_cannot_be_told_now_is_told_later_with_what_is_newest_then(activity: Activity, plane: Plane) -> None:
     plane.status = {"p1": None}
     activity.tell(state("s1", "prompting"))
-    assert activity.turn()
+    assert activity.run_once()
     activity.tell(state("s1", "error", statusError="it broke"))
     plane.status = {}
-    activity.turn()
+    activity.run_once()
     assert plane.heard == [(path("s1"), "error"), ALIVE]
 
 
@@ -88,14 +88,14 @@ def test_one_closed_door_keeps_no_other_session_waiting(
     plane.status = {"/s1/": status}
     activity.tell(state("s1", "prompting"))
     activity.tell(state("s2", "prompting"))
-    activity.turn()
+    activity.run_once()
     assert plane.heard == [(path("s2"), "prompting"), ALIVE]
     assert (activity.count() == 2) is again
 
 
 def test_an_ended_session_is_told_once_more_and_then_forgotten(activity: Activity, plane: Plane) -> None:
     activity.tell(state("s1", "idle", ended=True))
-    assert activity.turn() is None, "nothing is due any more"
+    assert activity.run_once() is None, "nothing is due any more"
     assert plane.heard == [(path("s1"), "idle")]
     assert activity.snapshot() == {} and activity.count() == 0
 

@@ -54,12 +54,12 @@ def test_each_entry_is_put_once_and_again_when_the_disk_refused_it(tmp_path: Pat
     outbox, level = Outbox(str(path)), Provisioning(record())
     reporter = boot_log.BootLog("n1", lambda: level, outbox)
     path.mkdir()
-    assert reporter.turn(), "a pause, for the disk takes nothing"
+    assert reporter.run_once(), "a pause, for the disk takes nothing"
     path.rmdir()
-    assert reporter.turn() is None and outbox.totals()["rows"] == 6
-    assert reporter.turn() is None and outbox.totals()["rows"] == 6
+    assert reporter.run_once() is None and outbox.totals()["rows"] == 6
+    assert reporter.run_once() is None and outbox.totals()["rows"] == 6
     level = Provisioning(record(Outcome.READY))
-    reporter.turn()
+    reporter.run_once()
     assert [row.id for row in outbox.head(Lane("boot-log", "n1"), 50)][-1] == f"{RUN}/all/ready"
     outbox.close()
 

@@ -313,14 +313,14 @@ def test_a_run_that_was_in_a_damaged_file_is_fed_again(store: EventStore, path: 
     (runs / f"{record.run_id}.json").write_text(record.to_json())
     watcher = Watcher(places, store)
     watcher.of_instance("i")
-    watcher.turn()
+    watcher.run_once()
     assert store.unreported_failures() == [record]
     store.close()
     Path(path).write_bytes(b"no database" * 1000)
-    watcher.turn()  # nothing is new, nothing is written
+    watcher.run_once()  # nothing is new, nothing is written
     store.trim()
     assert (store.damages, store.events()) == (1, [])
-    watcher.turn()
+    watcher.run_once()
     assert store.unreported_failures() == [record]
 
 

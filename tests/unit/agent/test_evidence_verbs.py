@@ -36,11 +36,11 @@ def root(tmp_path: Path) -> str:
     places = Places(str(tmp_path))
     before = Recorder(EventStore(places.events, boot_id="boot-before"), "boot-before")
     before.record(kinds.AGENT_STARTED, "began")
-    before.turn()
+    before.run_once()
     recorder = Recorder(EventStore(places.events, boot_id=this_boot()), this_boot())
     recorder.record(kinds.CONTACT_LOST, "no answer \x1b[2J", detail={"code": "no-answer"})
     recorder.record(kinds.CONTACT_REGAINED, "again", seconds=1.0)
-    recorder.turn()
+    recorder.run_once()
     metrics = MetricsStore(places.metrics, boot_id=this_boot())
     now = clock.now()
     for number in range(10):
@@ -135,7 +135,7 @@ def test_following_shows_the_newest_and_what_comes(
             raise KeyboardInterrupt
         recorder.record(kinds.READY_FORGOTTEN, f"news {look}")
         recorder.record(kinds.TOKEN_SET, f"calm {look}")
-        recorder.turn()
+        recorder.run_once()
 
     monkeypatch.setattr(events.time, "sleep", sleep)
     status, out, _ = shown(capsys, "events", "--root", root, "--follow", "--json", "--level", "warn")

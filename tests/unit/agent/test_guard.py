@@ -58,7 +58,7 @@ def test_it_looks_at_the_start_then_at_news_and_now_and_then(kept: str, clock: l
     made = make(firewall, kept)
     for asked, seconds in ((1, 0), (1, 30), (1, 800), (2, 100), (2, 100)):
         clock[0] += seconds
-        wait = made.turn()
+        wait = made.run_once()
         assert wait is not None and wait <= lockout.LOOK_AGAIN
         assert firewall.asked == asked
 
@@ -66,13 +66,13 @@ def test_it_looks_at_the_start_then_at_news_and_now_and_then(kept: str, clock: l
 def test_a_flush_is_mended_once_and_our_own_change_is_looked_at_later(kept: str, clock: list[float]) -> None:
     firewall = Firewall(broken=1)
     made = make(firewall, kept)
-    made.turn()
+    made.run_once()
     made.heard()  # the kernel speaks of the repair itself
-    wait = made.turn()
+    wait = made.run_once()
     assert wait is not None and 0 < wait < lockout.LOOK_AGAIN
     assert (firewall.asked, made.repairs) == (1, 1)
     clock[0] += wait + 0.1
-    made.turn()
+    made.run_once()
     assert (firewall.asked, made.repairs) == (2, 1)
 
 
@@ -81,7 +81,7 @@ def test_a_fight_gets_slower_and_is_told_once(kept: str, clock: list[float], cap
     firewall = Firewall(broken=10_000)
     made = make(firewall, kept)
     for _ in range(500):  # ten minutes less a second, another program always at it
-        made.turn()
+        made.run_once()
         made.heard()
         clock[0] += 1.198
     assert firewall.asked < 60
@@ -91,16 +91,16 @@ def test_a_fight_gets_slower_and_is_told_once(kept: str, clock: list[float], cap
 def test_what_could_not_be_checked_is_asked_again(kept: str, clock: list[float]) -> None:
     firewall = Firewall(ok=False)
     made = make(firewall, kept)
-    wait = made.turn()
+    wait = made.run_once()
     assert wait is not None
     clock[0] += wait + 0.1
-    made.turn()
+    made.run_once()
     assert len(firewall.words) == 2
 
 
 def test_a_machine_without_our_rules_is_left_alone(tmp_path: Path) -> None:
     firewall = Firewall(broken=1)
-    assert make(firewall, str(tmp_path)).turn() is None
+    assert make(firewall, str(tmp_path)).run_once() is None
     assert firewall.asked == 0
 
 
@@ -117,7 +117,7 @@ class Visits:
             self.clock[0] += 0.5
             if visits and half % 20 == 0:
                 self.inbound.seen("192.0.2.1")
-            self.guard.turn()
+            self.guard.run_once()
 
     def did(self) -> list[str]:
         done = [words[0] for words in self.firewall.words if words[0] != "repair"]
@@ -179,7 +179,7 @@ def test_what_rests_on_the_disk_is_told_after_a_restart(kept: str, clock: list[f
     firewall = Firewall()
     firewall.rolled_back = {"why": "it stayed away", "restored": False}
     made = make(firewall, kept)
-    made.turn()
+    made.run_once()
     assert "the agent's port is open to all: it stayed away" in made.problem()
 
 

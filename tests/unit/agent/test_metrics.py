@@ -166,17 +166,17 @@ def test_the_sampler_takes_samples_and_counts_what_the_disk_does_not_take(tmp_pa
     folder = tmp_path / "own"
     store = MetricsStore(str(folder / "metrics.db"), boot_id=BOOT)
     sampler = Sampler(store)
-    assert 59 < sampler.turn() <= 60 and sampler.turn() > 59
+    assert 59 < sampler.run_once() <= 60 and sampler.run_once() > 59
     first, second = store.samples()
     assert first["interval_s"] is None and second["interval_s"] >= 0 and second["load1"] is not None
     store.close()
     (folder / "metrics.db").unlink()
     folder.rename(tmp_path / "away")
     folder.write_text("a file where the folder was")
-    sampler.turn()
+    sampler.run_once()
     assert sampler.lost == 1 and sampler.problem
     folder.unlink()
-    sampler.turn()
+    sampler.run_once()
     assert sampler.lost == 1 and not sampler.problem and len(list(store.samples())) == 1
 
 

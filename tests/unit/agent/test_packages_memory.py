@@ -90,19 +90,19 @@ def old(root: Path, *numbers: int) -> None:
 def test_one_a_turn_and_again_until_it_is_acknowledged(tmp_path: Path) -> None:
     old(tmp_path, 1, 2)
     packages = Stubbed(tmp_path, 500, 401, 0, 400)
-    pauses = [packages.turn() for _ in range(5)]
+    pauses = [packages.run_once() for _ in range(5)]
     assert packages.did == ["send I1", "send I1", "send I1", "send I2"]
     assert [pause is None or pause == 0.0 for pause in pauses] == [False, False, True, True, True]
     assert pauses[-1] is None and packages.snapshot() == {"waiting": 0, "sent": 2, "problem": None}
-    assert Stubbed(tmp_path).turn() is None, "it is remembered on disk"
+    assert Stubbed(tmp_path).run_once() is None, "it is remembered on disk"
 
 
 def test_only_an_outage_that_was_long_is_an_incident(tmp_path: Path) -> None:
     packages = Stubbed(tmp_path)
     packages.heard(kinds.CONTACT_REGAINED, "back", 59.0)
     packages.heard(kinds.CONTACT_LOST, "lost", 600.0)
-    assert packages.turn() is None
+    assert packages.run_once() is None
     packages.heard(kinds.CONTACT_REGAINED, "back", 61.0)
-    pause = packages.turn()
+    pause = packages.run_once()
     assert pause is not None and 0 < pause <= 5.0, "the last lines are to reach their logs first"
     assert packages.did == [] and packages.snapshot()["waiting"] == 1

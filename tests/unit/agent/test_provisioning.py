@@ -29,10 +29,10 @@ def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_no
             changes.append((before.phase, now.phase))
 
         watcher.on_change = changed
-        watcher.turn()
+        watcher.run_once()
         assert (watcher.level.phase, changes) == ("provisioning", [])
         runs.kill()
-    watcher.turn()
+    watcher.run_once()
     assert changes == [("provisioning", "ended")]
     told = watcher.level.summary()
     assert told["outcome"] == "failed"

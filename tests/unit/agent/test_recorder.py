@@ -126,9 +126,9 @@ def test_a_bug_in_writing_loses_those_events_counted_and_no_later_one(
     recorder.record(kinds.CONTACT_LOST, "one")
     with monkeypatch.context() as patch, pytest.raises(KeyError):
         patch.setattr(disk, "add", bug)
-        recorder.turn()
+        recorder.run_once()
     recorder.record(kinds.CONTACT_MADE, "two")
-    recorder.turn()
+    recorder.run_once()
     assert told(disk) == [("contact.made", "two"), ("events.lost", "1 events could not be kept")]
 
 
@@ -194,7 +194,7 @@ def test_an_agent_that_began_and_never_ended_died(disk: Disk) -> None:
         lifecycle.record_start(recorder, disk, now(), boot)
         if stopped:
             lifecycle.record_stop(recorder, 15, 0, restart=False)
-        recorder.turn()
+        recorder.run_once()
         return [f"{type}: {message}" for type, message in told(disk)[seen:]]
 
     began = "agent.started: sammy-agent 0.1.0 began"
@@ -211,8 +211,8 @@ def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(r
     Path(disk.path).parent.mkdir()
     Path(disk.path).write_bytes(b"no database" * 1000)
     recorder.record(kinds.AGENT_STARTED, "began")
-    recorder.turn()
-    recorder.turn()
+    recorder.run_once()
+    recorder.run_once()
     assert [type for type, _ in told(disk)] == ["agent.started", "store.damaged"]
     (event,) = recorder.incidents
     (kept,) = node_schema.error_entries(b'{"errors": [%s]}' % __import__("json").dumps(incident_of(event)).encode())
@@ -238,17 +238,17 @@ def test_a_disk_that_is_really_full_and_one_that_takes_no_writes(tmp_path: Path)
         for number in range(700):  # more than the disk holds
             recorder.record(kind, f"{number} " + "x" * 1900)
             if number % 50 == 49:
-                recorder.turn()
+                recorder.run_once()
         assert "full" in recorder.problem
         kept = len(store.events(10_000))
         assert 0 < kept < 700, "what was kept can be read on a full disk"
         store.close()
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-        recorder.turn()
+        recorder.run_once()
         assert "Read-only" in recorder.problem or "readonly" in recorder.problem
         assert len(store.events(10_000)) == kept, "and on one that is read-only"
         subprocess.run(["mount", "-o", "remount,rw,size=16m", str(folder)], check=True)
-        recorder.turn()
+        recorder.run_once()
         assert recorder.problem == "" and [message.split()[0] for _, message in told(store)] == list(
             map(str, range(700))
         )
@@ -271,11 +271,11 @@ def test_a_file_system_that_goes_read_only_under_the_open_file(tmp_path: Path) -
     recorder = Recorder(store, BOOT)
     try:
         recorder.record(kinds.CONTACT_MADE, "one")
-        recorder.turn()
+        recorder.run_once()
         subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=True)
         recorder.record(kinds.CONTACT_LOST, "two")
         for _ in range(3):
-            recorder.turn()
+            recorder.run_once()
             assert recorder.problem and told(store) == [("contact.made", "one")], "said, and still to be read"
         assert recorder.lost == 0, "what waits is not lost yet"
     finally:

@@ -10,7 +10,6 @@ import pytest
 
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
-from sammy_agent.base.runtime.worker import Backoff
 from sammy_agent.control_plane import node_schema
 from sammy_agent.daemon.client.client import Answer
 from sammy_agent.daemon.reporters.errors import incident
@@ -80,12 +79,12 @@ def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> N
     plane: Any = SimpleNamespace(identity=identity, post=post)
     levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
     beats = Heartbeat(plane, lambda: levels[0], 60)
-    beats.turn()
+    beats.run_once()
     assert not sent[0].get("reason")
     beats.problem = lambda: "firewall rolled back"
-    beats.turn()
+    beats.run_once()
     levels.pop(0)
-    beats.turn()
+    beats.run_once()
     assert sent[1]["reason"] == "firewall rolled back"
     assert sent[2]["reason"].startswith("firewall rolled back; rrr") and len(sent[2]["reason"]) == 500
 
@@ -103,16 +102,6 @@ def test_ready_is_remembered_by_node_and_control_plane() -> None:
     assert Memory.from_text(memory.to_text()) == memory
     for damaged in (None, "", "{}", "[]", memory.to_text()[:-10]):
         assert Memory.from_text(damaged) is None
-
-
-def test_pauses_double_to_their_limit_and_never_agree() -> None:
-    backoff = Backoff(1.0, 8.0)
-    pauses = [backoff.pause() for _ in range(6)]
-    for pause, middle in zip(pauses, [1, 2, 4, 8, 8, 8], strict=True):
-        assert 0.75 * middle <= pause <= 1.25 * middle
-    assert len(set(pauses)) == 6
-    backoff.reset()
-    assert backoff.pause() <= 1.25
 
 
 @pytest.fixture
