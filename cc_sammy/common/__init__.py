@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What both commands print and read with: text tables, terminal output, stored run records; no verb, no step."""
+"""What both commands and the boot steps share: files, text tables, terminal output, run records; no verb, no step."""
