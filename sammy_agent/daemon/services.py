@@ -36,7 +36,7 @@ from sammy_agent.daemon.server.listener import Listener
 from sammy_agent.diagnostics.event_store.recent import History
 from sammy_agent.node.config import AgentConfig
 from sammy_agent.node.provisioning import Provisioning
-from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
+from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, Remount, TransportSettings
 
 
 class Reporting:
@@ -52,7 +52,7 @@ class Reporting:
         self.workspaces = WorkspaceTokens(places)
         self.workspaces.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
-        self.transport.on_remount = self._remounted
+        self.transport.remounted.connect(self._remounted)
         self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
         self.guard = Guard(self.inbound, self.contact.is_ok, record=self._record)
         # before the first connection: of older ones the kernel says nothing
@@ -151,8 +151,9 @@ class Reporting:
         if not self.contact.is_ok():
             self.heartbeat.wake()
 
-    def _remounted(self, reason: str, closed: int, aborted: int) -> None:
-        self._record(kinds.TRANSPORT_REMOUNTED, reason, detail={"closed": closed, "aborted": aborted})
+    def _remounted(self, remount: Remount) -> None:
+        detail = {"closed": remount.idle_closed, "aborted": remount.aborted}
+        self._record(kinds.TRANSPORT_REMOUNTED, remount.reason, detail=detail)
 
     def stop(self) -> None:
         """End the duties; the threads are left behind, they hold nothing that a kill could harm."""

@@ -30,7 +30,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import urllib3
@@ -38,6 +38,8 @@ from requests.adapters import BaseAdapter
 from requests.utils import get_environ_proxies
 
 from sammy_agent import __version__
+from sammy_agent.base.runtime.log_throttle import LogThrottle, also_suppressed
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.transport import dial, request_context, sockets
 from sammy_agent.transport.errors import ResponseTooLong, TotalTimeout, TransportClosed, TransportError, describe
 from sammy_agent.transport.pool import ConnectionRegistry, PooledAdapter
@@ -45,8 +47,15 @@ from sammy_agent.transport.request_context import RequestContext
 from sammy_agent.transport.settings import TransportSettings
 
 LOG = logging.getLogger(__name__)
-# The same reason for a remount is told once in this time; the figures of the untold ones are added to the next.
-LOG_SECONDS = 60.0
+LOG_SECONDS = 60.0  # the same reason for a remount is logged once in this time
+
+
+class Remount(NamedTuple):
+    """A generation was replaced: why, how many idle connections were closed, how many silent requests aborted."""
+
+    reason: str
+    idle_closed: int
+    aborted: int
 
 
 class ControlPlaneSession(requests.Session):
@@ -122,9 +131,8 @@ class ControlPlaneTransport(BaseAdapter):
         super().__init__()
         self.settings, self._lookup = settings, lookup
         self._tls = _tls_context(settings.ca_file)
-        self._told: dict[str, tuple[float, int]] = {}
-        # told of each remount: its reason, idle connections closed, silent ones aborted; must neither wait nor raise
-        self.on_remount: Callable[[str, int, int], None] = lambda reason, closed, aborted: None
+        self._log_throttle = LogThrottle(LOG_SECONDS)
+        self.remounted: Signal[Remount] = Signal()  # listeners must not wait: a request may be held up by them
         self._reset(1)
         _transports.add(self)
 
@@ -244,22 +252,17 @@ class ControlPlaneTransport(BaseAdapter):
         closed = old.retire()
         # One connection's death is no verdict on the others in flight: they have their own watch.
         aborted = sum(generation.abort_unresponsive() for generation in list(self._retired)) if only is None else 0
-        self._tell(reason, closed, aborted)
-        self.on_remount(reason, closed, aborted)
+        remount = Remount(reason, closed, aborted)
+        self._log(remount)
+        self.remounted.emit(remount)
 
-    def _tell(self, reason: str, closed: int, aborted: int) -> None:
-        now = time.monotonic()
-        last, untold = self._told.get(reason, (-LOG_SECONDS, 0))
-        if now - last < LOG_SECONDS:
-            self._told[reason] = (last, untold + 1)
-            return
-        if len(self._told) > 100:
-            self._told.clear()
-        self._told[reason] = (now, 0)
-        more = f" (and {untold} times before, untold)" if untold else ""
-        LOG.info(
-            "connections renewed: %s%s; %d idle closed, %d silent aborted, %r", reason, more, closed, aborted, self
-        )
+    def _log(self, remount: Remount) -> None:
+        suppressed = self._log_throttle.allow(remount.reason)
+        if suppressed is not None:
+            LOG.info(
+                "connections renewed: %s; %d idle closed, %d silent aborted, %r%s",
+                *remount, self, also_suppressed(suppressed),
+            )  # fmt: skip
 
     def close(self) -> None:
         """End everything: requests in flight fail, later ones raise TransportClosed."""
