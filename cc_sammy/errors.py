@@ -4,25 +4,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+from cc_sammy.contract.problem import Problem, ProblemCode, ProblemError
 
 
-class SammyError(Exception):
-    """Base of all errors of sammy: a plain sentence, and the next step where there is one."""
+class Code(ProblemCode):
+    """The codes of cc_sammy."""
 
-    code = "sammy"
+    SAMMY = "sammy", "Another failure of the boot tool; the text says which."
+    CONFIG_INVALID = "config-invalid", "The configuration in the user-data or /etc/default/sammy is wrong."
+    COMMAND_FAILED = "command-failed", "A program ended with a status other than 0."
+    COMMAND_TIMEOUT = "command-timeout", "A program did not end by its deadline and was killed."
+    STOPPED = "stopped", "The run was stopped from outside."
+    STEP_FAILED = "step-failed", "A step could not reach its goal."
+    PROVISIONING_FAILED = "provisioning-failed", "A required step failed, so the node is not ready."
+    RANGES_REFUSED = "ranges-refused", "A list of Cloudflare's networks could not be fetched or was not credible."
+    DRY_RUN_UNAVAILABLE = "dry-run-unavailable", "The firewall's rules could not be tried in a network namespace."
 
-    def __init__(self, message: str, next_step: str = "", *, passing: bool = False) -> None:
-        """Take the sentence, the next step, and whether the cause may pass by itself (a network, a busy server)."""
-        self.message = message
-        self.next_step = next_step
-        self.passing = passing
-        super().__init__(f"{message}. {next_step}" if next_step else message)
+
+class SammyError(ProblemError):
+    """Base of all errors of sammy."""
+
+    code: ClassVar[ProblemCode] = Code.SAMMY
+
+    def __init__(self, what: str | Problem, next_step: str = "", *, transient: bool = False) -> None:
+        """Take what went wrong, the next step, and whether trying again may help (a network, a busy server)."""
+        super().__init__(what, next_step)
+        self.transient = transient
 
 
 class ConfigError(SammyError):
     """The configuration is wrong; carries every problem found, so that one boot shows them all."""
 
-    code = "config-invalid"
+    code = Code.CONFIG_INVALID
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -37,7 +52,7 @@ class ConfigError(SammyError):
 class CommandFailed(SammyError):
     """A command ended with a status other than 0."""
 
-    code = "command-failed"
+    code = Code.COMMAND_FAILED
 
     def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
         self.argv, self.returncode, self.output = tuple(argv), returncode, output
@@ -51,7 +66,7 @@ class CommandFailed(SammyError):
 class CommandTimeout(SammyError):
     """A command did not end by its deadline and was killed with all its children."""
 
-    code = "command-timeout"
+    code = Code.COMMAND_TIMEOUT
 
     def __init__(self, argv: Sequence[str], seconds: float, output: str) -> None:
         last = [line.strip() for line in output.splitlines() if line.strip()]
@@ -63,7 +78,7 @@ class CommandTimeout(SammyError):
 class Stopped(SammyError):
     """The run was stopped from outside; its commands were ended with it."""
 
-    code = "stopped"
+    code = Code.STOPPED
 
     def __init__(self, argv: Sequence[str]) -> None:
         super().__init__(f"{' '.join(argv[:3])} was ended, for the run was stopped from outside")
@@ -72,10 +87,10 @@ class Stopped(SammyError):
 class StepFailed(SammyError):
     """A step could not reach its goal."""
 
-    code = "step-failed"
+    code = Code.STEP_FAILED
 
 
 class ProvisioningFailed(SammyError):
     """A required step failed; raised last, so that cloud-init's status tells it too."""
 
-    code = "provisioning-failed"
+    code = Code.PROVISIONING_FAILED

@@ -54,7 +54,7 @@ class _Attempt:
 
     status: Status
     reason: str = ""
-    passing: bool = False
+    transient: bool = False
     started: float = 0.0
     duration_ms: float = 0.0
 
@@ -89,7 +89,7 @@ def _perform(step: Step, host: Host, config: Config) -> _Attempt:
         step.run(host, config)
         met = step.achieved(host, config) if step.achieved else step.satisfied(host, config) is not None
     except SammyError as error:
-        return _Attempt(Status.FAILED, str(error), error.passing)
+        return _Attempt(Status.FAILED, str(error), error.transient)
     except OSError as error:
         said = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
         return _Attempt(Status.FAILED, said)
@@ -216,7 +216,7 @@ class Runner:
                 last = replace(last, reason=f"{last.reason}; the attempt before: {before}")
             pause = pause_before(number + 1)
             over = number > step.retries or host.boottime() + pause > ends or host.is_stopped
-            if last.status is not Status.FAILED or not last.passing or over:
+            if last.status is not Status.FAILED or not last.transient or over:
                 break
             self._news.put(_Again(step, last, number, pause))
             with contextlib.suppress(Stopped):

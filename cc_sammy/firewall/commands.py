@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port
         fine, facts, lines = action(host, config, agent_port)
     except SammyError as error:
         if args.json:
-            print(json.dumps({"verb": args.firewall_verb, "ok": False, "error": str(error), "code": error.code}))
+            print(json.dumps({"verb": args.firewall_verb, "ok": False, "error": str(error), "code": error.code.value}))
         else:
             print(f"sammy firewall {args.firewall_verb}: {error}", file=sys.stderr)
         return 1

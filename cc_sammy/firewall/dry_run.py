@@ -15,7 +15,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cc_sammy.errors import CommandFailed, SammyError
+from cc_sammy.errors import Code, CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import ruleset
 from cc_sammy.firewall.model.policy import SSH_PORT, Policy
@@ -46,8 +46,10 @@ route add ::/0 dev trial0
 CONTAINER = "172.17.0.2"
 
 
-class Impossible(Exception):
+class Impossible(SammyError):
     """The trial itself could not be held; says nothing about the rules."""
+
+    code = Code.DRY_RUN_UNAVAILABLE
 
 
 class Outcome:
@@ -98,7 +100,7 @@ def attempt(policy: Policy, backend: ModuleType) -> Outcome:
                 outcome.problems = _hold(policy, backend, outcome, wires)
             except CommandFailed as error:
                 outcome.refused = error
-            except (Impossible, OSError, SammyError) as error:
+            except (OSError, SammyError) as error:
                 outcome.impossible = str(error)
             finally:
                 known.set()  # closing the wires waits for all CPUs, 15 ms each: nobody need wait for that

@@ -40,8 +40,10 @@ def run(host: Host, config: Config) -> None:
     absent = [name for name in config.image_prepull.images if engine.digest(name) is None]
     failures = _pull(host, absent, float(config.step_deadline))
     if failures:
-        passing = any(getattr(failure, "passing", True) for failure in failures)
-        raise StepFailed("; ".join(map(str, failures)), "Look at the image's name and its registry", passing=passing)
+        transient = any(getattr(failure, "transient", True) for failure in failures)
+        raise StepFailed(
+            "; ".join(map(str, failures)), "Look at the image's name and its registry", transient=transient
+        )
 
 
 def _pull(host: Host, names: Sequence[str], seconds: float) -> list[Exception]:

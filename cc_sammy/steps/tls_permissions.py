@@ -118,7 +118,7 @@ def _refused(path: str, code: int, words: str) -> StepFailed:
         return StepFailed(f"the certificate {path} has expired; the clock says {now}", f"{dates} and renew it")
     if code == NOT_YET_VALID:
         said = f"the certificate {path} is not valid yet; the clock says {now}"
-        return StepFailed(said, f"{dates}; is the clock right?", passing=True)
+        return StepFailed(said, f"{dates}; is the clock right?", transient=True)
     return StepFailed(f"clients refuse the certificate {path}: {words}", "Put a TLS server's certificate there")
 
 

@@ -142,8 +142,8 @@ def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -
             update(host)  # lists of a baked image name versions the mirror has dropped
             host.run(command, timeout=900, env=apt_mirror.environment(host))
     except SammyError as error:
-        said = f"could not install {' '.join(packages)}: {error.message}"
-        raise StepFailed(said, NEXT_STEP, passing=may_pass(error)) from error
+        said = f"could not install {' '.join(packages)}: {error.problem.text}"
+        raise StepFailed(said, NEXT_STEP, transient=may_pass(error)) from error
 
 
 def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> None:
@@ -152,25 +152,25 @@ def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> 
     :param digest: "SHA256:<hex>" or "SHA512:<hex>".
     :raises StepFailed: with what each address answered; nothing is left at the destination.
     """
-    answers, passing = [], False
+    answers, transient = [], False
     for url in urls:
         try:
             host.run(["/usr/lib/apt/apt-helper", *OPTIONS, "download-file", url, destination, digest], timeout=600)
             return
         except SammyError as error:
             host.remove(destination)
-            passing = passing or may_pass(error)
-            answers.append(f"{_without_userinfo(url)}: {error.message}")
+            transient = transient or may_pass(error)
+            answers.append(f"{_without_userinfo(url)}: {error.problem.text}")
     raise StepFailed(
         f"no source gave the file with {digest[:23]}…: {'; '.join(answers)}",
         "Compare the checksum in the configuration with the publisher's, and look at the network",
-        passing=passing,
+        transient=transient,
     )
 
 
 def may_pass(error: SammyError) -> bool:
     """Tell whether apt's words name a cause that may pass by itself: the network, a server, the lock."""
-    text = f"{error.message} {getattr(error, 'output', '')}"
+    text = f"{error.problem.text} {getattr(error, 'output', '')}"
     return any(words in text for words in PASSING)
 
 

@@ -131,11 +131,11 @@ def pull(name: str, seconds: float, tell: Callable[[str], None]) -> None:
             elif line := progress.line(message):
                 tell(f"{name}: {line}")
             if time.monotonic() > end:
-                raise StepFailed(f"could not pull {name}: not there after {seconds:.0f} s", passing=True)
+                raise StepFailed(f"could not pull {name}: not there after {seconds:.0f} s", transient=True)
         if said or answer.status != 200:
             words = "; ".join(filter(None, said)) or f"status {answer.status}"
-            passing = any(part in words for part in ("timeout", "connection", "no such host", "EOF", "TLS handshake"))
-            raise StepFailed(f"could not pull {name}: {words}", passing=passing)
+            transient = any(part in words for part in ("timeout", "connection", "no such host", "EOF", "TLS handshake"))
+            raise StepFailed(f"could not pull {name}: {words}", transient=transient)
     if digest(name) is None:  # read by lines, an answer cut short ends as one that is whole
         raise ConnectionError(f"dockerd broke off the pull of {name}")
 

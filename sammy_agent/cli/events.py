@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from cc_sammy.common import terminal
-from sammy_agent.base.errors import AgentError, StoreUnusable
+from sammy_agent.base.errors import AgentError, Code, StoreUnusable
 from sammy_agent.base.events.kinds import LEVELS
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import this_boot
@@ -32,7 +32,7 @@ Event = dict[str, Any]
 class AskedWrong(AgentError):
     """The command line asks for what there cannot be."""
 
-    code = "asked-wrong"
+    code = Code.ASKED_WRONG
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
 
 CA_DAYS = 3650
@@ -31,7 +31,7 @@ EARLIER = timedelta(days=1)
 class CsrRefused(ControlPlaneError):
     """A certificate request cannot be signed."""
 
-    code = "csr-refused"
+    code = Code.CSR_REFUSED
 
 
 class Authority:

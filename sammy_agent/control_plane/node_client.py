@@ -19,7 +19,7 @@ from typing import Any
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.transport import ControlPlaneTransport, TransportSettings, certificate_problem, describe
@@ -39,14 +39,14 @@ HEADERS = ("Content-Type", "Content-Length", "Content-Disposition", "X-Content-S
 class Unreachable(ControlPlaneError):
     """A node's server cannot be asked."""
 
-    code = "node-unreachable"
+    code = Code.NODE_UNREACHABLE
     status = 502
 
 
 class NodeRefused(ControlPlaneError):
     """A node's server answered, but not as asked; `status` is what the asker is told."""
 
-    code = "node-refused"
+    code = Code.NODE_REFUSED
 
     def __init__(self, status: int, message: str, retry_after: str | None = None) -> None:
         self.status, self.retry_after = status, retry_after

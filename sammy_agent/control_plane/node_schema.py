@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.common.text_table import table
+from sammy_agent.base.errors import Code, ControlPlaneError
 
 NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
@@ -24,8 +25,10 @@ LONGEST_TEXT, LONGEST_STEPS = 2048, 65536
 METRICS = ("cpuLoadAvg1", "memoryPercent", "diskPercent")
 
 
-class BodyRefused(ValueError):
+class BodyRefused(ControlPlaneError):
     """A request's body breaks the wire's rules; answered 400."""
+
+    code = Code.BODY_INVALID
 
 
 def new_id() -> str:

@@ -20,7 +20,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
 
 AUDIENCE = "workspace-callback"
@@ -34,7 +34,7 @@ UNUSED_LIFE = 10 * 365 * 86400.0
 class TokenRefused(ControlPlaneError):
     """A token does not open this door; `status` is the HTTP status that says so."""
 
-    code = "token-refused"
+    code = Code.TOKEN_REFUSED
 
     def __init__(self, status: int, message: str) -> None:
         self.status = status

@@ -13,11 +13,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sammy_agent import __version__
-from sammy_agent.base.errors import AgentError, Cause
+from sammy_agent.base.errors import AgentError, Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Places
@@ -46,7 +45,7 @@ class Agent:
         self._evidence = Evidence(places, this_boot())
         self._watcher: Watcher | None = None
         self._reporting: Reporting | None = None
-        self._config_problem: Cause | None = None
+        self._config_problem: Problem | None = None
         self._instance_id: str | None = None
         self._changes: list[str] = []
         self._stop = threading.Event()
@@ -131,16 +130,15 @@ class Agent:
         """Begin to talk to the control plane; return False when the configuration or a file of it is not usable."""
         # requests takes half of our start; systemd, and with it the boot step that starts us, need not wait for it
         from sammy_agent.daemon.services import Reporting
-        from sammy_agent.transport import TransportError
 
-        problem: Cause | None = None
+        problem: Problem | None = None
         try:
             loaded = config.load(self._places)
             reporting = Reporting(loaded, self._places, watcher, self._evidence) if loaded is not None else None
-        except (AgentError, TransportError) as error:
-            problem = Cause(error.code, error.message, error.next_step)
+        except AgentError as error:
+            problem = error.problem
         except OSError as error:
-            problem = Cause("config-unreadable", f"{error.filename}: {error.strerror}")
+            problem = Problem(Code.CONFIG_UNREADABLE, f"{error.filename}: {error.strerror}")
         if problem is not None:
             if problem != self._config_problem:
                 LOG.error("%s", problem)
@@ -218,7 +216,7 @@ class Agent:
             "node_id": None,
             "control_plane_url": None,
             "instance_id": self._instance_id,
-            "config_problem": asdict(self._config_problem) if self._config_problem else None,
+            "config_problem": self._config_problem.to_json() if self._config_problem else None,
             **(reporting.snapshot() if reporting else {}),
             "provisioning": watcher.level.summary() if watcher else {"phase": "waiting"},
             **self._evidence.snapshot(watcher.store_problem if watcher else ""),

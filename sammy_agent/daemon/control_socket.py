@@ -107,7 +107,7 @@ class ControlSocket:
         try:
             return json.dumps({"ok": True, **self._verbs[verb](rest)})
         except AgentError as error:
-            return json.dumps({"ok": False, "code": error.code, "error": str(error)})
+            return json.dumps({"ok": False, "code": error.problem.code.value, "error": str(error)})
         except Exception as error:
             LOG.exception("%s: a bug", verb)  # a question must not end the agent
             return json.dumps({"ok": False, "error": f"{verb} failed: {error}; see journalctl -u sammy-agent"})

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
 from sammy_agent.base.events import kinds
@@ -219,5 +218,5 @@ class Reporting:
             "issued": iso(token.issued) if token else None,
             "expires": iso(token.expires) if token else None,
             "seconds_left": round(token.expires - now, 1) if token and token.expires is not None else None,
-            "problem": asdict(problem) if problem else None,
+            "problem": problem.to_json() if problem else None,
         }

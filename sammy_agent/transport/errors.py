@@ -12,16 +12,13 @@ from collections.abc import Iterator
 
 import requests
 
+from sammy_agent.base.errors import AgentError, Code
 
-class TransportError(Exception):
-    """The transport is used or set wrongly: a plain sentence, and the next step where there is one."""
 
-    code = "transport"
+class TransportError(AgentError):
+    """The transport is used or set wrongly."""
 
-    def __init__(self, message: str, next_step: str = "") -> None:
-        self.message = message
-        self.next_step = next_step
-        super().__init__(f"{message}. {next_step}" if next_step else message)
+    code = Code.TRANSPORT
 
 
 class TotalTimeout(requests.exceptions.ReadTimeout):

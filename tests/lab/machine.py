@@ -229,7 +229,7 @@ class Machine:
             wait_until(come, f"{self.name}: {what}", seconds)
         except LabError as error:
             if self.alive:
-                raise LabError(f"{error.message}\n{self.console()}") from error
+                raise LabError(f"{error.problem.text}\n{self.console()}") from error
             raise
 
     def wait_cloud_init(self, deadline: float = 300.0) -> CloudInit:
@@ -254,7 +254,7 @@ class Machine:
         try:
             wait_until(lambda: not self.alive, f"{self.name} powers off", deadline)
         except LabError as error:
-            raise LabError(f"{error.message}\n{self.console()}") from error
+            raise LabError(f"{error.problem.text}\n{self.console()}") from error
         finally:
             self.kill()
         if nspawn is not None and nspawn.returncode != 0:

@@ -25,8 +25,6 @@ _BEGAN = time.monotonic()
 class LabError(SammyError):
     """The laboratory itself failed, not what is tried in it."""
 
-    code = "lab"
-
 
 def say(text: str) -> None:
     """Print one line of progress to stderr, with the seconds since the laboratory was loaded."""

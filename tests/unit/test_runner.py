@@ -122,18 +122,18 @@ def test_a_step_that_ran_and_left_its_goal_unmet_has_failed() -> None:
     assert record.step("b").status is Status.COMPLETED
 
 
-def after_failing(times: int, *, passing: bool) -> Callable[[Host, config.Config], None]:
+def after_failing(times: int, *, transient: bool) -> Callable[[Host, config.Config], None]:
     left = iter(range(times))
 
     def work(host: Host, loaded: config.Config) -> None:
         if next(left, None) is not None:
-            raise StepFailed("the mirror is away", passing=passing)
+            raise StepFailed("the mirror is away", transient=transient)
 
     return work
 
 
 def test_a_cause_that_may_pass_is_tried_again_and_each_attempt_is_told() -> None:
-    record, listener = run(step("a", after_failing(2, passing=True), retries=2))
+    record, listener = run(step("a", after_failing(2, transient=True), retries=2))
     assert (record.step("a").status, record.step("a").attempt) == (Status.COMPLETED, 3)
     assert [what for _, what in listener.told] == ["started", "attempt 2", "attempt 3", "completed"]
 
@@ -156,7 +156,7 @@ def test_the_first_and_the_last_attempt_are_both_kept_and_one_attempt_is_not_kep
     def work(host: Host, loaded: config.Config) -> None:
         host.sleep(3)
         if (reason := next(reasons, None)) is not None:
-            raise StepFailed(reason, passing=True)
+            raise StepFailed(reason, transient=True)
 
     record, _ = run(step("a", work, retries=2), user={"max_parallel": 1})
     a = record.step("a")
@@ -172,7 +172,7 @@ def test_the_first_and_the_last_attempt_are_both_kept_and_one_attempt_is_not_kep
 
 def test_attempts_end_and_what_cannot_pass_is_not_tried_again() -> None:
     record, _ = run(
-        step("a", after_failing(9, passing=True), retries=2), step("b", after_failing(1, passing=False), retries=2)
+        step("a", after_failing(9, transient=True), retries=2), step("b", after_failing(1, transient=False), retries=2)
     )
     assert [(one.status, one.attempt) for one in record.steps] == [(Status.FAILED, 3), (Status.FAILED, 1)]
 
@@ -181,7 +181,7 @@ def test_a_last_attempt_that_says_little_does_not_hide_the_cause() -> None:
     reasons = iter(["could not resolve mirror.invalid", "killed after 0 s"])
 
     def work(host: Host, loaded: config.Config) -> None:
-        raise StepFailed(next(reasons), passing=True)
+        raise StepFailed(next(reasons), transient=True)
 
     record, _ = run(step("a", work, retries=1))
     assert record.step("a").reason == "killed after 0 s; the attempt before: could not resolve mirror.invalid"

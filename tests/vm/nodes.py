@@ -53,7 +53,7 @@ class Node:
         try:
             wait_until(lambda: bool(condition(self.seen)), f"{self.name}: {what}", seconds)
         except LabError as error:
-            raise LabError(f"{error.message}; it is {self.seen}") from error
+            raise LabError(f"{error.problem.text}; it is {self.seen}") from error
 
 
 @contextlib.contextmanager

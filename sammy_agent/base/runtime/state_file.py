@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small state on disk: what a component must remember across a restart, one file of 0600 each.
 
-Reading and writing never raise for what a disk does to a file. A damaged or unreadable file is a `Cause`, so that a
+Reading and writing never raise for what a disk does to a file. A damaged or unreadable file is a `Problem`, so that a
 constructor or a task can go on without the state and say why: an unreadable ready.json once leaked two threads every
 five seconds, because the constructor of one reporter raised and its siblings had already started.
 
     found = state_file.load(path, Acknowledgement)
-    if isinstance(found, Cause): ...        # damaged or unreadable: report it, go on without
+    if isinstance(found, Problem): ...        # damaged or unreadable: report it, go on without
     elif found is None: ...                 # never written
     problem = state_file.save(path, found)  # None: it is on disk
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol, TypeVar
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.runtime import files
 
 MAX_STATE_BYTES = 1024 * 1024
@@ -37,8 +37,8 @@ class State(Protocol):
 T = TypeVar("T", bound=State)
 
 
-def load(path: str, cls: type[T]) -> T | Cause | None:
-    """Return the state that a file holds, None when there is no file, a Cause when it is damaged or unreadable."""
+def load(path: str, cls: type[T]) -> T | Problem | None:
+    """Return the state that a file holds, None when there is no file, a Problem when it is damaged or unreadable."""
     content = _read(path)
     if not isinstance(content, bytes):
         return content
@@ -49,7 +49,7 @@ def load(path: str, cls: type[T]) -> T | Cause | None:
     return state
 
 
-def load_text(path: str) -> str | Cause | None:
+def load_text(path: str) -> str | Problem | None:
     """Return the text of a file that holds a single word (an id, a digest, a mark), without the blanks around it."""
     content = _read(path)
     if not isinstance(content, bytes):
@@ -60,28 +60,28 @@ def load_text(path: str) -> str | Cause | None:
         return _damaged(path, str(error))
 
 
-def save(path: str, state: State | str) -> Cause | None:
+def save(path: str, state: State | str) -> Problem | None:
     """Replace the file, atomically and durably, readable by its owner only; return why that was not possible."""
     text = state if isinstance(state, str) else json.dumps(state.to_document())
     try:
         files.write(path, text + "\n", mode=files.PRIVATE)
     except OSError as error:
-        return Cause("state-unsaved", f"{path} cannot be written: {error.strerror}", CHECK_DISK)
+        return Problem(Code.STATE_UNSAVED, f"{path} cannot be written: {error.strerror}", CHECK_DISK)
     return None
 
 
-def _read(path: str) -> bytes | Cause | None:
+def _read(path: str) -> bytes | Problem | None:
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_STATE_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        return Cause("state-unreadable", f"{path} cannot be read: {error.strerror}", CHECK_DISK)
+        return Problem(Code.STATE_UNREADABLE, f"{path} cannot be read: {error.strerror}", CHECK_DISK)
     if len(content) > MAX_STATE_BYTES:
         return _damaged(path, f"it is larger than {MAX_STATE_BYTES} bytes")
     return content
 
 
-def _damaged(path: str, why: str) -> Cause:
-    return Cause("state-damaged", f"{path} is damaged ({why})", "Remove it; the agent writes it again")
+def _damaged(path: str, why: str) -> Problem:
+    return Problem(Code.STATE_DAMAGED, f"{path} is damaged ({why})", "Remove it; the agent writes it again")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.clock import Moment
 
 AGO = re.compile(r"-?(\d{1,9})\s*(s|m|min|h|d)(?: ago)?")
@@ -17,7 +17,7 @@ TIMES = "-5m, -2h, -1d, boot, today, yesterday, a date, YYYY-MM-DD HH:MM:SS, or 
 class TimeInvalid(AgentError):
     """What should be a time is none."""
 
-    code = "time-invalid"
+    code = Code.TIME_INVALID
 
 
 def parse(text: str, now: Moment) -> Moment:

@@ -27,8 +27,8 @@ class Artifact(Handler):
             return self.refuse(404, "Node not found")
         try:
             status = self._artifacts.declare(node, incident, document)
-        except Conflict:
-            return self.refuse(409, "Another content was received for this artifact")
+        except Conflict as conflict:
+            return self.refuse(409, conflict.problem.text)
         return self.answer({"artifactId": document["artifactId"], "status": status}, 201)
 
     def put(self, node: str, incident: str, artifact: str | None = None) -> None:
@@ -37,8 +37,8 @@ class Artifact(Handler):
         checksum = self.request.headers.get("X-Content-SHA256", "").lower()
         try:
             kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
-        except Conflict:
-            return self.refuse(409, "Another content was received for this artifact")
+        except Conflict as conflict:
+            return self.refuse(409, conflict.problem.text)
         if not kept:
             return self.refuse(404, "Artifact not found")
         LOG.warning("node %s left a debug package of %d bytes, incident %s", node, len(self.request.body), incident)

@@ -40,8 +40,8 @@ CODES = {
 def _refusal(error: BaseException | None) -> tuple[int, str] | None:
     """Return the status and the words of a refusal, None for what is no refusal."""
     if isinstance(error, TokenRefused):
-        return error.status, error.message
-    return (400, str(error)) if isinstance(error, BodyRefused) else None
+        return error.status, error.problem.text
+    return (400, error.problem.text) if isinstance(error, BodyRefused) else None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Certificate(Handler):
         try:
             certificate, digest = self.parts.authority.sign_node(text, node, self.request.remote_ip or "")
         except CsrRefused as refused:
-            return self.refuse(400, refused.message)
+            return self.refuse(400, refused.problem.text)
         if row["key_digest"] not in (None, digest):
             return self.refuse(409, "A certificate was signed for another key of this node; add the node anew")
         self.parts.store.update_node(node, {"key_digest": digest})

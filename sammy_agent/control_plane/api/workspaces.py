@@ -49,8 +49,8 @@ class Messages(WorkspaceHandler):
             return self.refuse(404, "Workspace not found")
         try:
             kept = self.rows.keep_messages(workspace, entries)
-        except OtherSession:
-            return self.refuse(400, "The workspace is linked to another session")
+        except OtherSession as mismatch:
+            return self.refuse(400, mismatch.problem.text)
         counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
         if kept.remaining is not None:
             full = {"error": "SESSION_MESSAGE_LIMIT_EXCEEDED", "message": "The session takes no more messages"}

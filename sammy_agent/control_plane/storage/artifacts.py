@@ -15,6 +15,7 @@ import shutil
 import time
 from typing import Any
 
+from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
 from sammy_agent.control_plane.node_schema import ULID, BodyRefused, iso, parse_json
 from sammy_agent.control_plane.storage.database import Store
@@ -27,8 +28,10 @@ MOST_DECLARED = 32 * 1024  # bytes of what is told of one
 KEPT = 10  # of a node
 
 
-class Conflict(Exception):
+class Conflict(ControlPlaneError):
     """Another content under an id that is filled already; answered 409."""
+
+    code = Code.CONTENT_CONFLICT
 
 
 def declared(raw: bytes, incident: str) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Artifacts:
         if known is not None and known["status"] == "ready":
             if _same(json.loads(known["declared"]), document):
                 return "ready"
-            raise Conflict
+            raise Conflict("Another content was received for this artifact")
         with self._store.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, 'pending', ?, ?)",
@@ -89,7 +92,7 @@ class Artifacts:
         if row["status"] == "ready":
             if checksum == known["checksumSha256"]:
                 return True
-            raise Conflict
+            raise Conflict("Another content was received for this artifact")
         digest = hashlib.sha256(content).hexdigest()
         if len(content) != known["sizeBytes"]:
             raise BodyRefused(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.control_plane.storage.database import Store
 
 MOST_MESSAGES = 100_000  # of one session, as the wire has it
@@ -25,8 +26,10 @@ class Kept:
     remaining: int | None = None  # set when the session was too full: what it would still have taken
 
 
-class OtherSession(Exception):
+class OtherSession(ControlPlaneError):
     """The workspace speaks for another session."""
+
+    code = Code.SESSION_MISMATCH
 
 
 class WorkspaceStore:
@@ -68,7 +71,7 @@ class WorkspaceStore:
             db.execute("UPDATE workspaces SET session_id=? WHERE id=? AND session_id IS NULL", (session, workspace))
             (linked,) = db.execute("SELECT session_id FROM workspaces WHERE id=?", (workspace,)).fetchone()
             if linked != session:
-                raise OtherSession
+                raise OtherSession("The workspace is linked to another session")
             new = self._new(db, workspace, entries)
             (held,) = db.execute("SELECT COUNT(*) FROM messages WHERE workspace_id=?", (workspace,)).fetchone()
             if held + len(new) > most:

@@ -18,7 +18,7 @@ from typing import Any
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.client.failures import (
     CallFailed,
@@ -105,7 +105,7 @@ class ControlPlane:
         try:
             answer = self._send(component, path, body, accept=accept, deadline=deadline)
         except CallFailed as failed:
-            self.contact.failure(component, failed.cause)
+            self.contact.failure(component, failed.problem)
             raise
         self.contact.success(component)
         return answer
@@ -116,7 +116,7 @@ class ControlPlane:
         try:
             answer = self._send(component, whole, content, method="PUT", deadline=BULK_DEADLINE, more=headers)
         except CallFailed as failed:
-            self.contact.failure(component, failed.cause)
+            self.contact.failure(component, failed.problem)
             raise
         self.contact.success(component)
         return answer
@@ -134,7 +134,7 @@ class ControlPlane:
     ) -> Answer:
         token = self.identity.token()
         if token is None:
-            raise CallFailed(self.identity.problem() or Cause("no-token", "this node has no token", WAY_OUT))
+            raise CallFailed(self.identity.problem() or Problem(Code.NO_TOKEN, "this node has no token", WAY_OUT))
         kinds = {str: "text/plain", bytes: "application/gzip"}
         headers = {
             "Content-Type": kinds.get(type(body), "application/json"),

@@ -10,10 +10,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime.clock import iso
@@ -28,7 +27,7 @@ class Contact:
     def __init__(self, on_change: Callable[[str], None] = lambda words: None, record: Record = unrecorded) -> None:
         self._lock = threading.Lock()
         self._on_change, self._record = on_change, record
-        self._causes: dict[str, Cause] = {}
+        self._causes: dict[str, Problem] = {}
         self._last_success: dict[str, float] = {}
         self._beat_monotonic: float | None = None
         self._failures = 0
@@ -54,10 +53,10 @@ class Contact:
             )
             self._on_change("in contact with the control plane")
             words = f"contact again after {lasted:.1f} s" if before else "contact with the control plane"
-            detail = {"failures": failures, "cause": before.code} if before else None
+            detail = {"failures": failures, "cause": before.code.value} if before else None
             self._record(kinds.CONTACT_MADE if first else kinds.CONTACT_REGAINED, words, detail=detail, seconds=lasted)
 
-    def failure(self, component: str, cause: Cause) -> None:
+    def failure(self, component: str, cause: Problem) -> None:
         """A reporter's call failed; the log hears of it when the cause is another than before."""
         with self._lock:
             before = self._causes.get(component)
@@ -70,8 +69,10 @@ class Contact:
             LOG.warning("%s: %s (%s)", component, cause, cause.code)
             if component == DECIDING:
                 self._on_change(f"no contact: {cause.text}")
-                self._record(kinds.CONTACT_LOST, cause.text, detail={"code": cause.code, "next_step": cause.next_step})
-                if cause.code == "token-expired":
+                self._record(
+                    kinds.CONTACT_LOST, cause.text, detail={"code": cause.code.value, "next_step": cause.next_step}
+                )
+                if cause.code is Code.TOKEN_EXPIRED:
                     self._record(kinds.TOKEN_EXPIRED, cause.text)
 
     def is_ok(self) -> bool:
@@ -95,12 +96,12 @@ class Contact:
                 "last_beat": iso(beat),
                 "last_beat_age_s": age,
                 "failures": self._failures,
-                "cause": asdict(cause) if cause else None,
+                "cause": cause.to_json() if cause else None,
                 "clock_offset_s": None if self.clock_offset is None else round(self.clock_offset, 1),
                 "components": {
                     name: {
                         "last_success": iso(self._last_success.get(name)),
-                        "cause": asdict(self._causes[name]) if name in self._causes else None,
+                        "cause": self._causes[name].to_json() if name in self._causes else None,
                     }
                     for name in sorted({*self._last_success, *self._causes})
                 },

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from sammy_agent.base.errors import Cause, TokenUnusable
+from sammy_agent.base.errors import Code, Problem, TokenUnusable
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
@@ -45,7 +45,7 @@ class Identity:
         self._places, self._config, self._record = places, config, record
         self._lock = threading.Lock()
         self._token: NodeToken | None = None
-        self._problem: Cause | None = None
+        self._problem: Problem | None = None
         self._unsaved = False
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Identity:
         with self._lock:
             return self._token
 
-    def problem(self) -> Cause | None:
+    def problem(self) -> Problem | None:
         """Return what is wrong with the token's files."""
         with self._lock:
             return self._problem
@@ -105,16 +105,16 @@ class Identity:
         # a token in memory outlives its files: they may be on a disk that went bad
         if self._token is None and self._problem is None:
             where = self._config.token_file or "sammy.control_plane.token_file is not set"
-            self._problem = Cause("no-token", f"this node has no token ({where})", WAY_OUT)
+            self._problem = Problem(Code.NO_TOKEN, f"this node has no token ({where})", WAY_OUT)
 
     def _read_token(self, path: str) -> NodeToken | None:
         try:
             text = files.read(path)
             return None if text is None else NodeToken.parse(text)
         except OSError as error:
-            self._problem = Cause("token-unreadable", f"{path}: {error.strerror}", "Look at the disk: dmesg, df")
+            self._problem = Problem(Code.TOKEN_UNREADABLE, f"{path}: {error.strerror}", "Look at the disk: dmesg, df")
         except TokenUnusable as error:
-            self._problem = Cause("token-unusable", f"{path}: {error.message}", error.next_step)
+            self._problem = error.problem._replace(text=f"{path}: {error.problem.text}")
         return None
 
     def _save(self, token: NodeToken, *, began_with: str | None = None) -> None:
@@ -126,8 +126,8 @@ class Identity:
             if not self._unsaved:
                 LOG.warning("the token could not be saved (%s); it is kept in memory and tried again", error.strerror)
             self._unsaved = True
-            self._problem = Cause(
-                "token-unsaved", f"{self._places.token} cannot be written: {error.strerror}", "Make room: df -h /var"
+            self._problem = Problem(
+                Code.TOKEN_UNSAVED, f"{self._places.token} cannot be written: {error.strerror}", "Make room: df -h /var"
             )
         else:
             self._unsaved, self._problem = False, None

@@ -12,7 +12,7 @@ import os
 import threading
 from typing import Any
 
-from sammy_agent.base.errors import AgentError, TokenUnusable
+from sammy_agent.base.errors import AgentError, Code, TokenUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
@@ -26,7 +26,7 @@ SUFFIX = ".token"
 class WorkspaceUnknown(AgentError):
     """No id of a workspace, so no part of a path or of an address."""
 
-    code = "workspace-unknown"
+    code = Code.WORKSPACE_UNKNOWN
 
 
 def check_id(workspace: object) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
 from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Row, Weight, take
 
@@ -48,7 +48,7 @@ MIGRATIONS = (
 class OutboxUnavailable(AgentError):
     """The outbox could not take rows; they are not kept, and the caller is the one who must know."""
 
-    code = "outbox-unavailable"
+    code = Code.OUTBOX_UNAVAILABLE
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
@@ -33,7 +33,7 @@ STATUSES = ("started", "completed", "failed")
 class EntryInvalid(AgentError):
     """No control plane would take this entry: the caller has a bug."""
 
-    code = "boot-log-invalid"
+    code = Code.BOOT_LOG_INVALID
 
 
 class BootLog(Worker):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Places
@@ -48,10 +48,10 @@ class Certificate(Worker):
         try:
             return self._look()
         except CallFailed as failed:
-            unknown = failed.status in (401, 404) and failed.cause.code != "token-expired"
+            unknown = failed.status in (401, 404) and failed.problem.code is not Code.TOKEN_EXPIRED
             return UNKNOWN_THERE if unknown else max(self._backoff.next_delay(), failed.retry_after)
         except (OSError, subprocess.SubprocessError) as error:
-            self._plane.contact.failure("certificate", Cause("node-key", f"the node's TLS key: {error}"))
+            self._plane.contact.failure("certificate", Problem(Code.NODE_KEY, f"the node's TLS key: {error}"))
             return self._backoff.next_delay()
 
     def _look(self) -> float:

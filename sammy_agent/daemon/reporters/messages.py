@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.daemon.outbox.channels import MESSAGES, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox
 
@@ -32,7 +32,7 @@ MOST_METADATA = 65_536  # bytes, as a JSON string within the body
 class MessageInvalid(AgentError):
     """No control plane would take this message: the caller has a bug."""
 
-    code = "message-invalid"
+    code = Code.MESSAGE_INVALID
 
 
 @dataclass(frozen=True)

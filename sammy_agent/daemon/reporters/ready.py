@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent import __version__
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
@@ -79,7 +79,7 @@ class Ready(Worker):
         self._backoff = Backoff()
         self._attempts_left = FIREWALL_ATTEMPTS
         self._unsaved = False
-        self._firewall_problem: Cause | None = None
+        self._firewall_problem: Problem | None = None
         memory = Memory.from_text(files.read(places.ready))
         ours = memory is not None and (memory.node_id, memory.url) == (plane.identity.node_id, plane.url)
         self._memory = memory if ours else None
@@ -138,8 +138,8 @@ class Ready(Worker):
             files.write(self._places.ready_acknowledged, memory.acknowledged_at + "\n")
             files.write(self._places.ready, memory.to_text())
         except OSError as error:
-            self._firewall_problem = Cause(
-                "ready-unsaved", f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"
+            self._firewall_problem = Problem(
+                Code.READY_UNSAVED, f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"
             )
             return False
         self._unsaved, self._firewall_problem = False, None
@@ -155,7 +155,9 @@ class Ready(Worker):
             return 0.0
         LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
         self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")
-        self._firewall_problem = Cause("firewall-apply", f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand")
+        self._firewall_problem = Problem(
+            Code.FIREWALL_APPLY, f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand"
+        )
         return self._backoff.next_delay()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
@@ -44,7 +44,7 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 class ActivityInvalid(AgentError):
     """No control plane would take this report: the caller has a bug."""
 
-    code = "activity-invalid"
+    code = Code.ACTIVITY_INVALID
 
 
 class Session(NamedTuple):

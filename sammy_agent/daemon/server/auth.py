@@ -15,7 +15,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.daemon.server.connection_limit import Sparing
 from sammy_agent.daemon.server.context import Parts
 from sammy_agent.daemon.server.jwks import APART, FRESH, Keys, KeysUnavailable
@@ -30,7 +30,7 @@ PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 class Refused(AgentError):
     """A request may not pass; `status` is the HTTP status that says so."""
 
-    code = "management-refused"
+    code = Code.MANAGEMENT_REFUSED
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         self.status, self.retry_after = status, retry_after
@@ -40,7 +40,7 @@ class Refused(AgentError):
 class NoKeyFits(Refused):
     """No known key made the signature; a fresh key set may hold one that did."""
 
-    code = "management-no-key"
+    code = Code.MANAGEMENT_NO_KEY
 
 
 class Gate:
@@ -77,7 +77,7 @@ class Gate:
         except NoKeyFits:
             problem = await asyncio.shield(self._ask(APART))
             if problem is not None:
-                words = f"the control plane's keys cannot be asked for: {problem.message}"
+                words = f"the control plane's keys cannot be asked for: {problem.problem.text}"
                 raise Refused(503, words, RETRY_AFTER) from problem
             if self._keys.known is before:
                 raise

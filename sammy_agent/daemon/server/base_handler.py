@@ -68,8 +68,8 @@ class Handler(web.RequestHandler):
         try:
             await self.gate.check(self.request.headers, "token" in self.request.query_arguments)
         except Refused as refused:
-            self._tell(refused.message)
-            self.refuse(refused.status, refused.message, refused.retry_after)
+            self._tell(refused.problem.text)
+            self.refuse(refused.status, refused.problem.text, refused.retry_after)
             return False
         self._connections.proved(self.stream)
         self.parts.inbound.seen(self.peer)

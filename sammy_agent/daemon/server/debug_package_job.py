@@ -9,7 +9,7 @@ import os
 import signal
 from typing import Any
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.diagnostics.debug_package import command
 
 DEADLINE = 150.0  # seconds; collecting is bounded to 60, packing and the last look come on top
@@ -21,7 +21,7 @@ LAST_WISH = 3.0  # seconds
 class PackageFailed(AgentError):
     """The debug package was not made."""
 
-    code = "debug-package-failed"
+    code = Code.DEBUG_PACKAGE_FAILED
 
 
 class GivenUp(PackageFailed):
@@ -31,7 +31,7 @@ class GivenUp(PackageFailed):
 class Busy(AgentError):
     """One is being made already."""
 
-    code = "debug-package-busy"
+    code = Code.DEBUG_PACKAGE_BUSY
 
 
 class Maker:

@@ -18,7 +18,7 @@ from typing import Any
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
 from sammy_agent.daemon.client.failures import unreachable
 from sammy_agent.transport import ControlPlaneTransport
@@ -35,7 +35,7 @@ AFTER_FAILURE = 2.0
 class KeysUnavailable(AgentError):
     """The control plane's keys are not known here and cannot be had now."""
 
-    code = "keys-unavailable"
+    code = Code.KEYS_UNAVAILABLE
 
 
 def fetcher(transport: ControlPlaneTransport, url: str) -> Callable[[], str]:

@@ -15,10 +15,9 @@ import select
 import shutil
 import socket
 import ssl
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime.backoff import Backoff
@@ -35,10 +34,12 @@ LOOK_AGAIN = 30.0  # seconds between two looks at the certificate; whoever insta
 GONE_AFTER = 30_000  # ms without an acknowledgment after which a peer is gone
 FAMILIES = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-WAITING = Cause("no-certificate", "the node has no TLS certificate yet, so nobody is served", "It comes with the "
+WAITING = Problem(Code.NO_CERTIFICATE, "the node has no TLS certificate yet, so nobody is served", "It comes with the "
                 "control plane's answer; see `contact`")  # fmt: skip
 
-GONE = Cause("certificate-gone", "the node's TLS certificate is gone; the one in memory is served on", "Put it back")
+GONE = Problem(
+    Code.CERTIFICATE_GONE, "the node's TLS certificate is gone; the one in memory is served on", "Put it back"
+)
 
 
 class Listener(Worker):
@@ -52,7 +53,7 @@ class Listener(Worker):
         self._context: ssl.SSLContext | None = None
         self._stamp: tuple[int, ...] | None = None
         self._thread: ServerThread | None = None
-        self._problem: Cause | None = None
+        self._problem: Problem | None = None
         self._backoff = Backoff()
         # what a kill left of a package that was being made
         shutil.rmtree(parts.places.outgoing, ignore_errors=True)
@@ -102,7 +103,7 @@ class Listener(Worker):
             "port": self._port,
             "families": sorted("ipv6" if one.family == socket.AF_INET6 else "ipv4" for one in self._sockets),
             "connections": len(thread.connections) if thread else 0,
-            "problem": asdict(self._problem) if self._problem else None,
+            "problem": self._problem.to_json() if self._problem else None,
         }
 
     def _state(self) -> str:
@@ -162,13 +163,15 @@ class Listener(Worker):
             from sammy_agent.daemon.server.app import ServerThread
         except ImportError as error:
             words = f"what the management server needs is missing: {error}"
-            self._say(Cause("server-incomplete", words, "apt install --reinstall sammy-agent, and what it depends on"))
+            self._say(
+                Problem(Code.SERVER_INCOMPLETE, words, "apt install --reinstall sammy-agent, and what it depends on")
+            )
             return self._backoff.next_delay()
         assert self._context is not None  # nobody listens without
         thread = ServerThread(self._parts, self._sockets, self._context)
         if not thread.begin():
             self._say(
-                Cause("server-broken", "the management server cannot be started", "See journalctl -u sammy-agent")
+                Problem(Code.SERVER_BROKEN, "the management server cannot be started", "See journalctl -u sammy-agent")
             )
             return self._backoff.next_delay()
         self._thread = thread
@@ -179,13 +182,13 @@ class Listener(Worker):
             one.close()
         self._sockets, self._listens = [], False
 
-    def _say(self, problem: Cause | None) -> None:
+    def _say(self, problem: Problem | None) -> None:
         if problem is not None and (self._problem is None or problem.code != self._problem.code):
             if problem is WAITING:
                 LOG.info("%s", problem)  # every first boot begins so
             else:
                 LOG.warning("%s", problem)
-                self._record(kinds.SERVER_SHUT, problem.text, detail={"code": problem.code})
+                self._record(kinds.SERVER_SHUT, problem.text, detail={"code": problem.code.value})
         self._problem = problem
 
 
@@ -224,16 +227,16 @@ def _stamp(places: Places) -> tuple[int, ...] | None:
     return tuple(number for one in found for number in (one.st_ino, one.st_mtime_ns, one.st_size))
 
 
-def _taken(port: int, error: OSError) -> Cause:
+def _taken(port: int, error: OSError) -> Problem:
     if error.errno == errno.EADDRINUSE:
         words = f"port {port} is taken by another program, so the control plane cannot come in"
-        return Cause("port-taken", words, f"Who it is: ss -ltnp 'sport = :{port}'; or choose another agent.port")
-    return Cause("port-unusable", f"port {port} cannot be used: {error.strerror}", "Choose another agent.port")
+        return Problem(Code.PORT_TAKEN, words, f"Who it is: ss -ltnp 'sport = :{port}'; or choose another agent.port")
+    return Problem(Code.PORT_UNUSABLE, f"port {port} cannot be used: {error.strerror}", "Choose another agent.port")
 
 
-def _unusable(places: Places, error: Exception) -> Cause:
+def _unusable(places: Places, error: Exception) -> Problem:
     said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     words = f"{places.tls_certificate} and {places.tls_key} cannot be used: {str(said).replace('_', ' ').lower()}"
-    return Cause(
-        "certificate-unusable", words, "Are they a pair? Remove both, and the agent gets new ones if they are its"
+    return Problem(
+        Code.CERTIFICATE_UNUSABLE, words, "Are they a pair? Remove both, and the agent gets new ones if they are its"
     )

@@ -153,7 +153,7 @@ class DebugPackage(Managed):
             try:
                 await self.maker.make(path, self)
             except debug_package_job.Busy as busy:
-                return self.refuse(409, busy.message, debug_package_job.RETRY_AFTER)
+                return self.refuse(409, busy.problem.text, debug_package_job.RETRY_AFTER)
             except debug_package_job.GivenUp:
                 return None
             except AgentError as error:

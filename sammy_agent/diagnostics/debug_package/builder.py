@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
 from sammy_agent import __version__
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Places
@@ -43,7 +43,7 @@ ENDINGS = {".zst": "zst", ".tzst": "zst"}
 class LeakFound(AgentError):
     """A known secret stood in the finished archive: it was not given out."""
 
-    code = "debug-package-leak"
+    code = Code.DEBUG_PACKAGE_LEAK
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
+from sammy_agent.base.errors import AgentError, Code
+
 LEVELS = ("debug", "info", "warn", "error")
 MARK_EVERY = 256  # entries passed over, between two looks at the clock
 LONGEST = 16 * 1024  # characters of a message; the rest is left out, and said
 
 
-class PositionInvalid(ValueError):
+class PositionInvalid(AgentError):
     """What should be a position in a source is none."""
+
+    code = Code.LOGS_POSITION_INVALID
 
 
 @dataclass(frozen=True)

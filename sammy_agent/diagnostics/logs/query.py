@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sammy_agent.base.errors import AgentError
+from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Moment
 from sammy_agent.diagnostics.logs.entry import LEVELS
@@ -31,7 +31,7 @@ LONGEST_SEARCH = 1000  # characters
 class QueryInvalid(AgentError):
     """The question is no question; `problems` names every wrong parameter."""
 
-    code = "logs-query-invalid"
+    code = Code.LOGS_QUERY_INVALID
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems

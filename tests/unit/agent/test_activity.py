@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.session_activity import Activity, ActivityInvalid, parse
 
@@ -25,7 +25,7 @@ class Plane:
         self.on_post(path)
         for part, status in self.status.items():
             if part in path:
-                raise CallFailed(Cause("x", "no"), status)
+                raise CallFailed(Problem(Code.SERVER_ERROR, "no"), status)
         self.heard.append((path.split("/", 3)[3], body.get("activity", "alive")))
 
 

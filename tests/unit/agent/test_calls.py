@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.client.failures import refused, unreachable
 from sammy_agent.daemon.credentials.tokens import Token
@@ -44,8 +44,8 @@ def test_what_silence_means() -> None:
     assert unreachable(requests.ConnectTimeout("x"), "https://x").code == "no-answer"
     assert unreachable(requests.ReadTimeout("x"), "https://x").code == "no-answer"
     refusal = requests.ConnectionError(ConnectionRefusedError(111, "Connection refused"))
-    assert unreachable(refusal, "https://x") == Cause(
-        "unreachable", "https://x: connection refused", "Is the control plane up and the route to it open?"
+    assert unreachable(refusal, "https://x") == Problem(
+        Code.UNREACHABLE, "https://x: connection refused", "Is the control plane up and the route to it open?"
     )
 
 
@@ -53,12 +53,12 @@ def test_contact_is_the_heartbeats_word() -> None:
     told: list[str] = []
     contact = Contact(told.append)
     assert contact.snapshot()["state"] == "never" and not contact.is_ok()
-    contact.failure("ready", Cause("x", "ready fails"))
+    contact.failure("ready", Problem(Code.SERVER_ERROR, "ready fails"))
     assert contact.snapshot()["state"] == "never" and contact.is_failing("ready")
     contact.success("heartbeat")
     assert contact.is_ok() and contact.snapshot()["state"] == "ok"
     for _ in range(3):
-        contact.failure("heartbeat", Cause("unreachable", "away", "look"))
+        contact.failure("heartbeat", Problem(Code.UNREACHABLE, "away", "look"))
     shown = contact.snapshot()
     assert (shown["state"], shown["failures"]) == ("failing", 3)
     assert shown["cause"] == {"code": "unreachable", "text": "away", "next_step": "look"}

@@ -63,4 +63,4 @@ def test_what_cannot_be_right_is_said(places: Places, text: str) -> None:
     Path(places.config).write_text(text)
     with pytest.raises(ConfigInvalid) as raised:
         config.load(places)
-    assert raised.value.next_step
+    assert raised.value.problem.next_step

@@ -42,7 +42,7 @@ def test_a_nodes_port_is_kept_where_it_is_one(port: object, kept: int | None) ->
 def test_why_a_node_cannot_be_asked(error: Exception, words: str) -> None:
     row = {"id": "n1", "ip_address": "192.0.2.7", "agent_port": 9443, "last_heartbeat_at": 88.0}
     said = node_client.unreachable(error, row, 30.0, 100.0)
-    assert words in said.message and said.next_step
+    assert words in said.problem.text and said.problem.next_step
 
 
 def test_running_nodes_are_visited_and_silent_ones_seldom() -> None:

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import unrecorded
 from sammy_agent.base.runtime.paths import Places
@@ -73,7 +73,7 @@ class Stubbed(Packages):
         self.did.append(f"send {case.incident}")
         status = self.answers.pop(0) if self.answers else 0
         if status:
-            raise CallFailed(Cause("x", f"answered {status}"), status)
+            raise CallFailed(Problem(Code.SERVER_ERROR, f"answered {status}"), status)
 
 
 def old(root: Path, *numbers: int) -> None:

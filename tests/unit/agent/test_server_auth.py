@@ -152,7 +152,7 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
 def test_nobody_elses_does(check: Any, bad: str, status: int, words: str) -> None:
     with pytest.raises(Refused) as refused:
         check(bad)
-    assert refused.value.status == status and words in refused.value.message
+    assert refused.value.status == status and words in refused.value.problem.text
     check(token())  # and it shuts nobody out
 
 
@@ -176,7 +176,7 @@ def test_keys_that_cannot_be_had_are_a_503_until_they_can(plane: Plane, clock: C
     with pytest.raises(Refused) as refused:
         check(token())
     assert refused.value.status == 503 and refused.value.retry_after
-    assert "no route to host" in refused.value.message
+    assert "no route to host" in refused.value.problem.text
     with pytest.raises(Refused):
         check(token())
     assert plane.asked == 1, "a failure is not repeated at once"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from pyfakefs.fake_filesystem import FakeFilesystem, reset_ids, set_uid
 
-from sammy_agent.base.errors import Cause
+from sammy_agent.base.errors import Problem
 from sammy_agent.base.runtime import state_file
 
 PATH = "/var/lib/sammy-agent/ready.json"
@@ -41,8 +41,8 @@ def not_root() -> Iterator[None]:
     reset_ids()
 
 
-def problem(found: object, code: str) -> Cause:
-    assert isinstance(found, Cause), found
+def problem(found: object, code: str) -> Problem:
+    assert isinstance(found, Problem), found
     assert found.code == code
     assert PATH in found.text
     assert found.next_step

@@ -168,7 +168,7 @@ def test_a_download_goes_on_to_the_next_source_and_hides_what_an_address_carries
 
 
 @pytest.mark.parametrize(
-    ("words", "passing"),
+    ("words", "transient"),
     [
         ("E: Failed to fetch http://192.0.2.1/x  Could not connect to 192.0.2.1:80, connection timed out", True),
         ("E: Failed to fetch http://192.0.2.1/x  503  Service Unavailable [IP: 192.0.2.1 80]", True),
@@ -177,12 +177,12 @@ def test_a_download_goes_on_to_the_next_source_and_hides_what_an_address_carries
         ("E: Failed to fetch http://192.0.2.1/x  Hash Sum mismatch", False),
     ],
 )
-def test_what_may_pass_is_told_from_what_will_not(words: str, passing: bool) -> None:
+def test_what_may_pass_is_told_from_what_will_not(words: str, transient: bool) -> None:
     host = FakeHost()
     host.script(["apt-get"], 100, stderr=words + "\n")
     with pytest.raises(StepFailed) as failure:
         apt.install(host, ["jq"])
-    assert failure.value.passing is passing
+    assert failure.value.transient is transient
 
 
 def test_daemon_json_keeps_what_stood_there_and_the_configuration_has_the_last_word() -> None:

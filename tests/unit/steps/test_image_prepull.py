@@ -160,11 +160,11 @@ def test_a_dockerd_that_dies_in_the_middle_is_asked_again(dockerd: Dockerd) -> N
     dockerd.pulls = {"box:1": [*messages(ONE)[:4], BREAKS_OFF]}
     with pytest.raises(StepFailed, match="broke off") as failure:
         image_prepull.run(Host(), config.load({"image_prepull": {"images": ["box:1"]}}))
-    assert failure.value.passing
+    assert failure.value.transient
 
 
 def test_a_pull_has_its_deadline_also_while_messages_come(dockerd: Dockerd) -> None:
     dockerd.pulls = {"box:1": itertools.repeat({"status": "Downloading", "id": "aaa"})}
     with pytest.raises(StepFailed, match=r"could not pull box:1: not there after") as failure:
         engine.pull("box:1", 0.5, lambda line: None)
-    assert failure.value.passing
+    assert failure.value.transient

@@ -117,16 +117,16 @@ def test_a_certificate_of_another_key_is_named_with_both_files(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("days", "words", "passing"),
+    ("days", "words", "transient"),
     [((-9, -1), "has expired; the clock says 20", False), ((1, 9), "is not valid yet; the clock says 20", True)],
 )
 def test_dates_are_judged_and_only_a_clock_that_runs_late_may_pass(
-    tmp_path: Path, days: tuple[int, int], words: str, passing: bool
+    tmp_path: Path, days: tuple[int, int], words: str, transient: bool
 ) -> None:
     pair = Pair(tmp_path, "node", days)
     failure = refusal(pair.key_file, pair.certificate_file)
     assert f"{pair.certificate_file} {words}" in str(failure)
-    assert failure.passing is passing
+    assert failure.transient is transient
 
 
 def test_a_client_certificate_is_no_servers(tmp_path: Path) -> None:
