@@ -53,15 +53,21 @@ def command(*arguments: str, input: str | None = None, check: bool = True) -> su
     return done
 
 
+_given: set[int] = set()  # an agent listens only once it has its certificate: until then its port looks free
+
+
 def free_port() -> int:
-    """Return a loopback port below the kernel's local range that nobody listens on now."""
+    """Return a loopback port below the kernel's local range that nobody listens on now, and a new one each time."""
     for port in range(20000 + os.getpid() * 37 % 11000, 32000):  # far from another run of the tests
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise AssertionError("no free port")
 
