@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict
 
 from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.output or default)
     made = builder.make(
         path,
-        Places(arguments.root),
+        Paths(arguments.root),
         seconds=seconds or builder.SECONDS,
         most_packed=int(most * 1024 * 1024) if most else None,
         with_pseudonyms=arguments.pseudonyms,

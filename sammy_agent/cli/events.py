@@ -20,7 +20,7 @@ from sammy_agent.base.errors import AgentError, Code, StoreUnusable
 from sammy_agent.base.events.kinds import LEVELS
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import this_boot
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.event_store.query import Wanted
 from sammy_agent.diagnostics.event_store.store import EventStore
 
@@ -38,7 +38,7 @@ class AskedWrong(AgentError):
 def run(arguments: argparse.Namespace) -> int:
     """Show the events; return the exit status. AgentError when they cannot be read."""
     boot = this_boot()
-    store = EventStore(Places(arguments.root).events, boot_id=boot)
+    store = EventStore(Paths(arguments.root).events, boot_id=boot)
     try:
         wanted = _wanted(arguments, boot)
     except AgentError as error:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cc_sammy.common.agent_commands import LOGS
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.logs.query import PARAMETERS, Query, QueryInvalid, parse
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _scrubber(arguments: argparse.Namespace) -> Scrubber | None:
     from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
     from sammy_agent.diagnostics.redaction.redactor import Scrubber
 
-    return Scrubber(known_secrets(Places(arguments.root)))
+    return Scrubber(known_secrets(Paths(arguments.root)))
 
 
 def _show(entries: Sequence[Entry]) -> None:

@@ -18,7 +18,7 @@ from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Moment, this_boot
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.store import MetricsStore
 from sammy_agent.diagnostics.metrics.summary import Course, Sample
@@ -30,7 +30,7 @@ WIDEST, NARROWEST, BESIDE = 60, 10, 66  # columns of the course, and of what sta
 def run(arguments: argparse.Namespace) -> int:
     """Show the samples; return the exit status. AgentError when they cannot be read."""
     now, boot = clock.now(), this_boot()
-    store = MetricsStore(Places(arguments.root).metrics, boot_id=boot)
+    store = MetricsStore(Paths(arguments.root).metrics, boot_id=boot)
     try:
         since = timespec.parse(arguments.since or SINCE, now)
     except timespec.TimeInvalid as error:

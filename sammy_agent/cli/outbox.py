@@ -15,20 +15,20 @@ from typing import Any
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.control_client import ask
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.sqlite import Database
 from sammy_agent.daemon.outbox.queue import MIGRATIONS, Outbox
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show or requeue; return the exit status: 0, or 1 when something is set aside that nobody will send."""
-    places = Places(arguments.root)
+    paths = Paths(arguments.root)
     if arguments.action == "requeue":
-        moved = _requeue(places, arguments.id)
+        moved = _requeue(paths, arguments.id)
         print(json.dumps({"requeued": moved}) if arguments.json else f"{moved} rows are in the queue again")
         return 0
-    found = look(places.outbox)
-    trouble = ((ask(places.socket, "status") or {}).get("outbox") or {}).get("trouble") or {}
+    found = look(paths.outbox)
+    trouble = ((ask(paths.socket, "status") or {}).get("outbox") or {}).get("trouble") or {}
     if arguments.json:
         print(json.dumps({**found, "trouble": trouble}, indent=1))
     else:
@@ -78,15 +78,15 @@ def _lines(found: dict[str, Any], trouble: dict[str, str]) -> list[str]:
     return lines
 
 
-def _requeue(places: Places, ids: list[str]) -> int:
-    answer = ask(places.socket, f"outbox-requeue {json.dumps(ids)}")
+def _requeue(paths: Paths, ids: list[str]) -> int:
+    answer = ask(paths.socket, f"outbox-requeue {json.dumps(ids)}")
     if answer is not None and not answer.get("ok"):
         raise AgentError(str(answer.get("error")))
     if answer is not None:
         return int(answer["requeued"])
-    if not os.path.exists(places.outbox):
+    if not os.path.exists(paths.outbox):
         return 0
-    outbox = Outbox(places.outbox)
+    outbox = Outbox(paths.outbox)
     try:
         return outbox.requeue(ids or None)
     finally:

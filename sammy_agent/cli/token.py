@@ -12,7 +12,7 @@ from typing import TextIO
 from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.control_client import ask
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.credentials.tokens import LONGEST, Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.node import config
@@ -30,21 +30,21 @@ def check(raw: str, node_id: str) -> Token:
 
 def set_token(source: TextIO, root: str, workspace: str | None = None) -> int:
     """Take the node's token, or a workspace's, keep it, tell the running agent; return the exit status."""
-    places = Places(root)
-    loaded = config.load(places)
+    paths = Paths(root)
+    loaded = config.load(paths)
     if loaded is None:
-        raise AgentError(f"{places.config} names no control plane", "Set sammy.control_plane.url first")
+        raise AgentError(f"{paths.config} names no control plane", "Set sammy.control_plane.url first")
     # a terminal would show it and keep it in its scroll-back
     raw = getpass.getpass("Token: ") if source.isatty() else source.read(LONGEST + 1)
     try:
         if workspace is None:
-            files.write(places.token, check(raw, loaded.node_id).text + "\n", mode=files.PRIVATE)
+            files.write(paths.token, check(raw, loaded.node_id).text + "\n", mode=files.PRIVATE)
         else:
-            WorkspaceTokens(places).put(workspace, raw)
+            WorkspaceTokens(paths).put(workspace, raw)
     except PermissionError:
         raise
     except OSError as error:
-        raise AgentError(f"{error.filename or places.token}: {error.strerror}", "Make room: df -h /var") from error
-    told = ask(places.socket, "token-changed")
+        raise AgentError(f"{error.filename or paths.token}: {error.strerror}", "Make room: df -h /var") from error
+    told = ask(paths.socket, "token-changed")
     print("token set; " + ("the agent uses it now" if told else "the agent does not run; it takes it when it does"))
     return 0

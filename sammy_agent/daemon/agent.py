@@ -19,7 +19,7 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError, Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime.clock import this_boot
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.provisioning_watcher import Watcher
@@ -40,9 +40,9 @@ CONFIG_RETRY = 5.0
 class Agent:
     """The parts, and what the control socket may ask of them. Its duties begin once the machine is known."""
 
-    def __init__(self, places: Places) -> None:
-        self._places = places
-        self._evidence = Evidence(places, this_boot())
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+        self._evidence = Evidence(paths, this_boot())
         self._watcher: Watcher | None = None
         self._reporting: Reporting | None = None
         self._config_problem: Problem | None = None
@@ -103,10 +103,10 @@ class Agent:
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _begin_duties(self) -> None:
-        self._instance_id = instance_id.settle(self._places, self._stop.wait)
+        self._instance_id = instance_id.settle(self._paths, self._stop.wait)
         remembered = self._remember_instance()
         self._evidence.begin()
-        watcher = Watcher(self._places, self._evidence.store)
+        watcher = Watcher(self._paths, self._evidence.store)
         watcher.on_change = lambda before, now: self._check_instance()
         watcher.of_instance(self._instance_id)
         watcher.start()
@@ -120,9 +120,9 @@ class Agent:
     def _remember_instance(self) -> bool:
         """Keep the instance id; a full disk is waited for, while everything else goes on."""
         try:
-            instance_id.remember(self._places, self._instance_id)
+            instance_id.remember(self._paths, self._instance_id)
         except OSError as error:
-            LOG.warning("%s cannot be written: %s", self._places.instance, error.strerror)
+            LOG.warning("%s cannot be written: %s", self._paths.instance, error.strerror)
             return False
         return True
 
@@ -133,8 +133,8 @@ class Agent:
 
         problem: Problem | None = None
         try:
-            loaded = config.load(self._places)
-            reporting = Reporting(loaded, self._places, watcher, self._evidence) if loaded is not None else None
+            loaded = config.load(self._paths)
+            reporting = Reporting(loaded, self._paths, watcher, self._evidence) if loaded is not None else None
         except AgentError as error:
             problem = error.problem
         except OSError as error:
@@ -156,7 +156,7 @@ class Agent:
 
     def _check_instance(self) -> None:
         """Begin anew when the machine turns out to be another than it was taken for at the start."""
-        found = instance_id.current(self._places, may_be_old=False)
+        found = instance_id.current(self._paths, may_be_old=False)
         if found is None or found == self._instance_id:
             return
         if self._instance_id is None:

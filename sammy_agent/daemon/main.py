@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.sd_notify import notify, watchdog_seconds
 from sammy_agent.daemon.agent import Agent
 from sammy_agent.daemon.control_socket import ControlSocket
@@ -38,10 +38,10 @@ def _stop_signals() -> Iterator[socket.socket]:
 def run(root: str = "") -> int:
     """Serve until told to stop; return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    places = Places(root)
-    agent = Agent(places)
+    paths = Paths(root)
+    agent = Agent(paths)
     with _stop_signals() as stop, selectors.DefaultSelector() as selector:
-        control = ControlSocket(places.socket, agent.verbs())
+        control = ControlSocket(paths.socket, agent.verbs())
         selector.register(stop, selectors.EVENT_READ)
         selector.register(control.listener, selectors.EVENT_READ)
         notify("READY=1\nSTATUS=listening on its control socket")

@@ -12,7 +12,7 @@ from cc_sammy.common import run_records
 from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.clock import this_boot
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.node.provisioning import Provisioning, read
@@ -26,15 +26,15 @@ WHILE_RUNNING, WHEN_ENDED, STORE_RETRY = 0.5, 5.0, 10.0
 class Watcher(Worker):
     """Looks at the state file, keeps the level and the event store, wakes those who act on it."""
 
-    def __init__(self, places: Places, store: EventStore) -> None:
+    def __init__(self, paths: Paths, store: EventStore) -> None:
         super().__init__("provisioning")
-        self._places, self._store = places, store
+        self._paths, self._store = paths, store
         self._boot_id = this_boot()
         self._seen: tuple[int, ...] | None = None
         self._stored: set[str] = set()
         self._store_damages = 0
         self._to_store = True
-        self.level = read(places, self._boot_id)
+        self.level = read(paths, self._boot_id)
         self.on_change: Callable[[Provisioning, Provisioning], None] = lambda before, now: None
         self.on_stored: Callable[[], None] = lambda: None
         self.store_problem = ""
@@ -45,7 +45,7 @@ class Watcher(Worker):
         """Look once; look again soon while a run is under way."""
         # A run that is killed changes nothing: it must be asked for.
         if self._changed() or self.level.phase == "provisioning":
-            before, self.level = self.level, read(self._places, self._boot_id)
+            before, self.level = self.level, read(self._paths, self._boot_id)
             self._to_store = True
             if before != self.level:
                 self.on_change(before, self.level)
@@ -64,7 +64,7 @@ class Watcher(Worker):
 
     def _changed(self) -> bool:
         try:
-            status = os.stat(self._places.state)
+            status = os.stat(self._paths.state)
             now: tuple[int, ...] = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:
             now = ()
@@ -76,7 +76,7 @@ class Watcher(Worker):
         try:
             if self.level.record is not None:
                 self._store.add_run(self.level.record)
-            for path in run_records.stored_runs(self._places.runs):
+            for path in run_records.stored_runs(self._paths.runs):
                 self._feed_stored(path)
         except (sqlite3.Error, OSError, AgentError) as error:
             if not self.store_problem:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime import clock
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.event_store.store import EventStore
@@ -22,12 +22,12 @@ from sammy_agent.diagnostics.metrics.store import MetricsStore
 class Evidence:
     """The event store with its recorder, the metrics with their sampler. `boot_id` is the present boot's."""
 
-    def __init__(self, places: Places, boot_id: str) -> None:
+    def __init__(self, paths: Paths, boot_id: str) -> None:
         self._boot_id = boot_id
         self._began = clock.now()
-        self.store = EventStore(places.events, boot_id=boot_id)
+        self.store = EventStore(paths.events, boot_id=boot_id)
         self.recorder = Recorder(self.store, boot_id)
-        self.metrics = MetricsStore(places.metrics, boot_id=boot_id)
+        self.metrics = MetricsStore(paths.metrics, boot_id=boot_id)
         self._sampler = Sampler(self.metrics)
         for store in (self.store, self.metrics):
             store.on_damage(lambda words: self.recorder.record(kinds.STORE_DAMAGED, words))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
@@ -41,14 +41,14 @@ from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, Remount
 class Reporting:
     """Everything that talks to one control plane."""
 
-    def __init__(self, loaded: AgentConfig, places: Places, watcher: Watcher, evidence: Evidence) -> None:
+    def __init__(self, loaded: AgentConfig, paths: Paths, watcher: Watcher, evidence: Evidence) -> None:
         self.config = loaded
         self.history = History(evidence.recorder.record)
         self._record = self.history.record
         self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
-        self.identity = Identity(places, loaded, self._record)
+        self.identity = Identity(paths, loaded, self._record)
         self.identity.reload()
-        self.workspaces = WorkspaceTokens(places)
+        self.workspaces = WorkspaceTokens(paths)
         self.workspaces.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
         self.transport.remounted.connect(self._remounted)
@@ -60,7 +60,7 @@ class Reporting:
         plane = ControlPlane(loaded.url, self.identity, self.transport, self.contact)
         self.delivery = Delivery(
             loaded.url,
-            places,
+            paths,
             identity=self.identity,
             tokens=self.workspaces,
             transport=self.transport,
@@ -72,22 +72,22 @@ class Reporting:
         def level() -> Provisioning:
             return watcher.level
 
-        self.ready = Ready(plane, level, places, self._record)
+        self.ready = Ready(plane, level, paths, self._record)
         self.errors = Errors(plane, level, evidence.store, self.delivery.outbox, evidence.recorder.incidents)
         self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
         self.activity = Activity(plane)
         self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds, loaded.port)
-        self.certificate = Certificate(plane, places)
+        self.certificate = Certificate(plane, paths)
         self.server = Listener(
             Parts(
                 node_id=loaded.node_id,
                 issuer=loaded.url,
-                places=places,
+                paths=paths,
                 store=evidence.store,
                 metrics=evidence.metrics,
                 level=level,
                 inbound=self.inbound,
-                keys=Keys(fetcher(self.transport, loaded.url), places.jwks),
+                keys=Keys(fetcher(self.transport, loaded.url), paths.jwks),
                 clock=plane.server_time,
             ),
             loaded.port,
@@ -106,7 +106,7 @@ class Reporting:
         )
         self.packages: Packages | None = None
         if loaded.debug_push:
-            self.packages = Packages(plane, level, places, loaded.lost_seconds, self._record)
+            self.packages = Packages(plane, level, paths, loaded.lost_seconds, self._record)
             self.history.on_event = self.packages.heard
             self.workers = (*self.workers, self.packages)
         self.certificate.on_installed = self.server.wake

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from sammy_agent.base.errors import ConfigInvalid
 from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 
 HEARTBEAT_SECONDS = 60.0
 LOST_SECONDS = 600.0  # without contact; whoever comes back after longer sends a debug package
@@ -36,28 +36,28 @@ class AgentConfig:
     lost_seconds: float = LOST_SECONDS
 
 
-def load(places: Places) -> AgentConfig | None:
+def load(paths: Paths) -> AgentConfig | None:
     """Return the configuration, None when there is none or it names no control plane.
 
     :raises ConfigInvalid: the file is damaged or a value cannot be right.
     """
-    text = files.read(places.config)
+    text = files.read(paths.config)
     if text is None:
         return None
     try:
         document: Any = json.loads(text)
     except ValueError as error:
-        raise ConfigInvalid(f"{places.config} is damaged: {error}", _NEXT) from error
+        raise ConfigInvalid(f"{paths.config} is damaged: {error}", _NEXT) from error
     if not isinstance(document, dict):
-        raise ConfigInvalid(f"{places.config} holds no mapping", _NEXT)
+        raise ConfigInvalid(f"{paths.config} holds no mapping", _NEXT)
     url = document.get("control_plane_url")
     if not url:
         return None
     return AgentConfig(
-        node_id=_node_id(document, places),
+        node_id=_node_id(document, paths),
         url=_checked_url(str(url)),
-        token_file=_path(document.get("token_file"), places),
-        ca_file=_path(document.get("ca_file"), places),
+        token_file=_path(document.get("token_file"), paths),
+        ca_file=_path(document.get("ca_file"), paths),
         port=_port(document.get("port", 8443)),
         heartbeat_seconds=_interval(document, "heartbeat_seconds", HEARTBEAT_SECONDS),
         debug_push=document.get("debug_push") is not False,
@@ -65,15 +65,15 @@ def load(places: Places) -> AgentConfig | None:
     )
 
 
-def _node_id(document: dict[str, Any], places: Places) -> str:
+def _node_id(document: dict[str, Any], paths: Paths) -> str:
     node = document.get("node_id")
     if not isinstance(node, str) or not NODE_ID.fullmatch(node):
-        raise ConfigInvalid(f"{places.config} has a control plane, but its node_id is {node!r}", _NEXT)
+        raise ConfigInvalid(f"{paths.config} has a control plane, but its node_id is {node!r}", _NEXT)
     return node
 
 
-def _path(value: Any, places: Places) -> str | None:
-    return places.at(value) if isinstance(value, str) and value else None
+def _path(value: Any, paths: Paths) -> str | None:
+    return paths.under_root(value) if isinstance(value, str) and value else None
 
 
 def _port(value: Any) -> int:

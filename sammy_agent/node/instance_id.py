@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from cc_sammy.common import run_records
 from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import OWN, Places
+from sammy_agent.base.runtime.paths import STATE_DIR, Paths
 
 LOG = logging.getLogger(__name__)
 # cloud-init's own word in this boot, whether it will speak at all, and its word of the last boot
@@ -26,33 +26,33 @@ LAST_BOOT = "/var/lib/cloud/data/instance-id"
 PATIENCE = 60.0
 
 
-def current(places: Places, *, may_be_old: bool) -> str | None:
+def current(paths: Paths, *, may_be_old: bool) -> str | None:
     """Return the machine's instance id, None while it is not known; `may_be_old` takes the last boot's word too."""
-    told = files.read(places.at(THIS_BOOT))
+    told = files.read(paths.under_root(THIS_BOOT))
     if told and told.strip():
         return told.strip()
     try:
-        record = run_records.load(places.state)
+        record = run_records.load(paths.state)
     except (ValueError, KeyError, TypeError, OSError):
         record = None
     if record is not None:
         return record.instance_id
-    told = files.read(places.at(LAST_BOOT)) if may_be_old else None
+    told = files.read(paths.under_root(LAST_BOOT)) if may_be_old else None
     return told.strip() if told and told.strip() else None
 
 
-def settle(places: Places, wait: Callable[[float], bool], patience: float = PATIENCE) -> str | None:
+def settle(paths: Paths, wait: Callable[[float], bool], patience: float = PATIENCE) -> str | None:
     """Find out the instance id and discard what belongs to another; return it, None when nobody knows.
 
     The caller then calls `remember`.
 
     :param wait: sleeps so many seconds and returns True when the agent is to stop.
     """
-    remembered = (files.read(places.instance) or "").strip() or None
+    remembered = (files.read(paths.instance) or "").strip() or None
     end = time.monotonic() + patience
     while True:
-        will_be_told = remembered is not None and os.path.exists(places.at(ENABLED))
-        found = current(places, may_be_old=not will_be_told or time.monotonic() >= end)
+        will_be_told = remembered is not None and os.path.exists(paths.under_root(ENABLED))
+        found = current(paths, may_be_old=not will_be_told or time.monotonic() >= end)
         if found is not None or not will_be_told or time.monotonic() >= end:
             break
         if wait(0.2):
@@ -61,27 +61,27 @@ def settle(places: Places, wait: Callable[[float], bool], patience: float = PATI
         return remembered
     if remembered is not None:
         LOG.warning("instance-id was %s and is %s: discarding token, key, store and outcome", remembered, found)
-        discard(places)
+        discard(paths)
     return found
 
 
-def remember(places: Places, found: str | None) -> None:
+def remember(paths: Paths, found: str | None) -> None:
     """Keep the instance id that was settled. OSError when the disk does not take it.
 
     Only after the discarding: a kill in between does it all once more.
     """
-    if found is not None and (files.read(places.instance) or "").strip() != found:
-        files.write(places.instance, found + "\n")
+    if found is not None and (files.read(paths.instance) or "").strip() != found:
+        files.write(paths.instance, found + "\n")
 
 
-def discard(places: Places) -> None:
+def discard(paths: Paths) -> None:
     """Remove what the agent kept, and the TLS key if the agent made it."""
-    if os.path.exists(places.tls_mark):
-        files.remove(places.tls_key)
-        files.remove(places.tls_certificate)
-    files.remove(places.ready_acknowledged)
-    kept = {os.path.basename(places.instance)}
-    for path in glob.glob(os.path.join(places.at(OWN), "*")):
+    if os.path.exists(paths.tls_mark):
+        files.remove(paths.tls_key)
+        files.remove(paths.tls_certificate)
+    files.remove(paths.ready_acknowledged)
+    kept = {os.path.basename(paths.instance)}
+    for path in glob.glob(os.path.join(paths.under_root(STATE_DIR), "*")):
         if os.path.basename(path) in kept:
             continue
         if os.path.isdir(path):

@@ -14,7 +14,7 @@ from typing import Any
 
 from cc_sammy.common import run_records
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 
 LOG = logging.getLogger(__name__)
 LONGEST_REASON = 500
@@ -66,14 +66,14 @@ class Provisioning:
         ]
 
 
-def read(places: Places, boot_id: str) -> Provisioning:
+def read(paths: Paths, boot_id: str) -> Provisioning:
     """Return the level that the state file tells; a record of another boot is none."""
     try:
-        record = run_records.load(places.state)
+        record = run_records.load(paths.state)
         if record is not None:
             datetime.fromisoformat(record.wall_clock)
     except (ValueError, KeyError, TypeError) as error:
-        return Provisioning(problem=f"{places.state} is damaged ({error})")
+        return Provisioning(problem=f"{paths.state} is damaged ({error})")
     except OSError as error:
-        return Provisioning(problem=f"{places.state}: {error.strerror}")
+        return Provisioning(problem=f"{paths.state}: {error.strerror}")
     return Provisioning(record if record is not None and record.boot_id == boot_id else None)

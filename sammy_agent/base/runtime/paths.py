@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the agent finds and keeps things; all below one root, so that a test's agent is a whole one."""
+"""Paths of the files that the agent reads and keeps; all below one root, so that a test's agent is a whole one."""
 
 from __future__ import annotations
 
@@ -7,112 +7,112 @@ from dataclasses import dataclass
 
 from cc_sammy.contract import paths
 
-OWN = "/var/lib/sammy/agent"
+STATE_DIR = "/var/lib/sammy/agent"
 CONTROL_PLANE_STATE = "/var/lib/sammy/control-plane"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """Paths of one machine; `root` is put before each."""
 
     root: str = ""
 
-    def at(self, path: str) -> str:
-        """Return where an absolute path of the machine lies."""
+    def under_root(self, path: str) -> str:
+        """Return an absolute path of the machine as it is below the root."""
         return self.root + path
 
     @property
     def config(self) -> str:
         """What agent-install wrote."""
-        return self.at(paths.AGENT_CONFIG)
+        return self.under_root(paths.AGENT_CONFIG)
 
     @property
     def socket(self) -> str:
         """The control socket."""
-        return self.at(paths.AGENT_SOCKET)
+        return self.under_root(paths.AGENT_SOCKET)
 
     @property
     def state(self) -> str:
         """This boot's run record."""
-        return self.at(paths.STATE)
+        return self.under_root(paths.STATE)
 
     @property
     def runs(self) -> str:
         """Run records of all boots."""
-        return self.at(paths.RUNS)
+        return self.under_root(paths.RUNS)
 
     @property
     def ready_acknowledged(self) -> str:
         """The mark on which the firewall closes ssh."""
-        return self.at(paths.READY_ACKNOWLEDGED)
+        return self.under_root(paths.READY_ACKNOWLEDGED)
 
     @property
     def token(self) -> str:
         """The token in use, refreshed ones included."""
-        return self.at(f"{OWN}/token")
+        return self.under_root(f"{STATE_DIR}/token")
 
     @property
     def token_source(self) -> str:
         """Which token of the user-data the one in use began with, as a digest."""
-        return self.at(f"{OWN}/token-source")
+        return self.under_root(f"{STATE_DIR}/token-source")
 
     @property
     def ready(self) -> str:
         """What is known of the acknowledged ready."""
-        return self.at(f"{OWN}/ready.json")
+        return self.under_root(f"{STATE_DIR}/ready.json")
 
     @property
     def instance(self) -> str:
         """The instance id that all of this belongs to."""
-        return self.at(f"{OWN}/instance-id")
+        return self.under_root(f"{STATE_DIR}/instance-id")
 
     @property
     def events(self) -> str:
         """The event store."""
-        return self.at(f"{OWN}/events.db")
+        return self.under_root(f"{STATE_DIR}/events.db")
 
     @property
     def metrics(self) -> str:
         """How the machine fared."""
-        return self.at(f"{OWN}/metrics.db")
+        return self.under_root(f"{STATE_DIR}/metrics.db")
 
     @property
     def outbox(self) -> str:
         """What must reach the control plane and has not yet."""
-        return self.at(f"{OWN}/outbox.db")
+        return self.under_root(f"{STATE_DIR}/outbox.db")
 
     @property
     def workspaces(self) -> str:
         """The folder of the workspaces' tokens."""
-        return self.at(f"{OWN}/workspaces")
+        return self.under_root(f"{STATE_DIR}/workspaces")
 
     @property
     def jwks(self) -> str:
         """The control plane's public keys as last fetched."""
-        return self.at(f"{OWN}/jwks.json")
+        return self.under_root(f"{STATE_DIR}/jwks.json")
 
     @property
     def packages(self) -> str:
         """Debug packages that the control plane has not acknowledged."""
-        return self.at(f"{OWN}/packages")
+        return self.under_root(f"{STATE_DIR}/packages")
 
     @property
     def outgoing(self) -> str:
         """What is being sent to the control plane, in private; nothing of it is kept."""
-        return self.at("/var/lib/sammy/outgoing")
+        return self.under_root("/var/lib/sammy/outgoing")
 
     @property
     def tls_mark(self) -> str:
         """Says that the node's TLS key is one that the agent made."""
-        return self.at(f"{OWN}/tls-key-is-ours")
+        return self.under_root(f"{STATE_DIR}/tls-key-is-ours")
 
     @property
     def tls_key(self) -> str:
         """The node's TLS key."""
-        return self.at("/etc/sammy/tls/node.key")
+        return self.under_root("/etc/sammy/tls/node.key")
 
     @property
     def tls_certificate(self) -> str:
         """Its certificate."""
-        return self.at("/etc/sammy/tls/node.crt")
+        return self.under_root("/etc/sammy/tls/node.crt")

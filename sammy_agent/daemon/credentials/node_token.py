@@ -16,7 +16,7 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.credentials.tokens import WAY_OUT, NodeToken
 from sammy_agent.node.config import AgentConfig
 
@@ -41,8 +41,8 @@ def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str
 class Identity:
     """The node's id and token. Thread-safe."""
 
-    def __init__(self, places: Places, config: AgentConfig, record: Record = unrecorded) -> None:
-        self._places, self._config, self._record = places, config, record
+    def __init__(self, paths: Paths, config: AgentConfig, record: Record = unrecorded) -> None:
+        self._paths, self._config, self._record = paths, config, record
         self._lock = threading.Lock()
         self._token: NodeToken | None = None
         self._problem: Problem | None = None
@@ -94,9 +94,9 @@ class Identity:
             self._record(kinds.TOKEN_REFRESHED, f"the control plane renewed the token{until}")
 
     def _read(self) -> None:
-        own = self._read_token(self._places.token)
+        own = self._read_token(self._paths.token)
         source = self._read_token(self._config.token_file) if self._config.token_file else None
-        if source_wins(own, source, files.read(self._places.token_source)):
+        if source_wins(own, source, files.read(self._paths.token_source)):
             assert source is not None  # source_wins says so
             self._token = source
             self._save(source, began_with=source.digest())
@@ -119,15 +119,15 @@ class Identity:
 
     def _save(self, token: NodeToken, *, began_with: str | None = None) -> None:
         try:
-            files.write(self._places.token, token.text + "\n", mode=files.PRIVATE)
+            files.write(self._paths.token, token.text + "\n", mode=files.PRIVATE)
             if began_with is not None:
-                files.write(self._places.token_source, began_with, mode=files.PRIVATE)
+                files.write(self._paths.token_source, began_with, mode=files.PRIVATE)
         except OSError as error:
             if not self._unsaved:
                 LOG.warning("the token could not be saved (%s); it is kept in memory and tried again", error.strerror)
             self._unsaved = True
             self._problem = Problem(
-                Code.TOKEN_UNSAVED, f"{self._places.token} cannot be written: {error.strerror}", "Make room: df -h /var"
+                Code.TOKEN_UNSAVED, f"{self._paths.token} cannot be written: {error.strerror}", "Make room: df -h /var"
             )
         else:
             self._unsaved, self._problem = False, None

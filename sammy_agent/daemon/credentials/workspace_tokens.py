@@ -15,7 +15,7 @@ from typing import Any
 from sammy_agent.base.errors import AgentError, Code, TokenUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.credentials.tokens import WorkspaceToken
 from sammy_agent.node.config import NODE_ID
 
@@ -49,8 +49,8 @@ def check(raw: str, workspace: str) -> WorkspaceToken:
 class WorkspaceTokens:
     """The tokens by workspace. Thread-safe."""
 
-    def __init__(self, places: Places) -> None:
-        self._folder = places.workspaces
+    def __init__(self, paths: Paths) -> None:
+        self._folder = paths.workspaces
         self._lock = threading.Lock()
         self._tokens: dict[str, WorkspaceToken] = {}
         self._unsaved: set[str] = set()

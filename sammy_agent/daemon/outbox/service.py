@@ -8,7 +8,7 @@ from typing import Any
 
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.credentials.node_token import Identity
@@ -27,7 +27,7 @@ class Delivery:
     def __init__(
         self,
         url: str,
-        places: Places,
+        paths: Paths,
         *,
         identity: Identity,
         tokens: WorkspaceTokens,
@@ -36,7 +36,7 @@ class Delivery:
         record: Record = unrecorded,
     ) -> None:
         self._identity, self._tokens, self._record = identity, tokens, record
-        self.outbox = Outbox(places.outbox)
+        self.outbox = Outbox(paths.outbox)
         self.outbox.on_dropped = self._dropped
         self.outbox.on_set_aside = self._set_aside
         self.outbox.on_damage(lambda words: record(kinds.STORE_DAMAGED, words))

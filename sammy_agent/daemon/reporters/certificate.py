@@ -16,7 +16,7 @@ from collections.abc import Callable
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
@@ -35,9 +35,9 @@ def is_certificate(answer: Answer) -> bool:
 class Certificate(Worker):
     """Gets and renews the node's certificate, once there is contact."""
 
-    def __init__(self, plane: ControlPlane, places: Places) -> None:
+    def __init__(self, plane: ControlPlane, paths: Paths) -> None:
         super().__init__("certificate")
-        self._plane, self._places = plane, places
+        self._plane, self._paths = plane, paths
         self._backoff = Backoff(longest=60.0)
         self.on_installed: Callable[[], None] = lambda: None
 
@@ -68,16 +68,16 @@ class Certificate(Worker):
 
     def _is_ours(self) -> bool:
         """Mark the key as ours before it is made; one that is there without the mark is somebody else's."""
-        if os.path.exists(self._places.tls_mark):
+        if os.path.exists(self._paths.tls_mark):
             return True
-        if os.path.exists(self._places.tls_key) or os.path.exists(self._places.tls_certificate):
+        if os.path.exists(self._paths.tls_key) or os.path.exists(self._paths.tls_certificate):
             return False
-        files.write(self._places.tls_mark, "")
+        files.write(self._paths.tls_mark, "")
         return True
 
     def _helper(self, verb: str, *more: str, input: str = "") -> str:
         """Run `node_key`; SubprocessError with its words when it fails."""
-        paths = (self._places.tls_key, self._places.tls_certificate)
+        paths = (self._paths.tls_key, self._paths.tls_certificate)
         done = subprocess.run(
             [sys.executable, "-m", "sammy_agent.daemon.credentials.certificate_request", verb, *paths, *more],
             input=input, capture_output=True, text=True, timeout=HELPER_DEADLINE, check=False,

@@ -28,7 +28,7 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
@@ -117,12 +117,12 @@ class Packages(Worker):
         self,
         plane: ControlPlane,
         level: Callable[[], Provisioning],
-        places: Places,
+        paths: Paths,
         lost_seconds: float,
         record: Record,
     ) -> None:
         super().__init__("packages")
-        self._plane, self._level, self._places = plane, level, places
+        self._plane, self._level, self._paths = plane, level, paths
         self._lost_seconds, self._record = lost_seconds, record
         self._lock = threading.Lock()
         self._outages: list[dict[str, Any]] = []
@@ -200,7 +200,7 @@ class Packages(Worker):
             for left in glob.glob(os.path.join(glob.escape(self._folder), "*.new")):
                 files.remove(left)  # by a program that was killed
             self._process = process = subprocess.Popen(
-                [*LOW_PRIORITY, *command.words(path, self._places.root, f"--most={MOST_MIB}")],
+                [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MOST_MIB}")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -263,7 +263,7 @@ class Packages(Worker):
 
     @property
     def _folder(self) -> str:
-        return self._places.packages
+        return self._paths.packages
 
     def _path(self, case: Case) -> str:
         return os.path.join(self._folder, f"{case.incident}.tar.gz")

@@ -22,7 +22,7 @@ from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
@@ -71,16 +71,16 @@ class Ready(Worker):
     """Says that this node is ready."""
 
     def __init__(
-        self, plane: ControlPlane, level: Callable[[], Provisioning], places: Places, record: Record = unrecorded
+        self, plane: ControlPlane, level: Callable[[], Provisioning], paths: Paths, record: Record = unrecorded
     ) -> None:
         super().__init__("ready")
         self._record = record
-        self._plane, self._level, self._places = plane, level, places
+        self._plane, self._level, self._paths = plane, level, paths
         self._backoff = Backoff()
         self._attempts_left = FIREWALL_ATTEMPTS
         self._unsaved = False
         self._firewall_problem: Problem | None = None
-        memory = Memory.from_text(files.read(places.ready))
+        memory = Memory.from_text(files.read(paths.ready))
         ours = memory is not None and (memory.node_id, memory.url) == (plane.identity.node_id, plane.url)
         self._memory = memory if ours else None
         self._acknowledged_monotonic = 0.0
@@ -135,8 +135,8 @@ class Ready(Worker):
     def _save(self, memory: Memory) -> bool:
         """Write the memory and the mark that the firewall looks at; a full disk is waited for."""
         try:
-            files.write(self._places.ready_acknowledged, memory.acknowledged_at + "\n")
-            files.write(self._places.ready, memory.to_text())
+            files.write(self._paths.ready_acknowledged, memory.acknowledged_at + "\n")
+            files.write(self._paths.ready, memory.to_text())
         except OSError as error:
             self._firewall_problem = Problem(
                 Code.READY_UNSAVED, f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"

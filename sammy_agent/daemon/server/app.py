@@ -42,7 +42,7 @@ def application(parts: Parts, connections: Room) -> web.Application:
         (r"/events/export", Export, {**given, "store": parts.store, "name": "events"}),
         (r"/metrics/export", Export, {**given, "store": parts.metrics, "name": "metrics"}),
         (r"/system-info", SystemInformation, {**given, "info": SystemInfo()}),
-        (r"/debug-package", DebugPackage, {**given, "maker": Maker(parts.places.root)}),
+        (r"/debug-package", DebugPackage, {**given, "maker": Maker(parts.paths.root)}),
         (r"/logs", Logs, {**given, "readers": readers}),
         (r"/logs/stream", LogStream, {**given, "readers": readers}),
     ]

@@ -148,7 +148,7 @@ def workshop(parts: Parts) -> Iterator[str]:
     """
     import tempfile
 
-    home = parts.places.outgoing
+    home = parts.paths.outgoing
     try:
         os.makedirs(home, mode=0o700, exist_ok=True)
         made = tempfile.TemporaryDirectory(dir=home)

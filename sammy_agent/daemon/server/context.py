@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
 from sammy_agent.daemon.server.jwks import Keys
 from sammy_agent.diagnostics.event_store.store import EventStore
@@ -25,7 +25,7 @@ class Parts:
 
     node_id: str
     issuer: str
-    places: Places
+    paths: Paths
     store: EventStore
     metrics: MetricsStore
     level: Callable[[], Provisioning]

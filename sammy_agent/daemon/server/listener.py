@@ -21,7 +21,7 @@ from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import Record, unrecorded
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.server.context import Parts
 
@@ -56,7 +56,7 @@ class Listener(Worker):
         self._problem: Problem | None = None
         self._backoff = Backoff()
         # what a kill left of a package that was being made
-        shutil.rmtree(parts.places.outgoing, ignore_errors=True)
+        shutil.rmtree(parts.paths.outgoing, ignore_errors=True)
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __repr__(self) -> str:
@@ -126,16 +126,16 @@ class Listener(Worker):
 
     def _look_at_certificate(self) -> bool:
         """Load it when it is new; tell whether there is one that can be served with."""
-        stamp = _stamp(self._parts.places)
+        stamp = _stamp(self._parts.paths)
         if stamp is None:
             self._say(WAITING if self._context is None else GONE)
             return self._context is not None
         if stamp != self._stamp:
             try:
-                context = tls_context(self._parts.places)
+                context = tls_context(self._parts.paths)
             except (OSError, ssl.SSLError) as error:
                 # between the two renames of a renewal they do not fit; seen again at once
-                self._say(_unusable(self._parts.places, error))
+                self._say(_unusable(self._parts.paths, error))
                 return self._context is not None
             self._context, self._stamp = context, stamp
             if self._thread is not None:
@@ -209,19 +209,19 @@ def _bound(family: int, address: str, port: int) -> socket.socket:
     return one
 
 
-def tls_context(places: Places) -> ssl.SSLContext:
+def tls_context(paths: Paths) -> ssl.SSLContext:
     """Return the context of the node's key and certificate. OSError or SSLError when they cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # a key with a password is refused; without one given here OpenSSL would ask the terminal and wait
-    context.load_cert_chain(places.tls_certificate, places.tls_key, password="")
+    context.load_cert_chain(paths.tls_certificate, paths.tls_key, password="")
     return context
 
 
-def _stamp(places: Places) -> tuple[int, ...] | None:
+def _stamp(paths: Paths) -> tuple[int, ...] | None:
     """Return by what another certificate or key is known, None while there is none."""
     try:
-        found = [os.stat(path) for path in (places.tls_certificate, places.tls_key)]
+        found = [os.stat(path) for path in (paths.tls_certificate, paths.tls_key)]
     except OSError:
         return None
     return tuple(number for one in found for number in (one.st_ino, one.st_mtime_ns, one.st_size))
@@ -234,9 +234,9 @@ def _taken(port: int, error: OSError) -> Problem:
     return Problem(Code.PORT_UNUSABLE, f"port {port} cannot be used: {error.strerror}", "Choose another agent.port")
 
 
-def _unusable(places: Places, error: Exception) -> Problem:
+def _unusable(paths: Paths, error: Exception) -> Problem:
     said = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-    words = f"{places.tls_certificate} and {places.tls_key} cannot be used: {str(said).replace('_', ' ').lower()}"
+    words = f"{paths.tls_certificate} and {paths.tls_key} cannot be used: {str(said).replace('_', ' ').lower()}"
     return Problem(
         Code.CERTIFICATE_UNUSABLE, words, "Are they a pair? Remove both, and the agent gets new ones if they are its"
     )

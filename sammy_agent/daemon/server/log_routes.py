@@ -62,7 +62,7 @@ class Reading(Handler):
 
     def scrubber(self) -> Scrubber:
         """Return what knows this node's secrets as they are now."""
-        return Scrubber(known_secrets(self.parts.places, processes=False))
+        return Scrubber(known_secrets(self.parts.paths, processes=False))
 
 
 class Logs(Reading, Managed):
@@ -72,7 +72,7 @@ class Logs(Reading, Managed):
         """Send it."""
         if (question := self.asked()) is None:
             return
-        root = self.parts.places.root
+        root = self.parts.paths.root
         read = partial(reader.page, question, root, scrubber=self.scrubber(), seconds=SECONDS)
         try:
             page = await asyncio.get_running_loop().run_in_executor(self.readers.pages, read)
@@ -101,7 +101,7 @@ class LogStream(Reading, Managed, websocket.WebSocketHandler):
     def open(self, *_: str, **__: str) -> None:
         """Begin."""
         self.readers.open += 1
-        entries = reader.follow(self.question, self.parts.places.root, scrubber=self.scrubber())
+        entries = reader.follow(self.question, self.parts.paths.root, scrubber=self.scrubber())
         self._task = asyncio.ensure_future(self._send(entries))
 
     def on_message(self, message: str | bytes) -> None:

@@ -23,7 +23,7 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive
 from sammy_agent.diagnostics.debug_package.archive import Archive, Gzip, Packer, Zstd
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member
@@ -75,7 +75,7 @@ class Package:
 
 def make(
     path: str,
-    places: Places,
+    paths: Paths,
     *,
     members: Sequence[Member] = MEMBERS,
     seconds: float = SECONDS,
@@ -96,17 +96,17 @@ def make(
     """
     began, wall = time.monotonic(), time.time()
     package = Package(path)
-    after = pseudonyms.of(places).replace if with_pseudonyms else lambda line: line
-    scrubber = Scrubber(known_secrets(places), after)
+    after = pseudonyms.of(paths).replace if with_pseudonyms else lambda line: line
+    scrubber = Scrubber(known_secrets(paths), after)
     compression = ENDINGS.get(os.path.splitext(path)[1], "gz")
     beside = f"{path}.{os.getpid()}.new"
     try:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "w+b") as file:
             with _packing(file, compression) as packer:
-                filling = _Filling(Archive(file, packer, most_packed), package, scrubber, places, most)
+                filling = _Filling(Archive(file, packer, most_packed), package, scrubber, paths, most)
                 filling.limit_share = min(1.0, most_packed / (16 * 1024 * 1024)) if most_packed else 1.0
                 filling.fill(members, until=began + seconds, say=say)
-                filling.close(_about(places, wall, scrubber, with_pseudonyms))
+                filling.close(_about(paths, wall, scrubber, with_pseudonyms))
             say("looking it through")
             look_through(beside, compression, scrubber)
             os.fsync(file.fileno())
@@ -132,13 +132,13 @@ def _packing(file: IO[bytes], compression: str) -> Iterator[Packer]:
         raise
 
 
-def _about(places: Places, began: float, scrubber: Scrubber, with_pseudonyms: bool) -> dict[str, Any]:
+def _about(paths: Paths, began: float, scrubber: Scrubber, with_pseudonyms: bool) -> dict[str, Any]:
     """Return what the manifest says of the package itself."""
     try:  # not by `config`: a node without a control plane has a name too, and a damaged file is no reason to stop
-        node = str(json.loads(files.read(places.config) or "{}").get("node_id") or "")
+        node = str(json.loads(files.read(paths.config) or "{}").get("node_id") or "")
     except (ValueError, AttributeError, OSError):
         node = ""
-    instance = "" if with_pseudonyms else (files.read(places.instance) or "").strip()
+    instance = "" if with_pseudonyms else (files.read(paths.instance) or "").strip()
     return {
         "format": "sammy-debug/1",
         "nodeId": scrubber.scrub(node) or None,
@@ -154,8 +154,8 @@ def _about(places: Places, began: float, scrubber: Scrubber, with_pseudonyms: bo
 class _Filling:
     """The package while it is filled, and its account."""
 
-    def __init__(self, target: Archive, package: Package, scrubber: Scrubber, places: Places, most: int) -> None:
-        self._archive, self._package, self._scrubber, self._places = target, package, scrubber, places
+    def __init__(self, target: Archive, package: Package, scrubber: Scrubber, paths: Paths, most: int) -> None:
+        self._archive, self._package, self._scrubber, self._paths = target, package, scrubber, paths
         self._left = most
         self._folder = os.path.dirname(package.path) or "."
         self.limit_share = 1.0
@@ -169,7 +169,7 @@ class _Filling:
                 self._package.results.append(Result(member.name, 0, "no time was left for it"))
                 continue
             say(member.name)
-            for source in sources(member, self._places, min(EACH, left), self.limit_share):
+            for source in sources(member, self._paths, min(EACH, left), self.limit_share):
                 began = time.monotonic()
                 with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder) as text:
                     size, told = self._scrubbed(source, text)

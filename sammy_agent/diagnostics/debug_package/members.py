@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cc_sammy.contract import paths
-from sammy_agent.base.runtime.paths import OWN, Places
+from sammy_agent.base.runtime.paths import STATE_DIR, Paths
 
 KIB, MIB = 1024, 1024 * 1024
 LIMIT = 512 * KIB  # of a member's text, its end being kept; logs have more
@@ -58,11 +58,11 @@ class Made:
     """What this process finds out itself."""
 
     name: str
-    make: Callable[[Places], dict[str, Any]]
+    make: Callable[[Paths], dict[str, Any]]
     limit: int = LIMIT
 
 
-def _system_info(_: Places) -> dict[str, Any]:
+def _system_info(_: Paths) -> dict[str, Any]:
     from sammy_agent.node.system_info import SystemInfo
 
     return SystemInfo().get()
@@ -146,10 +146,10 @@ MEMBERS: tuple[Member, ...] = (
     _command("time-sync.txt", "timedatectl timesync-status"),
     _command("time-chrony.txt", "chronyc -n tracking"),
     # what the agent keeps
-    Tables("events.jsonl", f"{OWN}/events.db"),
-    Tables("metrics.jsonl", f"{OWN}/metrics.db"),
+    Tables("events.jsonl", f"{STATE_DIR}/events.db"),
+    Tables("metrics.jsonl", f"{STATE_DIR}/metrics.db"),
     # what workspaces say is their users' own: only how much of it waits, and since when
-    Tables("outbox.jsonl", f"{OWN}/outbox.db", private=("body",)),
+    Tables("outbox.jsonl", f"{STATE_DIR}/outbox.db", private=("body",)),
     # containers
     _command("docker-info.txt", "docker info"),
     _command("docker-containers.txt", "docker ps --all --no-trunc"),

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sammy_agent.base.runtime import control_client
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import sqlite_dump
 from sammy_agent.diagnostics.debug_package.members import Asked, Command, Files, Made, Member, Tables
 
@@ -50,7 +50,7 @@ class Source:
         return iter(())
 
 
-def sources(member: Member, places: Places, seconds: float, share: float = 1.0) -> Iterator[Source]:
+def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) -> Iterator[Source]:
     """Yield the member's files.
 
     :param seconds: how long one program may take.
@@ -60,13 +60,13 @@ def sources(member: Member, places: Places, seconds: float, share: float = 1.0) 
     if isinstance(member, Command):
         yield _Said(member, limit, seconds)
     elif isinstance(member, Files):
-        yield from _held(member, places.root, limit)
+        yield from _held(member, paths.root, limit)
     elif isinstance(member, Tables):
-        yield _Rows(member, places, limit, seconds)
+        yield _Rows(member, paths, limit, seconds)
     elif isinstance(member, Asked):
-        yield _Answer(member, places)
+        yield _Answer(member, paths)
     else:
-        yield _Made(member, places)
+        yield _Made(member, paths)
 
 
 class _Absent(Source):
@@ -282,9 +282,9 @@ class _File(Source):
 class _Rows(Source):
     """Rows of a database as lines of JSON."""
 
-    def __init__(self, member: Tables, places: Places, limit: int, seconds: float) -> None:
+    def __init__(self, member: Tables, paths: Paths, limit: int, seconds: float) -> None:
         super().__init__(member.name)
-        self._member, self._path, self._limit, self._seconds = member, places.at(member.path), limit, seconds
+        self._member, self._path, self._limit, self._seconds = member, paths.under_root(member.path), limit, seconds
 
     def read(self) -> Iterator[bytes]:
         if not os.path.exists(self._path):
@@ -296,9 +296,9 @@ class _Rows(Source):
 class _Answer(Source):
     """What the running agent answers."""
 
-    def __init__(self, member: Asked, places: Places) -> None:
+    def __init__(self, member: Asked, paths: Paths) -> None:
         super().__init__(member.name)
-        self._verb, self._socket = member.verb, places.socket
+        self._verb, self._socket = member.verb, paths.socket
 
     def read(self) -> Iterator[bytes]:
         answer = control_client.ask(self._socket, self._verb)
@@ -313,13 +313,13 @@ class _Answer(Source):
 class _Made(Source):
     """What this process finds out itself."""
 
-    def __init__(self, member: Made, places: Places) -> None:
+    def __init__(self, member: Made, paths: Paths) -> None:
         super().__init__(member.name)
-        self._make, self._places = member.make, places
+        self._make, self._paths = member.make, paths
 
     def read(self) -> Iterator[bytes]:
         try:
-            document = self._make(self._places)
+            document = self._make(self._paths)
         except OSError as error:
             self.notes.append(f"{error.filename}: {error.strerror}")
             return

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How this machine fares: three figures for each heartbeat (`collect`), and once a minute all of them, kept.
 
-store = MetricsStore(places.metrics, boot_id=…)         # metrics.db; reading needs no running agent
+store = MetricsStore(paths.metrics, boot_id=…)          # metrics.db; reading needs no running agent
 Sampler(store).start()                                  # reads /proc, runs no program
 for sample in store.samples(since=…): …                 # oldest first
 """

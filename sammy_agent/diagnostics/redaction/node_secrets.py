@@ -16,20 +16,20 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE, OWN, Places
+from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE, STATE_DIR, Paths
 from sammy_agent.diagnostics.redaction.patterns import NAME
 from sammy_agent.node import config
 
 # Files that are secrets as a whole.
 WHOLE = (
-    f"{OWN}/workspaces/*.token",
+    f"{STATE_DIR}/workspaces/*.token",
     f"{CONTROL_PLANE_STATE}/operator-token",
     f"{CONTROL_PLANE_STATE}/*.key",
     "/etc/sammy/tls/*.key",
 )
 # Files that hold some, under names that say so.
 HOLDING = (
-    f"{OWN}/workspaces/*.json",
+    f"{STATE_DIR}/workspaces/*.json",
     "/root/.docker/config.json",
     "/home/*/.docker/config.json",
     "/etc/default/*",
@@ -44,39 +44,39 @@ NO_SECRET = re.compile(r"[/$\[{<]|[a-z]+://[^@]*$")  # a path, a variable, an ad
 ASSIGNED = re.compile(rf"(?im)[\"']?\b[\w.-]*{NAME}[\"']?\s*[:=]\s*[\"']?([^\s\"']+)")
 
 
-def known_secrets(places: Places, *, processes: bool = True) -> list[str]:
+def known_secrets(paths: Paths, *, processes: bool = True) -> list[str]:
     """Return all that is found; what cannot be read is passed over.
 
     :param processes: look at the environments of all processes too.
     """
-    found = [*_own(places), *(text for pattern in WHOLE for text in _texts(places, pattern))]
-    held = [*_held(places), *(_of_processes() if processes else ())]
+    found = [*_own(paths), *(text for pattern in WHOLE for text in _texts(paths, pattern))]
+    held = [*_held(paths), *(_of_processes() if processes else ())]
     return [
         *found,
         *list(dict.fromkeys(value for value in held if TELLING.fullmatch(value) and not NO_SECRET.match(value)))[:MOST],
     ]
 
 
-def _own(places: Places) -> Iterator[str]:
-    paths = [places.token, places.tls_key]
+def _own(paths: Paths) -> Iterator[str]:
+    found = [paths.token, paths.tls_key]
     with contextlib.suppress(AgentError, OSError):
-        loaded = config.load(places)
+        loaded = config.load(paths)
         if loaded is not None and loaded.token_file is not None:
-            paths.append(loaded.token_file)
-    for path in paths:
+            found.append(loaded.token_file)
+    for path in found:
         with contextlib.suppress(OSError):
             yield files.read(path) or ""
 
 
-def _texts(places: Places, pattern: str) -> Iterator[str]:
-    for path in sorted(glob.glob(places.at(pattern))):
+def _texts(paths: Paths, pattern: str) -> Iterator[str]:
+    for path in sorted(glob.glob(paths.under_root(pattern))):
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
             yield file.read(LONGEST)
 
 
-def _held(places: Places) -> Iterator[str]:
+def _held(paths: Paths) -> Iterator[str]:
     for pattern in HOLDING:
-        for text in _texts(places, pattern):
+        for text in _texts(paths, pattern):
             with contextlib.suppress(ValueError, RecursionError):
                 yield from _leaves(json.loads(text), named="workspaces" in pattern)
                 continue

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.node import config
 
 IPV4 = re.compile(r"(?<![\w.+~-])(?:\d{1,3}\.){3}\d{1,3}(?![\w+~-]|\.\d)")
@@ -39,16 +39,16 @@ WHOLE_NAME = r"(?<![\w.-]){}(?![\w-]|\.\w)"
 COMMON = {"localhost", "localhost.localdomain", "debian", "ubuntu", "node", "sammy", "agent", "docker", "none", "host"}
 
 
-def of(places: Places) -> Pseudonyms:
+def of(paths: Paths) -> Pseudonyms:
     """Return them with the names that this machine goes by."""
-    names = [socket.gethostname(), socket.getfqdn(), (files.read(places.at("/etc/hostname")) or "").strip()]
-    for line in (files.read(places.at("/etc/hosts")) or "").splitlines():
+    names = [socket.gethostname(), socket.getfqdn(), (files.read(paths.under_root("/etc/hostname")) or "").strip()]
+    for line in (files.read(paths.under_root("/etc/hosts")) or "").splitlines():
         names += line.partition("#")[0].split()[1:]
-    for line in (files.read(places.at("/etc/resolv.conf")) or "").splitlines():
+    for line in (files.read(paths.under_root("/etc/resolv.conf")) or "").splitlines():
         if line.startswith(("search", "domain")):
             names += line.split()[1:]
     try:
-        loaded = config.load(places)
+        loaded = config.load(paths)
     except (AgentError, OSError):
         loaded = None
     if loaded is not None:

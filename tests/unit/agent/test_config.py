@@ -9,39 +9,39 @@ import pytest
 from cc_sammy import config as cc_config
 from cc_sammy.steps.agent_install import agent_config
 from sammy_agent.base.errors import ConfigInvalid
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.node import config
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    Path(Places(str(tmp_path)).config).parent.mkdir(parents=True)
-    return Places(str(tmp_path))
+def paths(tmp_path: Path) -> Paths:
+    Path(Paths(str(tmp_path)).config).parent.mkdir(parents=True)
+    return Paths(str(tmp_path))
 
 
-def test_what_agent_install_writes_is_what_the_agent_reads(places: Places) -> None:
+def test_what_agent_install_writes_is_what_the_agent_reads(paths: Paths) -> None:
     control = {"url": "https://192.0.2.7:8787/", "token_file": "/etc/sammy/t", "ca_file": "/etc/sammy/ca"}
     wanted = cc_config.load({"node_id": "n-1", "control_plane": control, "agent": {"port": 9443}})
-    Path(places.config).write_text(agent_config(wanted))
-    loaded = config.load(places)
+    Path(paths.config).write_text(agent_config(wanted))
+    loaded = config.load(paths)
     assert loaded == config.AgentConfig(
-        "n-1", "https://192.0.2.7:8787", f"{places.root}/etc/sammy/t", f"{places.root}/etc/sammy/ca", 9443, 60.0
+        "n-1", "https://192.0.2.7:8787", f"{paths.root}/etc/sammy/t", f"{paths.root}/etc/sammy/ca", 9443, 60.0
     )
-    Path(places.config).write_text(agent_config(cc_config.load({"node_id": "n-1"})))
-    assert config.load(places) is None, "no control plane"
+    Path(paths.config).write_text(agent_config(cc_config.load({"node_id": "n-1"})))
+    assert config.load(paths) is None, "no control plane"
 
 
-def test_no_file_is_no_control_plane(places: Places) -> None:
-    assert config.load(places) is None
+def test_no_file_is_no_control_plane(paths: Paths) -> None:
+    assert config.load(paths) is None
 
 
 RIGHT = {"node_id": "n1", "control_plane_url": "https://x"}
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8787", "http://[::1]:1", "http://localhost", "https://192.0.2.1"])
-def test_addresses_that_are_safe(places: Places, url: str) -> None:
-    Path(places.config).write_text(json.dumps({**RIGHT, "control_plane_url": url}))
-    loaded = config.load(places)
+def test_addresses_that_are_safe(paths: Paths, url: str) -> None:
+    Path(paths.config).write_text(json.dumps({**RIGHT, "control_plane_url": url}))
+    loaded = config.load(paths)
     assert loaded is not None and loaded.url == url
 
 
@@ -59,8 +59,8 @@ def test_addresses_that_are_safe(places: Places, url: str) -> None:
         {"heartbeat_seconds": True},
     ))],
 )  # fmt: skip
-def test_what_cannot_be_right_is_said(places: Places, text: str) -> None:
-    Path(places.config).write_text(text)
+def test_what_cannot_be_right_is_said(paths: Paths, text: str) -> None:
+    Path(paths.config).write_text(text)
     with pytest.raises(ConfigInvalid) as raised:
-        config.load(places)
+        config.load(paths)
     assert raised.value.problem.next_step

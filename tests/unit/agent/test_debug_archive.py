@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import builder
 from sammy_agent.diagnostics.debug_package.archive import Archive, Gzip
 from sammy_agent.diagnostics.debug_package.members import Command, Member
@@ -27,8 +27,8 @@ COUNT = 12
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(str(tmp_path / "root"))
+def paths(tmp_path: Path) -> Paths:
+    return Paths(str(tmp_path / "root"))
 
 
 def noise(length: int) -> str:
@@ -58,7 +58,7 @@ def unpack(path: Path, into: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("ending", ["tar.gz", pytest.param("tar.zst", marks=pytest.mark.needs("zstd"))])
 def test_cut_anywhere_it_gives_what_stands_before(
-    places: Places, tmp_path: Path, members: list[Member], ending: str
+    paths: Paths, tmp_path: Path, members: list[Member], ending: str
 ) -> None:
     path, cut = tmp_path / f"p.{ending}", tmp_path / f"cut.{ending}"
     sizes: dict[str, int] = {}
@@ -67,7 +67,7 @@ def test_cut_anywhere_it_gives_what_stands_before(
         beside = next(tmp_path.glob(f"p.{ending}.*.new"))
         sizes[name] = beside.stat().st_size  # the file of before is whole when the next one begins
 
-    builder.make(str(path), places, members=members, say=note)
+    builder.make(str(path), paths, members=members, say=note)
     whole = unpack(path, tmp_path / "out")
     names = [member.name for member in members]
     assert set(whole) == {*names, "README.txt", "results.json", "manifest.json", "SHA256SUMS"}
@@ -80,9 +80,9 @@ def test_cut_anywhere_it_gives_what_stands_before(
         assert [name for name in must if held.get(name) != whole[name]] == [], f"cut at {at} of {len(data)}"
 
 
-def test_python_reads_the_cut_archive_too(places: Places, tmp_path: Path, members: list[Member]) -> None:
+def test_python_reads_the_cut_archive_too(paths: Paths, tmp_path: Path, members: list[Member]) -> None:
     path = tmp_path / "p.tar.gz"
-    builder.make(str(path), places, members=members)
+    builder.make(str(path), paths, members=members)
     data = path.read_bytes()[: path.stat().st_size * 2 // 3]
     names = []
     with pytest.raises((EOFError, tarfile.ReadError)), tarfile.open(fileobj=io.BytesIO(data), mode="r|gz") as archive:
@@ -94,10 +94,10 @@ def test_python_reads_the_cut_archive_too(places: Places, tmp_path: Path, member
 
 
 @pytest.mark.needs("zstd")
-def test_both_forms_hold_the_same(places: Places, tmp_path: Path, members: list[Member]) -> None:
+def test_both_forms_hold_the_same(paths: Paths, tmp_path: Path, members: list[Member]) -> None:
     held = []
     for ending in ("tar.gz", "tar.zst"):
-        builder.make(str(tmp_path / f"p.{ending}"), places, members=members)
+        builder.make(str(tmp_path / f"p.{ending}"), paths, members=members)
         held.append(unpack(tmp_path / f"p.{ending}", tmp_path / "out"))
     assert {name: held[0][name] for name in held[0] if name[0].isdigit()} == {
         name: held[1][name] for name in held[1] if name[0].isdigit()
@@ -105,15 +105,15 @@ def test_both_forms_hold_the_same(places: Places, tmp_path: Path, members: list[
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out/sammy-debug", check=True)
 
 
-def test_without_zstd_it_says_what_to_do(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_zstd_it_says_what_to_do(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(AgentError, match="Install the package zstd"):
-        builder.make(str(tmp_path / "p.tar.zst"), places, members=[])
+        builder.make(str(tmp_path / "p.tar.zst"), paths, members=[])
     assert not list(tmp_path.glob("p.tar*"))
 
 
 @pytest.mark.parametrize("ending", ["tar.gz", pytest.param("tar.zst", marks=pytest.mark.needs("zstd"))])
-def test_it_keeps_to_its_bound_and_says_what_had_no_room(places: Places, tmp_path: Path, ending: str) -> None:
+def test_it_keeps_to_its_bound_and_says_what_had_no_room(paths: Paths, tmp_path: Path, ending: str) -> None:
     (tmp_path / "noise").write_text("".join(noise(1000) for _ in range(300)))
     members: list[Member] = [
         shell("first.txt", "echo first"),
@@ -121,7 +121,7 @@ def test_it_keeps_to_its_bound_and_says_what_had_no_room(places: Places, tmp_pat
         shell("last.txt", "echo last"),
     ]
     path = tmp_path / f"p.{ending}"
-    made = builder.make(str(path), places, members=members, most_packed=100_000)
+    made = builder.make(str(path), paths, members=members, most_packed=100_000)
     assert made.bytes == path.stat().st_size < 100_000
     held = unpack(path, tmp_path / "out")
     assert (held["first.txt"], held["last.txt"]) == ("first\n", "last\n")
@@ -145,6 +145,6 @@ def test_a_file_without_room_is_as_if_it_had_never_been_there() -> None:
     assert [name for name, _, _ in target.sums] == ["a", "c"]
 
 
-def test_a_full_disk_ends_it_with_words_and_leaves_nothing(places: Places, tmp_path: Path) -> None:
+def test_a_full_disk_ends_it_with_words_and_leaves_nothing(paths: Paths, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="Name another place"):
-        builder.make("/proc/no/p.tar.gz", places, members=[])
+        builder.make("/proc/no/p.tar.gz", paths, members=[])

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive, builder
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, Files, Member
 from sammy_agent.diagnostics.redaction import known_secrets, redactor
@@ -29,17 +29,17 @@ KEY[-1] = "-----END PRIVATE KEY-----"
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def paths(tmp_path: Path) -> Paths:
     """A node that knows a token and a TLS key."""
-    found = Places(str(tmp_path / "root"))
+    found = Paths(str(tmp_path / "root"))
     for path, text in ((found.token, TOKEN), (found.tls_key, "\n".join(KEY))):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(text + "\n")
     return found
 
 
-def put(places: Places, path: str, text: str) -> None:
-    target = Path(places.at(path))
+def put(paths: Paths, path: str, text: str) -> None:
+    target = Path(paths.under_root(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
 
@@ -61,12 +61,12 @@ def everywhere(secret: str) -> str:
     return "".join(f"Nov 24 10:46:49 node-7 tool[7]: {writing} seen\n" for writing in writings)
 
 
-def test_it_holds_no_secret_of_the_node_in_any_writing(places: Places, tmp_path: Path) -> None:
+def test_it_holds_no_secret_of_the_node_in_any_writing(paths: Paths, tmp_path: Path) -> None:
     log = everywhere(TOKEN) + "".join(everywhere(line) for line in KEY[1:-1]) + "an innocent line\n"
-    put(places, "/var/log/tool.log", log)
-    put(places, "/secret", log)
-    members: list[Member] = [Files("logs", "/var/log/*.log"), shell("said.txt", f"cat {places.at('/secret')}")]
-    made = builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    put(paths, "/var/log/tool.log", log)
+    put(paths, "/secret", log)
+    members: list[Member] = [Files("logs", "/var/log/*.log"), shell("said.txt", f"cat {paths.under_root('/secret')}")]
+    made = builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
     held = opened(tmp_path / "p.tar.gz")
     assert sorted(held) == ["README.txt", "SHA256SUMS", "logs/tool.log", "manifest.json", "results.json", "said.txt"]
     for text in (held["logs/tool.log"], held["said.txt"]):
@@ -77,19 +77,19 @@ def test_it_holds_no_secret_of_the_node_in_any_writing(places: Places, tmp_path:
 
 
 def test_a_known_secret_that_got_past_is_found_and_nothing_is_given_out(
-    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     window = 16 * archive.CHUNK
-    put(places, "/var/log/tool.log", "x" * (window - 1024 - 20) + TOKEN + "\n")  # about the end of a window
+    put(paths, "/var/log/tool.log", "x" * (window - 1024 - 20) + TOKEN + "\n")  # about the end of a window
     monkeypatch.setattr(redactor.Stream, "_line", lambda self, line: line)
     monkeypatch.setattr(known_secrets.Known, "without", lambda self, text: text)
     members: list[Member] = [Files("logs", "/var/log/*.log", 4 * window)]
     with pytest.raises(builder.LeakFound):
-        builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
+        builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
     assert not list(tmp_path.glob("*.gz*"))
 
 
-def test_sums_and_results_are_true(places: Places, tmp_path: Path) -> None:
+def test_sums_and_results_are_true(paths: Paths, tmp_path: Path) -> None:
     members: list[Member] = [
         shell("fine.txt", "echo fine"),
         shell("failed.txt", "echo half; exit 3"),
@@ -97,7 +97,7 @@ def test_sums_and_results_are_true(places: Places, tmp_path: Path) -> None:
         Files("logs", "/var/log/none.log"),
         shell("long.txt", "seq 100000", 1000),
     ]
-    builder.make(str(tmp_path / "p.tar.gz"), places, members=members)
+    builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
     held = opened(tmp_path / "p.tar.gz")
     told = {entry["name"]: entry["note"] for entry in json.loads(held["results.json"])["members"]}
     assert told["fine.txt"] == "" and held["fine.txt"] == "fine\n"
@@ -112,30 +112,28 @@ def test_sums_and_results_are_true(places: Places, tmp_path: Path) -> None:
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out/sammy-debug", check=True)
 
 
-def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_so(
-    places: Places, tmp_path: Path
-) -> None:
+def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_so(paths: Paths, tmp_path: Path) -> None:
     members: list[Member] = [
         shell("first.txt", "echo first; sleep 600 & wait"),
         shell("late.txt", "echo late"),
     ]
     began = time.monotonic()
-    made = builder.make(str(tmp_path / "p.tar.gz"), places, members=members, seconds=1.0)
+    made = builder.make(str(tmp_path / "p.tar.gz"), paths, members=members, seconds=1.0)
     assert time.monotonic() - began < 60
     assert opened(tmp_path / "p.tar.gz")["first.txt"] == "first\n"
     notes = {result.name: result.note for result in made.results}
     assert "before it was done" in notes["first.txt"]
     assert notes["late.txt"] == "no time was left for it"
     small = builder.make(
-        str(tmp_path / "q.tar.gz"), places, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
+        str(tmp_path / "q.tar.gz"), paths, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
     )
     assert {result.name: result.note for result in small.results}["a"] == "no room was left for it"
     assert opened(tmp_path / "q.tar.gz")["b"] == "b\n"
 
 
-def test_files_that_grow_shrink_and_vanish_while_they_are_read(places: Places, tmp_path: Path) -> None:
-    grows, vanishes = Path(places.at("/var/log/grows.log")), Path(places.at("/var/log/vanishes.log"))
-    put(places, "/var/log/grows.log", "begun\n")
+def test_files_that_grow_shrink_and_vanish_while_they_are_read(paths: Paths, tmp_path: Path) -> None:
+    grows, vanishes = Path(paths.under_root("/var/log/grows.log")), Path(paths.under_root("/var/log/vanishes.log"))
+    put(paths, "/var/log/grows.log", "begun\n")
     over = threading.Event()
 
     def meddle() -> None:
@@ -152,18 +150,18 @@ def test_files_that_grow_shrink_and_vanish_while_they_are_read(places: Places, t
     try:
         for number in range(20):
             path = tmp_path / f"{number}.tar.gz"
-            builder.make(str(path), places, members=[Files("logs", "/var/log/*.log", 50_000)])
+            builder.make(str(path), paths, members=[Files("logs", "/var/log/*.log", 50_000)])
             assert "results.json" in opened(path)
     finally:
         over.set()
         thread.join()
 
 
-def test_memory_does_not_grow_with_the_source(places: Places, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_source(paths: Paths, tmp_path: Path) -> None:
     def peak(lines: int) -> int:
         tracemalloc.start()
         try:
-            builder.make(str(tmp_path / "p.tar.gz"), places, members=[shell("big", f"seq {lines}", 500_000)])
+            builder.make(str(tmp_path / "p.tar.gz"), paths, members=[shell("big", f"seq {lines}", 500_000)])
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -177,8 +175,8 @@ def test_the_table_names_each_file_once_and_programs_not_shells() -> None:
     assert names[0] == "provisioning-timings.txt"
 
 
-def test_the_verb_makes_one_on_this_machine(places: Places, tmp_path: Path) -> None:
-    words = ["debug-package", "--json", "--output", str(tmp_path / "p.tar.gz"), "--root", places.root]
+def test_the_verb_makes_one_on_this_machine(paths: Paths, tmp_path: Path) -> None:
+    words = ["debug-package", "--json", "--output", str(tmp_path / "p.tar.gz"), "--root", paths.root]
     top = Path(__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-m", "sammy_agent", *words], cwd=top, capture_output=True, text=True, check=True, timeout=120

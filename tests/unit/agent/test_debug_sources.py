@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package.members import Command
 from sammy_agent.diagnostics.debug_package.sources import Source, _Begin, _End, sources
 
@@ -68,6 +68,6 @@ def test_of_what_a_program_says_the_end_stays_from_a_lines_beginning(lines: list
 
 def test_a_program_that_said_enough_is_ended_without_complaint() -> None:
     command = Command("x", ("sh", "-c", "seq 100000; sleep 600"), 10_000, newest_first=True)
-    (source,) = sources(command, Places(""), 60.0)
+    (source,) = sources(command, Paths(""), 60.0)
     assert read(source).splitlines()[-1] == "1"
     assert source.notes == ["older entries are left out"]

@@ -15,7 +15,7 @@ from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import Moment
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
 from sammy_agent.daemon.provisioning_watcher import Watcher
@@ -306,12 +306,12 @@ def test_reading_waits_for_no_writer_and_makes_no_file(store: EventStore, path: 
 
 
 def test_a_run_that_was_in_a_damaged_file_is_fed_again(store: EventStore, path: str, tmp_path: Path) -> None:
-    places = Places(str(tmp_path))
+    paths = Paths(str(tmp_path))
     record = failed_run(1)
-    runs = Path(places.runs)
+    runs = Path(paths.runs)
     runs.mkdir(parents=True)
     (runs / f"{record.run_id}.json").write_text(record.to_json())
-    watcher = Watcher(places, store)
+    watcher = Watcher(paths, store)
     watcher.of_instance("i")
     watcher.run_once()
     assert store.unreported_failures() == [record]

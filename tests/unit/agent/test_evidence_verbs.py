@@ -18,7 +18,7 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Moment, this_boot
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import events, main
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.event_store.store import EventStore
@@ -33,15 +33,15 @@ NOW = Moment(1_795_600_000_000_000, 5_000_000_000)
 @pytest.fixture
 def root(tmp_path: Path) -> str:
     """A machine whose agent died after it had told a few things."""
-    places = Places(str(tmp_path))
-    before = Recorder(EventStore(places.events, boot_id="boot-before"), "boot-before")
+    paths = Paths(str(tmp_path))
+    before = Recorder(EventStore(paths.events, boot_id="boot-before"), "boot-before")
     before.record(kinds.AGENT_STARTED, "began")
     before.run_once()
-    recorder = Recorder(EventStore(places.events, boot_id=this_boot()), this_boot())
+    recorder = Recorder(EventStore(paths.events, boot_id=this_boot()), this_boot())
     recorder.record(kinds.CONTACT_LOST, "no answer \x1b[2J", detail={"code": "no-answer"})
     recorder.record(kinds.CONTACT_REGAINED, "again", seconds=1.0)
     recorder.run_once()
-    metrics = MetricsStore(places.metrics, boot_id=this_boot())
+    metrics = MetricsStore(paths.metrics, boot_id=this_boot())
     now = clock.now()
     for number in range(10):
         at = Moment(now.wall - (10 - number) * 60_000_000, now.boot - (10 - number) * 60_000_000)
@@ -69,7 +69,7 @@ def test_events_for_a_person(root: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_person_reads_by_time_what_was_told_late(root: str, capsys: pytest.CaptureFixture[str]) -> None:
-    store = EventStore(Places(root).events, boot_id=this_boot())
+    store = EventStore(Paths(root).events, boot_id=this_boot())
     last = store.events(1)[0]
     earlier = {"created_at": last["created_at"] - 3_000_000, "boottime_us": last["boottime_us"] - 3_000_000}
     store.add([NewEvent(**earlier, boot_id=this_boot(), level="info", type="provision.x", message="x completed")])
@@ -115,7 +115,7 @@ def test_a_machine_without_files_and_one_with_damaged_ones(tmp_path: Path, capsy
     assert shown(capsys, "metrics", "--root", root)[0] == 3
     assert shown(capsys, "metrics", "--root", root, "--json")[:2] == (3, "[]\n")
     assert not (tmp_path / "var").exists(), "who only reads leaves nothing behind"
-    for path in (Places(root).events, Places(root).metrics):
+    for path in (Paths(root).events, Paths(root).metrics):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).write_bytes(b"no database" * 1000)
     for word in ("events", "metrics"):
@@ -126,7 +126,7 @@ def test_a_machine_without_files_and_one_with_damaged_ones(tmp_path: Path, capsy
 def test_following_shows_the_newest_and_what_comes(
     root: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorder = Recorder(EventStore(Places(root).events, boot_id=this_boot()), this_boot())
+    recorder = Recorder(EventStore(Paths(root).events, boot_id=this_boot()), this_boot())
     looks = iter(range(3))
 
     def sleep(_: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sammy_agent.base.errors import AgentError, TokenUnusable
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import token as token_verb
 from sammy_agent.daemon.credentials.node_token import Identity, source_wins
 from sammy_agent.daemon.credentials.tokens import Token
@@ -23,8 +23,8 @@ def jwt_like(**claims: Any) -> str:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    return Places(str(tmp_path))
+def paths(tmp_path: Path) -> Paths:
+    return Paths(str(tmp_path))
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def identity(places: Places, source: Path) -> Identity:
-    return Identity(places, AgentConfig("n1", "https://x", str(source), None, 8443))
+def identity(paths: Paths, source: Path) -> Identity:
+    return Identity(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
 
 
-def kept(places: Places) -> str:
-    return Path(places.token).read_text().strip()
+def kept(paths: Paths) -> str:
+    return Path(paths.token).read_text().strip()
 
 
 def test_a_token_tells_its_times_and_hides_its_text() -> None:
@@ -85,27 +85,27 @@ def test_the_user_datas_token_only_if_absent_or_older(
     assert source_wins(own, source, began_with) is wins
 
 
-def test_the_first_token_is_taken_over_and_private(identity: Identity, places: Places, source: Path) -> None:
+def test_the_first_token_is_taken_over_and_private(identity: Identity, paths: Paths, source: Path) -> None:
     assert identity.reload() is None
     problem = identity.problem()
     assert problem is not None and problem.code == "no-token"
     source.write_text(jwt_like(iat=1, sub="n1") + "\n")
     token = identity.reload()
-    assert token is not None and kept(places) == token.text
-    assert Path(places.token).stat().st_mode & 0o777 == 0o600
+    assert token is not None and kept(paths) == token.text
+    assert Path(paths.token).stat().st_mode & 0o777 == 0o600
     assert identity.problem() is None
 
 
 def test_a_renewed_token_outlives_the_process_and_the_same_user_data(
-    identity: Identity, places: Places, source: Path
+    identity: Identity, paths: Paths, source: Path
 ) -> None:
     source.write_text(jwt_like(iat=100, sub="n1"))
     identity.reload()
     renewed = jwt_like(iat=50, sub="n1", scope="node")  # its clock was ahead before: the answer counts all the same
     identity.refresh(renewed)
-    again = Identity(places, AgentConfig("n1", "https://x", str(source), None, 8443))
+    again = Identity(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
     token = again.reload()
-    assert token is not None and token.text == renewed == kept(places)
+    assert token is not None and token.text == renewed == kept(paths)
 
 
 @pytest.mark.parametrize("claims", [{"sub": "n2"}, {"sub": "n1", "scope": "workspace"}])
@@ -117,42 +117,42 @@ def test_a_token_for_somebody_else_is_not_taken(identity: Identity, source: Path
     assert identity.token() == before
 
 
-def test_a_damaged_file_leaves_the_token_in_memory(identity: Identity, places: Places, source: Path) -> None:
+def test_a_damaged_file_leaves_the_token_in_memory(identity: Identity, paths: Paths, source: Path) -> None:
     source.write_text(jwt_like(iat=1, sub="n1"))
     before = identity.reload()
-    Path(places.token).write_text("two words")
+    Path(paths.token).write_text("two words")
     source.unlink()
     assert identity.reload() == before
     problem = identity.problem()
     assert problem is not None and problem.code == "token-unusable"
 
 
-def configured(places: Places) -> None:
-    path = Path(places.config)
+def configured(paths: Paths) -> None:
+    path = Path(paths.config)
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"node_id": "n1", "control_plane_url": "https://x"}))
 
 
-def test_token_set_keeps_it_for_the_next_start(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
-    configured(places)
+def test_token_set_keeps_it_for_the_next_start(paths: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    configured(paths)
     text = jwt_like(sub="n1", scope="node")
-    assert token_verb.set_token(StringIO(text + "\n"), places.root) == 0
-    assert kept(places) == text and Path(places.token).stat().st_mode & 0o777 == 0o600
+    assert token_verb.set_token(StringIO(text + "\n"), paths.root) == 0
+    assert kept(paths) == text and Path(paths.token).stat().st_mode & 0o777 == 0o600
     out = capsys.readouterr().out
     assert "does not run" in out and text not in out
 
 
 @pytest.mark.parametrize("text", ["", jwt_like(sub="n2"), jwt_like(sub="n1", scope="workspace")])
-def test_token_set_refuses_what_cannot_work(places: Places, text: str) -> None:
-    configured(places)
+def test_token_set_refuses_what_cannot_work(paths: Paths, text: str) -> None:
+    configured(paths)
     with pytest.raises(TokenUnusable):
-        token_verb.set_token(StringIO(text), places.root)
-    assert not Path(places.token).exists()
+        token_verb.set_token(StringIO(text), paths.root)
+    assert not Path(paths.token).exists()
 
 
-def test_token_set_without_a_control_plane(places: Places) -> None:
+def test_token_set_without_a_control_plane(paths: Paths) -> None:
     with pytest.raises(AgentError, match="names no control plane"):
-        token_verb.set_token(StringIO("x"), places.root)
+        token_verb.set_token(StringIO("x"), paths.root)
 
 
 @pytest.mark.parametrize("claims", [{"exp": 10**400}, {"exp": -1}, {"iat": float("nan")}, {"exp": 1e300}])

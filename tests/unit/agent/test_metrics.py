@@ -14,7 +14,7 @@ import pytest
 
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import Moment
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import Retention
 from sammy_agent.daemon.recording import Evidence
 from sammy_agent.diagnostics.metrics import snapshot
@@ -181,16 +181,16 @@ def test_the_sampler_takes_samples_and_counts_what_the_disk_does_not_take(tmp_pa
 
 
 def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path) -> None:
-    places = Places(str(tmp_path))
-    Path(places.metrics).parent.mkdir(parents=True)
-    Path(places.metrics).write_bytes(b"no database" * 1000)
-    evidence = Evidence(places, BOOT)
+    paths = Paths(str(tmp_path))
+    Path(paths.metrics).parent.mkdir(parents=True)
+    Path(paths.metrics).write_bytes(b"no database" * 1000)
+    evidence = Evidence(paths, BOOT)
     evidence.begin()
-    wait_for(Path(places.metrics + ".damaged").exists, "the damaged one to be moved aside")
+    wait_for(Path(paths.metrics + ".damaged").exists, "the damaged one to be moved aside")
     wait_for(lambda: list(evidence.metrics.samples()), "a sample in the new file")
     wait_for(lambda: evidence.store.events(type_prefix="store.damaged"), "the event")
     evidence.stop()
     (event,) = evidence.store.events(type_prefix="store.damaged")
-    assert f"it is kept as {places.metrics}.damaged" in event["message"]
+    assert f"it is kept as {paths.metrics}.damaged" in event["message"]
     assert [one.type for one in evidence.recorder.incidents] == ["store.damaged"]
     assert evidence.snapshot("")["metrics"] == {"problem": "", "lost": 0}

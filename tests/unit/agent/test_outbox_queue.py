@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from sammy_agent.base.events.kinds import Kind
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.credentials.node_token import Identity
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
@@ -121,7 +121,7 @@ def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
-    places = Places(str(tmp_path))
+    paths = Paths(str(tmp_path))
     told: list[tuple[str, str]] = []
 
     def record(kind: Kind, message: str, **_: object) -> None:
@@ -129,9 +129,9 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
 
     delivery = Delivery(
         "https://127.0.0.1:1",
-        places,
-        identity=Identity(places, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
-        tokens=WorkspaceTokens(places),
+        paths,
+        identity=Identity(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
+        tokens=WorkspaceTokens(paths),
         transport=ControlPlaneTransport(),
         contact=Contact(),
         record=record,
@@ -145,8 +145,8 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
         ("outbox.dropped", "the outbox was full: 3 rows were given up"),
         ("outbox.set-aside", "messages of w1: row m3 is set aside: 400: role must be one of user, assistant"),
     ]
-    Path(places.outbox).write_bytes(b"no database" * 1000)
-    again = Outbox(places.outbox)
+    Path(paths.outbox).write_bytes(b"no database" * 1000)
+    again = Outbox(paths.outbox)
     again.on_damage(lambda words: told.append(("damage", words)))
     again.add(LANE, [row(1)])
     again.close()

@@ -13,7 +13,7 @@ import pytest
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import unrecorded
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.control_plane.node_schema import ULID
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.reporters.debug_packages import MOST_DONE, MOST_WAITING, Case, Memory, Packages, lost_contact
@@ -61,7 +61,7 @@ class Stubbed(Packages):
     """Its decisions, without the program and the wire; `answers` are the statuses that sending meets, 0 for good."""
 
     def __init__(self, root: Path, *answers: int) -> None:
-        super().__init__(Mock(), Provisioning, Places(str(root)), 60.0, unrecorded)
+        super().__init__(Mock(), Provisioning, Paths(str(root)), 60.0, unrecorded)
         self.answers = list(answers)
         self.did: list[str] = []
 

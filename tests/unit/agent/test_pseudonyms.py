@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import builder
 from sammy_agent.diagnostics.debug_package.members import Member
 from sammy_agent.diagnostics.redaction.pseudonyms import KEPT_V4, KEPT_V6, Pseudonyms
@@ -63,16 +63,16 @@ def test_addresses_are_gone_and_the_same_is_the_same(
 
 
 def test_a_package_with_stand_ins(tmp_path: Path) -> None:
-    places = Places(str(tmp_path / "root"))
+    paths = Paths(str(tmp_path / "root"))
     for path, text in (
         ("/etc/sammy/agent.json", json.dumps({"node_id": "falcon-9", "control_plane_url": "https://sam.falcon.corp"})),
         ("/etc/hosts", "127.0.0.1 localhost\n10.9.9.9 bastion.falcon.corp bastion\n"),
     ):
-        Path(places.at(path)).parent.mkdir(parents=True, exist_ok=True)
-        Path(places.at(path)).write_text(text)
+        Path(paths.under_root(path)).parent.mkdir(parents=True, exist_ok=True)
+        Path(paths.under_root(path)).write_text(text)
     said = "falcon-9 asks sam.falcon.corp by bastion at 10.9.9.9, token=abc-secret-1"
     members: list[Member] = [shell("said.txt", f"echo '{said}'"), shell("again.txt", "echo 10.9.9.9 falcon-9")]
-    builder.make(str(tmp_path / "p.tar.gz"), places, members=members, with_pseudonyms=True)
+    builder.make(str(tmp_path / "p.tar.gz"), paths, members=members, with_pseudonyms=True)
     held = opened(tmp_path / "p.tar.gz")
     words = held["said.txt"].split()
     assert held["again.txt"].split() == [words[6].rstrip(","), words[0]]

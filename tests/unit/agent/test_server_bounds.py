@@ -20,7 +20,7 @@ import requests
 from cryptography.hazmat.primitives import serialization
 
 from sammy_agent.base.runtime.clock import Moment
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.web import streaming
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
@@ -45,21 +45,21 @@ class Lab:
 
     def __init__(self, root: Path) -> None:
         self.signer, self.authority = Signer.open(str(root)), Authority(str(root))
-        self.places = Places(str(root / "node"))
-        for path in (self.places.tls_key, self.places.events):
+        self.paths = Paths(str(root / "node"))
+        for path in (self.paths.tls_key, self.paths.events):
             Path(path).parent.mkdir(parents=True)
-        request = certificate_request.request(self.places.tls_key, self.places.tls_certificate, "n1")
-        Path(self.places.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
-        keys = Keys(lambda: json.dumps(self.signer.jwks()), self.places.jwks)
+        request = certificate_request.request(self.paths.tls_key, self.paths.tls_certificate, "n1")
+        Path(self.paths.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
+        keys = Keys(lambda: json.dumps(self.signer.jwks()), self.paths.jwks)
         self.inbound = Inbound()
         self.parts = Parts(
-            "n1", ISSUER, self.places, EventStore(self.places.events), MetricsStore(self.places.metrics), Provisioning,
+            "n1", ISSUER, self.paths, EventStore(self.paths.events), MetricsStore(self.paths.metrics), Provisioning,
             self.inbound, keys,
         )  # fmt: skip
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.socket.setblocking(False)
         self.port = self.socket.getsockname()[1]
-        self.thread = app.ServerThread(self.parts, [self.socket], tls_context(self.places))
+        self.thread = app.ServerThread(self.parts, [self.socket], tls_context(self.paths))
 
     def get(self, path: str, **more: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.signer.management_token(ISSUER, 'n1')}"}
@@ -176,7 +176,7 @@ def test_a_client_that_stops_reading_is_given_up(
     with caplog.at_level(logging.INFO), lab.ask("/debug-package") as channel:
         assert channel.recv(1000).startswith(b"HTTP/1.1 200 OK")
         wait_for(lambda: "is given up" in caplog.text, "the stalled client to be given up")
-        assert not list(Path(lab.places.outgoing).iterdir()), "nothing is left of it on the disk"
+        assert not list(Path(lab.paths.outgoing).iterdir()), "nothing is left of it on the disk"
         assert is_cut_off(channel)
     assert resident() - before < 32_000_000, "64 MB were on their way, and must not have been in memory"
     answer = lab.get("/debug-package")
@@ -289,7 +289,7 @@ def test_the_same_store_is_exported_while_it_is_written(lab: Lab, tmp_path: Path
     done = threading.Event()
 
     def write() -> None:
-        with contextlib.closing(sqlite3.connect(lab.places.events, timeout=30)) as db:
+        with contextlib.closing(sqlite3.connect(lab.paths.events, timeout=30)) as db:
             number = 0
             while not done.wait(0.002):
                 with db:
@@ -324,14 +324,14 @@ def test_metrics_are_exported_as_the_events_are(lab: Lab, tmp_path: Path) -> Non
 
 
 def test_a_key_with_a_password_is_refused_and_asks_nobody(lab: Lab) -> None:
-    text = Path(lab.places.tls_key).read_bytes()
+    text = Path(lab.paths.tls_key).read_bytes()
     key = serialization.load_pem_private_key(text, password=None)
     locked = serialization.BestAvailableEncryption(b"secret")
-    Path(lab.places.tls_key).write_bytes(
+    Path(lab.paths.tls_key).write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
     )
     with pytest.raises(ssl.SSLError):
-        tls_context(lab.places)
+        tls_context(lab.paths)
 
 
 def test_a_server_that_ends_is_begun_anew_on_the_same_port(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,9 +357,9 @@ def test_a_server_that_ends_is_begun_anew_on_the_same_port(lab: Lab, monkeypatch
 
 
 def test_a_disk_that_takes_nothing_is_a_503_in_words(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    Path(lab.places.at("/var/lib/sammy")).mkdir(parents=True, exist_ok=True)
+    Path(lab.paths.under_root("/var/lib/sammy")).mkdir(parents=True, exist_ok=True)
     assert lab.thread.begin()
-    Path(lab.places.outgoing).write_text("")
+    Path(lab.paths.outgoing).write_text("")
     for path in ("/debug-package", "/events/export"):
         answer = lab.get(path)
         assert answer.status_code == 503 and "cannot be written" in answer.json()["error"], path
@@ -367,7 +367,7 @@ def test_a_disk_that_takes_nothing_is_a_503_in_words(lab: Lab, caplog: pytest.Lo
 
 
 def test_a_damaged_or_full_store_is_a_503_in_words(lab: Lab) -> None:
-    Path(lab.places.events).mkdir()
+    Path(lab.paths.events).mkdir()
     assert lab.thread.begin()
     for path in ("/events", "/events/export"):
         answer = lab.get(path)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sammy_agent.base.errors import TokenUnusable
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, WorkspaceUnknown
 
 
@@ -21,13 +21,13 @@ def token(**claims: Any) -> str:
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> WorkspaceTokens:
-    return WorkspaceTokens(Places(str(tmp_path)))
+    return WorkspaceTokens(Paths(str(tmp_path)))
 
 
 def test_a_token_is_on_disk_privately_and_found_by_the_next_agent(tokens: WorkspaceTokens, tmp_path: Path) -> None:
     tokens.put("w1", token(sub="w1", scope="workspace", exp=2000))
     assert os.stat(tokens.path("w1")).st_mode & 0o777 == 0o600
-    other = WorkspaceTokens(Places(str(tmp_path)))
+    other = WorkspaceTokens(Paths(str(tmp_path)))
     other.reload()
     assert other.token("w1") == tokens.token("w1") and other.token("w2") is None
     assert other.snapshot(2000.0) == {"w1": {"state": "expired", "expires": "1970-01-01T00:33:20+00:00"}}
@@ -54,7 +54,7 @@ def test_an_id_is_never_a_path(tokens: WorkspaceTokens, workspace: str) -> None:
 
 
 def test_what_the_disk_refuses_is_used_and_saved_when_it_takes_it(tokens: WorkspaceTokens, tmp_path: Path) -> None:
-    folder = Path(Places(str(tmp_path)).workspaces)
+    folder = Path(Paths(str(tmp_path)).workspaces)
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")
     with pytest.raises(OSError, match="workspaces"):

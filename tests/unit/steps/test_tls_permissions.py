@@ -19,7 +19,7 @@ from cc_sammy.contract import paths
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps import tls_permissions
-from sammy_agent.base.runtime.paths import Places
+from sammy_agent.base.runtime.paths import Paths
 
 KEY, CERTIFICATE = "/etc/sammy/tls/node.key", "/etc/sammy/tls/node.crt"
 
@@ -163,4 +163,4 @@ def test_a_wrong_pair_fails_the_step_after_its_modes_are_set_and_the_agents_own_
 
 
 def test_the_agents_mark_is_where_the_agent_puts_it() -> None:
-    assert Places().tls_mark == paths.AGENT_TLS_MARK
+    assert Paths().tls_mark == paths.AGENT_TLS_MARK
