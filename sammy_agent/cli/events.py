@@ -124,7 +124,7 @@ class _Printer:
     def time_of(self, event: Event) -> int:
         """Return when it was, microseconds since the epoch; times of this boot are told by the clock as it is now."""
         here = event["boot_id"] == self._boot
-        return self._now.wall_of(event["created_at"], event["boottime_us"], same_boot=here)
+        return self._now.to_wall_clock(event["created_at"], event["boottime_us"], same_boot=here)
 
     def lines(self, event: Event) -> Iterator[str]:
         """Yield the event's line, and before it one that begins another boot."""

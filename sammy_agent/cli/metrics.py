@@ -17,7 +17,7 @@ from cc_sammy.common import terminal
 from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.runtime import clock, timespec
-from sammy_agent.base.runtime.clock import Moment, this_boot
+from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.store import MetricsStore
@@ -56,14 +56,14 @@ def _print_json(samples: Iterable[Sample]) -> int:
     return 3 if before == "[" else 0
 
 
-def _print_table(samples: Iterable[Sample], since: Moment, now: Moment, boot: str) -> int:
+def _print_table(samples: Iterable[Sample], since: Timestamp, now: Timestamp, boot: str) -> int:
     width = min(WIDEST, shutil.get_terminal_size().columns - BESIDE)
     bars = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf") and width >= NARROWEST
     courses: list[Course] = []
     number, first, last = 0, 0, 0
     for sample in samples:
         here = sample["boot_id"] == boot
-        last = now.wall_of(sample["created_at"], sample["boottime_us"], same_boot=here)
+        last = now.to_wall_clock(sample["created_at"], sample["boottime_us"], same_boot=here)
         if not courses:  # the course begins where there is something to see
             first = last
             courses = [Course(row, max(first, since.wall), now.wall, max(width, 1)) for row in summary.ROWS]

@@ -32,20 +32,20 @@ def iso(seconds: float | None) -> str | None:
         return None
 
 
-class Moment(NamedTuple):
+class Timestamp(NamedTuple):
     """Microseconds since the epoch, and since this boot (CLOCK_BOOTTIME, sleep included)."""
 
     wall: int
     boot: int
 
-    def wall_of(self, wall: int, boot: int, *, same_boot: bool) -> int:
-        """Return when a kept moment was by the clock that `self` has: a clock set right later mends older times."""
+    def to_wall_clock(self, wall: int, boot: int, *, same_boot: bool) -> int:
+        """Convert a stored time to the current wall clock (corrects times recorded before the clock was set)."""
         return self.wall - (self.boot - boot) if same_boot else wall
 
 
-def now() -> Moment:
-    """Return the present moment."""
-    return Moment(time.time_ns() // 1000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)
+def now() -> Timestamp:
+    """Return the present time by both clocks."""
+    return Timestamp(time.time_ns() // 1000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000)
 
 
 class Clock:

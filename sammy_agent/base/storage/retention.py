@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 
 DAY = 86_400_000_000  # microseconds
 MIB = 1024 * 1024
@@ -31,7 +31,7 @@ class Retention:
     bytes: int
 
 
-def trim(db: sqlite3.Connection, table: str, keep: Retention, at: Moment, boot_id: str) -> int:
+def trim(db: sqlite3.Connection, table: str, keep: Retention, at: Timestamp, boot_id: str) -> int:
     """Give up the oldest rows beyond the bounds, in the caller's transaction; return how many. sqlite3.Error."""
     gone = _trim_rows(db, table, keep) + _trim_aged(db, table, keep, at, boot_id)
     _give_back(db)
@@ -57,7 +57,7 @@ def _rows_over_bytes(db: sqlite3.Connection, rows: int, most: int) -> int:
     return 0 if used <= most else 1 + int(rows * (used - most * 0.95) / used)
 
 
-def _trim_aged(db: sqlite3.Connection, table: str, keep: Retention, at: Moment, boot_id: str) -> int:
+def _trim_aged(db: sqlite3.Connection, table: str, keep: Retention, at: Timestamp, boot_id: str) -> int:
     """Look at the oldest rows only; those of this boot are judged by the boot clock."""
     age = int(keep.days * DAY)
     return db.execute(

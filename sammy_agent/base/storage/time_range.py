@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 
 Term = tuple[str, tuple[Any, ...]]
 
 
-def terms(since: Moment | None, until: Moment | None, boot_id: str) -> list[Term]:
+def terms(since: Timestamp | None, until: Timestamp | None, boot_id: str) -> list[Term]:
     """Return conditions with values: records of `boot_id` are judged by the boot clock, others by the wall clock."""
     return [
         (

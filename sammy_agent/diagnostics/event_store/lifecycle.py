@@ -12,14 +12,14 @@ from typing import Any
 from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.events import kinds
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.event_store.store import EventStore
 
 LOG = logging.getLogger(__name__)
 
 
-def record_start(recorder: Recorder, store: EventStore, began: Moment, boot_id: str) -> None:
+def record_start(recorder: Recorder, store: EventStore, began: Timestamp, boot_id: str) -> None:
     """Tell how the last agent ended, where it was not told to end, and that this one began at `began`."""
     try:
         last = unended(store)

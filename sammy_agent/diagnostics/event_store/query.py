@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent.base.events.kinds import LEVELS
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.storage import time_range
 
 HIGHEST = "\U0010ffff"  # sorts behind every character
@@ -25,8 +25,8 @@ class Wanted:
     level: str | None = None  # this one and graver ones
     type_prefix: str = ""  # "contact." for all of that family
     run_id: str = ""
-    since: Moment | None = None  # events of `boot_id` are judged by the boot clock, all others by the wall clock
-    until: Moment | None = None
+    since: Timestamp | None = None  # events of `boot_id` are judged by the boot clock, all others by the wall clock
+    until: Timestamp | None = None
     boot_id: str = ""
 
     def where(self) -> tuple[str, list[Any]]:

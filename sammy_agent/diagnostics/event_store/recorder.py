@@ -61,7 +61,7 @@ class Recorder(Worker):
         *,
         detail: Mapping[str, Any] | None = None,
         seconds: float | None = None,
-        at: clock.Moment | None = None,
+        at: clock.Timestamp | None = None,
     ) -> None:
         """Tell an event; returns at once, whatever the disk does. `seconds`: how long what it tells of took."""
         try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import clock, timespec
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.diagnostics.logs.entry import LEVELS
 
 CONTAINER = re.compile(r"[A-Za-z0-9_.*?-]{1,255}")
@@ -80,7 +80,7 @@ class Query:
         return wanted in text.casefold() and (self.searched is None or wanted in self.searched(text).casefold())
 
 
-def parse(asked: Mapping[str, str], *, now: Moment | None = None) -> Query:
+def parse(asked: Mapping[str, str], *, now: Timestamp | None = None) -> Query:
     """Return the question that the parameters put; those it does not know it leaves alone, empty ones are absent.
 
     :param now: what -5m and today are counted from.
@@ -152,7 +152,7 @@ def _cursor(text: str) -> bytes:
     raise ValueError("a nextCursor of an earlier answer, unchanged")
 
 
-def _moment(text: str, now: Moment) -> int:
+def _moment(text: str, now: Timestamp) -> int:
     """Return the moment that a text names, in microseconds since 1970. ValueError says what is allowed."""
     try:
         return timespec.parse(text, now).wall

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from sammy_agent.base.runtime import clock
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.storage import retention, time_range
 from sammy_agent.base.storage.retention import MIB, Retention
 from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
@@ -65,7 +65,7 @@ class MetricsStore:
         """Write a consistent copy. sqlite3.Error."""
         self._database.snapshot(path)
 
-    def add(self, sample: Mapping[str, float], at: Moment) -> None:
+    def add(self, sample: Mapping[str, float], at: Timestamp) -> None:
         """Keep a sample; unknown names are passed over. sqlite3.Error: it cannot be written."""
         names = [name for name in NAMES if name in sample]
         columns = ", ".join(("created_at", "boottime_us", "boot_id", *names))
@@ -79,7 +79,7 @@ class MetricsStore:
                 retention.trim(db, "samples", self._keep, clock.now(), self._boot_id)
 
     def samples(
-        self, since: Moment | None = None, until: Moment | None = None, limit: int | None = None
+        self, since: Timestamp | None = None, until: Timestamp | None = None, limit: int | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield samples, oldest first, in constant memory; with `limit` the newest so many.
 

@@ -14,7 +14,7 @@ from cc_sammy.contract.run_record import Outcome, RunRecord
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
@@ -36,7 +36,7 @@ def store(path: str) -> EventStore:
     return EventStore(path, boot_id=BOOT)
 
 
-def event(number: int = 0, *, type: str = "test.one", level: str = "info", at: Moment | None = None,
+def event(number: int = 0, *, type: str = "test.one", level: str = "info", at: Timestamp | None = None,
           boot: str = BOOT, size: int = 0) -> NewEvent:  # fmt: skip
     wall, boottime = at or clock.now()
     return NewEvent(wall, boottime, boot, level, type, f"event {number}" + "x" * size)
@@ -69,7 +69,7 @@ def test_what_is_told_twice_is_kept_once(store: EventStore) -> None:
 
 def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
     now = clock.now()
-    long_ago = Moment(now.wall - DAY, now.boot)
+    long_ago = Timestamp(now.wall - DAY, now.boot)
     store.add([
         event(0, type="contact.lost", level="warn", at=long_ago, boot="b-before"),
         event(1, type="contactless", level="debug"),
@@ -90,7 +90,7 @@ def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
     assert numbers(type_prefix="contact.") == [2, 0]
     assert numbers(type_prefix="100%_") == [4], "no character means another"
     assert numbers(run_id="r1") == [3]
-    hour_ago = Moment(now.wall - 3_600_000_000, now.boot - 3_600_000_000)
+    hour_ago = Timestamp(now.wall - 3_600_000_000, now.boot - 3_600_000_000)
     assert numbers(since=hour_ago) == [4, 3, 2, 1] and numbers(until=hour_ago) == [0]
     with pytest.raises(ValueError, match="'loud' is no level; known are debug, info, warn, error"):
         store.events(level="loud")
@@ -98,8 +98,8 @@ def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
 
 def test_time_within_this_boot_is_the_boot_clocks(store: EventStore) -> None:
     now = clock.now()
-    store.add([event(at=Moment(0, now.boot - 1_000_000))])  # it was 1970 by this machine's clock, a second ago
-    minute_ago = Moment(now.wall - 60_000_000, now.boot - 60_000_000)
+    store.add([event(at=Timestamp(0, now.boot - 1_000_000))])  # it was 1970 by this machine's clock, a second ago
+    minute_ago = Timestamp(now.wall - 60_000_000, now.boot - 60_000_000)
     assert len(store.wanted(Wanted(since=minute_ago, boot_id=BOOT))) == 1
     assert store.wanted(Wanted(since=minute_ago, boot_id="b-later")) == []
 
@@ -138,10 +138,10 @@ def test_rows_and_age_bound_too_and_this_boot_is_judged_by_its_own_clock(path: s
     now = clock.now()
     two_months = 60 * DAY
     store.add([
-        event(0, at=Moment(now.wall - two_months, now.boot), boot="b-before"),
-        event(1, at=Moment(now.wall - DAY, now.boot), boot="b-before"),
-        event(2, at=Moment(now.wall - two_months, now.boot)),  # the clock was wrong at this boot's begin
-        event(3, at=Moment(now.wall, now.boot - two_months)),
+        event(0, at=Timestamp(now.wall - two_months, now.boot), boot="b-before"),
+        event(1, at=Timestamp(now.wall - DAY, now.boot), boot="b-before"),
+        event(2, at=Timestamp(now.wall - two_months, now.boot)),  # the clock was wrong at this boot's begin
+        event(3, at=Timestamp(now.wall, now.boot - two_months)),
     ])  # fmt: skip
     assert store.trim() == 2
     assert [one["message"] for one in store.events()] == ["event 2", "event 1"]

@@ -17,7 +17,7 @@ from cc_sammy.common import agent_commands
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock, timespec
-from sammy_agent.base.runtime.clock import Moment, this_boot
+from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import events, main
 from sammy_agent.diagnostics.event_store.recorder import Recorder
@@ -27,7 +27,7 @@ from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
 from sammy_agent.diagnostics.metrics.store import MetricsStore
 
 TOP = Path(__file__).resolve().parents[3]
-NOW = Moment(1_795_600_000_000_000, 5_000_000_000)
+NOW = Timestamp(1_795_600_000_000_000, 5_000_000_000)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def root(tmp_path: Path) -> str:
     metrics = MetricsStore(paths.metrics, boot_id=this_boot())
     now = clock.now()
     for number in range(10):
-        at = Moment(now.wall - (10 - number) * 60_000_000, now.boot - (10 - number) * 60_000_000)
+        at = Timestamp(now.wall - (10 - number) * 60_000_000, now.boot - (10 - number) * 60_000_000)
         metrics.add(
             {"interval_s": 60, "cpu_user": 10.0 * number, "cpu_system": 1, "load1": number, "uplink_rx": 61_440}, at
         )
@@ -93,7 +93,7 @@ def test_events_for_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> N
     ("words", "status", "said"),
     [
         (["--level", "loud"], 2, "'loud' is no level. Known are debug, info, warn, error"),
-        (["--since", "-5x"], 2, "'-5x' is no time. Write -5m"),
+        (["--since", "-5x"], 2, "invalid time '-5x'. Use -5m"),
         (["--limit", "0"], 2, "--limit is '0'"),
         (["--type", "nothing."], 3, "there is no such event"),
         (["--run", "r", "--json"], 3, ""),
@@ -179,14 +179,14 @@ def test_every_row_of_the_table_takes_its_figures_from_a_sample() -> None:
     [("-5m", 300), ("90s", 90), ("2h ago", 7200), ("-1d", 86400), ("10 min", 600)],
 )
 def test_times_from_now_go_by_both_clocks(text: str, ago: int) -> None:
-    assert timespec.parse(text, NOW) == Moment(NOW.wall - ago * 10**6, NOW.boot - ago * 10**6)
+    assert timespec.parse(text, NOW) == Timestamp(NOW.wall - ago * 10**6, NOW.boot - ago * 10**6)
 
 
 def test_times_by_the_calendar() -> None:
     def at(text: str) -> float:
         return timespec.parse(text, NOW).wall / 1e6
 
-    assert timespec.parse("boot", NOW) == Moment(NOW.wall - NOW.boot, 0)
+    assert timespec.parse("boot", NOW) == Timestamp(NOW.wall - NOW.boot, 0)
     assert at("2026-11-24T10:46:49Z") == datetime.fromisoformat("2026-11-24T10:46:49+00:00").timestamp()
     assert at("2026-11-24T10:46:49.5+02:00") == datetime.fromisoformat("2026-11-24T08:46:49.500+00:00").timestamp()
     assert at("2026-11-24 10:46:49") == datetime(2026, 11, 24, 10, 46, 49).timestamp()
@@ -194,7 +194,7 @@ def test_times_by_the_calendar() -> None:
     midnight = datetime.fromtimestamp(NOW.wall / 1e6).replace(hour=0, minute=0, second=0, microsecond=0)
     assert at("today") == midnight.timestamp() and at("yesterday") < at("today")
     for text in ("", "soon", "2026-13-01", "-5x", "5", "10:00"):
-        with pytest.raises(timespec.TimeInvalid, match="is no time"):
+        with pytest.raises(timespec.TimeInvalid, match="invalid time"):
             timespec.parse(text, NOW)
 
 

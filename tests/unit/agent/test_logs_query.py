@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from cc_sammy.common.agent_commands import LOGS
 from sammy_agent.base.runtime import timespec
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.diagnostics.logs.query import PARAMETERS, SOURCES, Query, QueryInvalid, parse
 
-NOW = Moment(1_795_574_684_500_000, 60_000_000)
+NOW = Timestamp(1_795_574_684_500_000, 60_000_000)
 
 
 def test_moments_are_those_of_every_verb_and_what_is_none_is_refused_with_what_is() -> None:

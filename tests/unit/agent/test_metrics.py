@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sammy_agent.base.runtime import clock
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import Retention
 from sammy_agent.daemon.recording import Evidence
@@ -136,9 +136,9 @@ def test_the_files_columns_are_the_tables_figures() -> None:
     assert len(set(NAMES)) == len(FIGURES) and all(figure.meaning for figure in FIGURES)
 
 
-def at(seconds: float) -> Moment:
+def at(seconds: float) -> Timestamp:
     now = clock.now()
-    return Moment(now.wall + int(seconds * 1e6), now.boot + int(seconds * 1e6))
+    return Timestamp(now.wall + int(seconds * 1e6), now.boot + int(seconds * 1e6))
 
 
 def test_samples_are_read_back_by_time_oldest_first(tmp_path: Path) -> None:

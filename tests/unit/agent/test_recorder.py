@@ -15,7 +15,7 @@ import pytest
 
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import NewEvent
-from sammy_agent.base.runtime.clock import Moment, now
+from sammy_agent.base.runtime.clock import Timestamp, now
 from sammy_agent.control_plane import node_schema
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.diagnostics.event_store.incidents import incident_of
@@ -284,6 +284,6 @@ def test_a_file_system_that_goes_read_only_under_the_open_file(tmp_path: Path) -
 
 
 def test_times_of_this_boot_follow_a_clock_that_was_set_right() -> None:
-    later = Moment(wall=1_000_000_000, boot=50_000_000)
-    assert later.wall_of(7, 40_000_000, same_boot=True) == 990_000_000
-    assert later.wall_of(7, 40_000_000, same_boot=False) == 7
+    later = Timestamp(wall=1_000_000_000, boot=50_000_000)
+    assert later.to_wall_clock(7, 40_000_000, same_boot=True) == 990_000_000
+    assert later.to_wall_clock(7, 40_000_000, same_boot=False) == 7

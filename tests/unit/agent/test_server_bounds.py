@@ -19,7 +19,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 
-from sammy_agent.base.runtime.clock import Moment
+from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.web import streaming
 from sammy_agent.control_plane.certificate_authority import Authority
@@ -315,7 +315,7 @@ def test_the_same_store_is_exported_while_it_is_written(lab: Lab, tmp_path: Path
 
 
 def test_metrics_are_exported_as_the_events_are(lab: Lab, tmp_path: Path) -> None:
-    lab.parts.metrics.add({"load1": 1.5}, Moment(1, 1))
+    lab.parts.metrics.add({"load1": 1.5}, Timestamp(1, 1))
     assert lab.thread.begin()
     answer = lab.get("/metrics/export")
     assert 'filename="metrics-n1.db"' in answer.headers["Content-Disposition"]
