@@ -7,7 +7,12 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("sammy", deadline=None)
+hypothesis.settings.load_profile("sammy")
 
 LACKS = {
     "zstd": lambda: None if shutil.which("zstd") else "needs zstd",
