@@ -42,7 +42,9 @@ _ELSEWHERE = (
     r"/(?:etc|var|run|root|home|usr|tmp|opt|srv|dev|proc|sys|mnt|lib|bin|sbin|boot|snap)\b"
     r"|\$\{?[A-Z_][A-Z0-9_]*\}?(?:[\s\"'/:,;]|$)|[\[{(]\s*(?:$|[\[{\"'\]}]|\w+:)|%[a-zA-Z](?:\W|$)|%\(|\{\{"
 )
-_VALUE = rf"(?!(?:{_ABSENT})(?:[\s,;\"'}}\])]|$)|{_ELSEWHERE})"
+# behind it a bracket closes what the whole stands in, unless the value goes on
+_OVER = r"(?:[\s,;&\"']|[}\])]+(?:[\s,;.:&\"']|$)|$)"
+_VALUE = rf"(?!(?:{_ABSENT}){_OVER}|{_ELSEWHERE})"
 _ONCE = rf"(?!{re.escape(GONE)})"
 _RANDOM = r"(?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])"  # a digit and a letter in the next word
 # to the next blank or quote, or to the next NAME= of a list
@@ -67,7 +69,7 @@ RULES = (
     _rule(
         SPEAKS,
         rf"\g<1>{GONE}",
-        rf"(?i)(\b(?!LoadCredential)[\w.-]{{0,80}}{NAME}(?:_base64|_b64)?(?:=|%3d))(?!\d{{1,4}}(?:[\s,;&\"')]|$)){_VALUE}{_ONCE}",
+        rf"(?i)(\b(?!LoadCredential)[\w.-]{{0,80}}{NAME}(?:_base64|_b64)?(?:=|%3d))(?!\d{{1,4}}{_OVER}){_VALUE}{_ONCE}",
         rf"({_QUOTED}|{_WORD})",
     ),
     # any other NAME_KEY= where the value looks like one

@@ -181,6 +181,11 @@ def test_a_part_of_a_known_secret_is_found_too(secret: str, cut: tuple[int, int]
     assert not scrubber.finds(scrubber.scrub(f"cut off: {part}\n"))
 
 
+@pytest.mark.parametrize("secret", ["0000)000", "12]34", "none)abc12", "off}x1"])
+def test_a_value_that_begins_like_an_absent_one_and_goes_on_is_a_secret(secret: str) -> None:
+    assert secret not in Scrubber().scrub(f"DB_PASSWORD={secret}\n")
+
+
 SIGNS = [sign for sign in map(chr, range(33, 127)) if sign not in "\"'\\,;&"]
 
 
