@@ -40,7 +40,7 @@ def set_token(source: TextIO, root: str, workspace: str | None = None) -> int:
         if workspace is None:
             files.write(paths.token, check(raw, loaded.node_id).text + "\n", mode=files.PRIVATE)
         else:
-            WorkspaceTokens(paths).put(workspace, raw)
+            WorkspaceTokens(paths).store(workspace, raw)
     except PermissionError:
         raise
     except OSError as error:

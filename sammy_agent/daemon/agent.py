@@ -22,8 +22,8 @@ from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.provisioning_watcher import Watcher
-from sammy_agent.daemon.recording import Evidence
+from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
+from sammy_agent.daemon.recording import Recording
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.node import config, instance_id
 
@@ -42,8 +42,8 @@ class Agent:
 
     def __init__(self, paths: Paths) -> None:
         self._paths = paths
-        self._evidence = Evidence(paths, this_boot())
-        self._watcher: Watcher | None = None
+        self._recording = Recording(paths, this_boot())
+        self._watcher: ProvisioningWatcher | None = None
         self._reporting: Reporting | None = None
         self._config_problem: Problem | None = None
         self._instance_id: str | None = None
@@ -68,7 +68,7 @@ class Agent:
             ),
             "say": lambda words: self._keep(words, lambda reporting: reporting.say),
             "boot-log": lambda words: self._keep(words, lambda reporting: reporting.log),
-            "activity": lambda words: self._keep(words, lambda reporting: reporting.activity.tell),
+            "activity": lambda words: self._keep(words, lambda reporting: reporting.activity.update),
             "outbox-requeue": self._requeue,
         }
 
@@ -87,11 +87,11 @@ class Agent:
             self._watcher.stop()
         if self._reporting is not None:
             self._reporting.stop()
-        self._evidence.stop()
+        self._recording.stop()
 
     def told_to_stop(self, number: int) -> None:
         """Take the signal that ends the agent."""
-        lifecycle.record_stop(self._evidence.recorder, number, self.exit_status, restart=self.wants_restart)
+        lifecycle.record_stop(self._recording.recorder, number, self.exit_status, restart=self.wants_restart)
 
     def _begin(self) -> None:
         try:
@@ -105,8 +105,8 @@ class Agent:
     def _begin_duties(self) -> None:
         self._instance_id = instance_id.settle(self._paths, self._stop.wait)
         remembered = self._remember_instance()
-        self._evidence.begin()
-        watcher = Watcher(self._paths, self._evidence.store)
+        self._recording.begin()
+        watcher = ProvisioningWatcher(self._paths, self._recording.store)
         watcher.on_change = lambda before, now: self._check_instance()
         watcher.of_instance(self._instance_id)
         watcher.start()
@@ -126,7 +126,7 @@ class Agent:
             return False
         return True
 
-    def _begin_reporting(self, watcher: Watcher) -> bool:
+    def _begin_reporting(self, watcher: ProvisioningWatcher) -> bool:
         """Begin to talk to the control plane; return False when the configuration or a file of it is not usable."""
         # requests takes half of our start; systemd, and with it the boot step that starts us, need not wait for it
         from sammy_agent.daemon.services import Reporting
@@ -134,7 +134,7 @@ class Agent:
         problem: Problem | None = None
         try:
             loaded = config.load(self._paths)
-            reporting = Reporting(loaded, self._paths, watcher, self._evidence) if loaded is not None else None
+            reporting = Reporting(loaded, self._paths, watcher, self._recording) if loaded is not None else None
         except AgentError as error:
             problem = error.problem
         except OSError as error:
@@ -176,7 +176,7 @@ class Agent:
 
     def _network_changed(self, reason: str) -> dict[str, Any]:
         self._changes = [*self._changes[-KEPT_CHANGES + 1 :], reason]
-        self._evidence.recorder.record(kinds.NETWORK_CHANGED, reason or "told by the control socket")
+        self._recording.recorder.record(kinds.NETWORK_CHANGED, reason or "told by the control socket")
         if self._reporting is not None:
             self._reporting.network_changed(reason or "told by the control socket")
         if self._watcher is not None:
@@ -219,6 +219,6 @@ class Agent:
             "config_problem": self._config_problem.to_json() if self._config_problem else None,
             **(reporting.snapshot() if reporting else {}),
             "provisioning": watcher.level.summary() if watcher else {"phase": "waiting"},
-            **self._evidence.snapshot(watcher.store_problem if watcher else ""),
+            **self._recording.snapshot(watcher.store_problem if watcher else ""),
             "network_changes": self._changes,
         }

@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 WHILE_RUNNING, WHEN_ENDED, STORE_RETRY = 0.5, 5.0, 10.0
 
 
-class Watcher(Worker):
+class ProvisioningWatcher(Worker):
     """Looks at the state file, keeps the level and the event store, wakes those who act on it."""
 
     def __init__(self, paths: Paths, store: EventStore) -> None:

@@ -19,7 +19,7 @@ from sammy_agent.diagnostics.metrics.sampler import Sampler
 from sammy_agent.diagnostics.metrics.store import MetricsStore
 
 
-class Evidence:
+class Recording:
     """The event store with its recorder, the metrics with their sampler. `boot_id` is the present boot's."""
 
     def __init__(self, paths: Paths, boot_id: str) -> None:

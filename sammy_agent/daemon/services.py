@@ -13,22 +13,22 @@ from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.connectivity import Contact
-from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, check_id
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
-from sammy_agent.daemon.firewall_watch.watchdog import Guard
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
+from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
 from sammy_agent.daemon.outbox.service import Delivery
-from sammy_agent.daemon.provisioning_watcher import Watcher
-from sammy_agent.daemon.recording import Evidence
+from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
+from sammy_agent.daemon.recording import Recording
 from sammy_agent.daemon.reporters import boot_log
-from sammy_agent.daemon.reporters.boot_log import BootLog
-from sammy_agent.daemon.reporters.certificate import Certificate
-from sammy_agent.daemon.reporters.debug_packages import Packages
-from sammy_agent.daemon.reporters.errors import Errors
-from sammy_agent.daemon.reporters.heartbeat import Heartbeat
-from sammy_agent.daemon.reporters.messages import Message, Messages
-from sammy_agent.daemon.reporters.ready import Ready
-from sammy_agent.daemon.reporters.session_activity import Activity
+from sammy_agent.daemon.reporters.boot_log import BootLogReporter
+from sammy_agent.daemon.reporters.certificate import CertificateRenewer
+from sammy_agent.daemon.reporters.debug_packages import DebugPackagePusher
+from sammy_agent.daemon.reporters.errors import ErrorReporter
+from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
+from sammy_agent.daemon.reporters.messages import Message, MessageReporter
+from sammy_agent.daemon.reporters.ready import ReadyReporter
+from sammy_agent.daemon.reporters.session_activity import SessionActivityReporter
 from sammy_agent.daemon.server.context import Parts
 from sammy_agent.daemon.server.jwks import Keys, fetcher
 from sammy_agent.daemon.server.listener import Listener
@@ -41,19 +41,19 @@ from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, Remount
 class Reporting:
     """Everything that talks to one control plane."""
 
-    def __init__(self, loaded: AgentConfig, paths: Paths, watcher: Watcher, evidence: Evidence) -> None:
+    def __init__(self, loaded: AgentConfig, paths: Paths, watcher: ProvisioningWatcher, recording: Recording) -> None:
         self.config = loaded
-        self.history = History(evidence.recorder.record)
+        self.history = History(recording.recorder.record)
         self._record = self.history.record
         self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
-        self.identity = Identity(paths, loaded, self._record)
+        self.identity = NodeTokenStore(paths, loaded, self._record)
         self.identity.reload()
         self.workspaces = WorkspaceTokens(paths)
         self.workspaces.reload()
         self.transport = ControlPlaneTransport(TransportSettings(ca_file=loaded.ca_file))
         self.transport.remounted.connect(self._remounted)
-        self.inbound = Inbound()  # the management server tells it who came in; the guard asks it
-        self.guard = Guard(self.inbound, self.contact.is_ok, record=self._record)
+        self.inbound = InboundContacts()  # the management server tells it who came in; the guard asks it
+        self.guard = FirewallWatchdog(self.inbound, self.contact.is_ok, record=self._record)
         # before the first connection: of older ones the kernel says nothing
         self.monitor = NetworkMonitor(self._network_heard)
         self.monitor.start()
@@ -67,24 +67,24 @@ class Reporting:
             contact=self.contact,
             record=self._record,
         )
-        self.messages = Messages(self.delivery.outbox)
+        self.messages = MessageReporter(self.delivery.outbox)
 
         def level() -> Provisioning:
             return watcher.level
 
-        self.ready = Ready(plane, level, paths, self._record)
-        self.errors = Errors(plane, level, evidence.store, self.delivery.outbox, evidence.recorder.incidents)
-        self.boot_log = BootLog(loaded.node_id, level, self.delivery.outbox)
-        self.activity = Activity(plane)
-        self.heartbeat = Heartbeat(plane, level, loaded.heartbeat_seconds, loaded.port)
-        self.certificate = Certificate(plane, paths)
+        self.ready = ReadyReporter(plane, level, paths, self._record)
+        self.errors = ErrorReporter(plane, level, recording.store, self.delivery.outbox, recording.recorder.incidents)
+        self.boot_log = BootLogReporter(loaded.node_id, level, self.delivery.outbox)
+        self.activity = SessionActivityReporter(plane)
+        self.heartbeat = HeartbeatReporter(plane, level, loaded.heartbeat_seconds, loaded.port)
+        self.certificate = CertificateRenewer(plane, paths)
         self.server = Listener(
             Parts(
                 node_id=loaded.node_id,
                 issuer=loaded.url,
                 paths=paths,
-                store=evidence.store,
-                metrics=evidence.metrics,
+                store=recording.store,
+                metrics=recording.metrics,
                 level=level,
                 inbound=self.inbound,
                 keys=Keys(fetcher(self.transport, loaded.url), paths.jwks),
@@ -104,19 +104,19 @@ class Reporting:
             *self.delivery.workers,
             self.server,
         )
-        self.packages: Packages | None = None
+        self.packages: DebugPackagePusher | None = None
         if loaded.debug_push:
-            self.packages = Packages(plane, level, paths, loaded.lost_seconds, self._record)
+            self.packages = DebugPackagePusher(plane, level, paths, loaded.lost_seconds, self._record)
             self.history.on_event = self.packages.heard
             self.workers = (*self.workers, self.packages)
         self.certificate.on_installed = self.server.wake
         self.heartbeat.problem = self.guard.problem
-        self.heartbeat.on_status = self.ready.heard_status
+        self.heartbeat.on_status = self.ready.on_node_status
         self.heartbeat.on_contact = self._contact_made
         self._check_instance = watcher.on_change
         watcher.on_change = self._level_changed
         watcher.on_stored = self.errors.wake
-        evidence.recorder.on_incident = self.errors.wake
+        recording.recorder.on_incident = self.errors.wake
 
     def _contact_made(self) -> None:
         """Let the others not sit out their pauses after an outage."""
@@ -146,7 +146,7 @@ class Reporting:
         self._record(kinds.NETWORK_CHANGED, reason)
         self.transport.remount(reason)
         if "firewall" in reason:
-            self.guard.heard()
+            self.guard.on_rules_changed()
         if not self.contact.is_ok():
             self.heartbeat.wake()
 

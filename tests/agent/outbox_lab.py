@@ -22,7 +22,7 @@ from sammy_agent.daemon.outbox.dispatcher import Drains
 from sammy_agent.daemon.outbox.exchange import Wire
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.daemon.outbox.retry_policy import Pace
-from sammy_agent.daemon.reporters.messages import Message, Messages
+from sammy_agent.daemon.reporters.messages import Message, MessageReporter
 from sammy_agent.transport import ControlPlaneTransport
 from tests.agent.lab import PATIENCE, TREE
 
@@ -175,7 +175,7 @@ def send(folder: Path, url: str, workspaces: int, each: int) -> None:
     for worker in Drains(outbox, exchanges, QUICK).all_workers():
         worker.start()
     writers = [
-        threading.Thread(target=_write, args=(folder, Messages(outbox), f"ws-{number}", each), daemon=True)
+        threading.Thread(target=_write, args=(folder, MessageReporter(outbox), f"ws-{number}", each), daemon=True)
         for number in range(workspaces)
     ]
     for writer in writers:
@@ -184,7 +184,7 @@ def send(folder: Path, url: str, workspaces: int, each: int) -> None:
     threading.Event().wait()
 
 
-def _write(folder: Path, messages: Messages, workspace: str, each: int) -> None:
+def _write(folder: Path, messages: MessageReporter, workspace: str, each: int) -> None:
     """Say each message once it is known that the one before is durable; a kill in between says one again."""
     mark = folder / workspace
     first = int(mark.read_text() or "0") if mark.exists() else 0

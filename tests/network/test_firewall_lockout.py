@@ -22,8 +22,8 @@ import pytest
 from cc_sammy.config import FirewallConfig
 from cc_sammy.firewall import boot_files, commands, enforce, lock, rollback
 from sammy_agent.daemon.firewall_watch import inbound_contact, lockout, watchdog
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
-from sammy_agent.daemon.firewall_watch.watchdog import Guard
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
+from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
 from tests.network.firewall_lab import BACKENDS, SSH, VM_FOR, Lab, MachineHost, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -59,7 +59,7 @@ class Machine:
     def __init__(self, lab: Lab, vm: MachineHost, backend: str) -> None:
         self.lab, self.vm = lab, vm
         self.config = FirewallConfig(True, backend, EDGE, "drop-always")
-        self.inbound = Inbound()
+        self.inbound = InboundContacts()
         self.done: list[str] = []
         self._listener = lab.start("vm", LISTEN)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -70,10 +70,10 @@ class Machine:
     def _read(self) -> None:
         for peer in self._listener.stdout or ():
             if peer.strip() == "::ffff:10.91.1.2":  # credentials stand for it in the agent
-                self.inbound.seen(peer.strip())
+                self.inbound.record(peer.strip())
 
-    def new_guard(self) -> Guard:
-        return Guard(self.inbound, lambda: True, self.verb, self.vm.folder + boot_files.FOLDER)
+    def new_guard(self) -> FirewallWatchdog:
+        return FirewallWatchdog(self.inbound, lambda: True, self.verb, self.vm.folder + boot_files.FOLDER)
 
     def verb(self, *words: str) -> dict[str, Any]:
         """Run a verb as the firewall's own program does."""
@@ -113,8 +113,8 @@ def machine(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Machine]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    monkeypatch.setattr(inbound_contact, "ONE_VISIT", 0.1)
-    monkeypatch.setattr(watchdog, "APART", 0.2)
+    monkeypatch.setattr(inbound_contact, "SAME_VISIT_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "MIN_INTERVAL", 0.2)
     for name, seconds in {"LEAST_PATIENCE": 1.0, "LEAST_TRIAL": 2.0, "LOOK_AGAIN": 0.1, "LOOK_IN_TRIAL": 0.05}.items():
         monkeypatch.setattr(lockout, name, seconds)
     vm = MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
@@ -133,7 +133,7 @@ def machine(
 def proven(machine: Machine) -> None:
     """Let the guard see the control plane come in regularly."""
     machine.guard.start()
-    wait_until(lambda: machine.inbound.rhythm().visits > lockout.LEAST_VISITS, "visits", 30)
+    wait_until(lambda: machine.inbound.stats().visits > lockout.LEAST_VISITS, "visits", 30)
     machine.wait_for("vouch")
 
 

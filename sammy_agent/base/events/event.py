@@ -43,8 +43,8 @@ def detail_text(detail: Mapping[str, Any] | None) -> str | None:
     return text if len(text) <= LONGEST_DETAIL else json.dumps({"cut": text[:LONGEST_DETAIL]}, ensure_ascii=False)
 
 
-class Record(Protocol):
-    """What a component tells an event by: `Recorder.record`, or `unrecorded`. It never waits and never raises."""
+class RecordEvent(Protocol):
+    """What a component tells an event by: `Recorder.record`, or `discard_event`. It never waits and never raises."""
 
     def __call__(
         self, kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
@@ -52,7 +52,7 @@ class Record(Protocol):
         """Tell an event; `seconds` is how long what it tells of took."""
 
 
-def unrecorded(
+def discard_event(
     kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
 ) -> None:
     """Tell nobody: for a component that stands alone."""

@@ -33,7 +33,7 @@ AGENT_STOPPED = Kind("agent.stopped", "info", "the agent was told to end; signal
 AGENT_CRASHED = Kind(
     "agent.crashed", "warn", "the agent before this one ended without a word: killed, crashed, or the power went"
 )
-CONTACT_MADE = Kind("contact.made", "info", "the control plane answered a heartbeat for the first time since the start")
+CONNECTED = Kind("contact.made", "info", "the control plane answered a heartbeat for the first time since the start")
 CONTACT_LOST = Kind(
     "contact.lost", "warn", "a heartbeat failed after good ones, or for another cause than before; code"
 )
@@ -62,7 +62,9 @@ FIREWALL_APPLIED = Kind("firewall.applied", "info", "the rules that hold once re
 FIREWALL_FAILED = Kind("firewall.failed", "error", "those rules could not be put in force; reason")
 PACKAGE_PUSHED = Kind("package.pushed", "info", "a debug package went to the control plane; bytes, why")
 SERVER_LISTENING = Kind("server.listening", "info", "the port is open to the control plane, or is so again; port")
-SERVER_SHUT = Kind("server.shut", "warn", "the control plane cannot come in: port taken, certificate unusable, …; code")
+SERVER_UNAVAILABLE = Kind(
+    "server.shut", "warn", "the control plane cannot come in: port taken, certificate unusable, …; code"
+)
 STORE_DAMAGED = Kind(
     "store.damaged", "error", "a database was damaged, is kept aside, and was begun anew; path", incident=True
 )

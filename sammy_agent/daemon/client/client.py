@@ -29,8 +29,8 @@ from sammy_agent.daemon.client.failures import (
     retry_after,
     unreachable,
 )
-from sammy_agent.daemon.credentials.node_token import Identity
-from sammy_agent.daemon.credentials.tokens import WAY_OUT, Token
+from sammy_agent.daemon.credentials.node_token import NodeTokenStore
+from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, Token
 from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport
 
 CONNECT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 90.0
@@ -65,7 +65,7 @@ class Bearer(requests.auth.AuthBase):
 class ControlPlane:
     """The control plane as its reporters call it. Thread-safe as long as each component has one thread."""
 
-    def __init__(self, url: str, identity: Identity, transport: ControlPlaneTransport, contact: Contact) -> None:
+    def __init__(self, url: str, identity: NodeTokenStore, transport: ControlPlaneTransport, contact: Contact) -> None:
         self.url = url
         self.identity, self.contact = identity, contact
         self._sessions = {name: transport.session(name) for name in COMPONENTS}
@@ -134,7 +134,9 @@ class ControlPlane:
     ) -> Answer:
         token = self.identity.token()
         if token is None:
-            raise CallFailed(self.identity.problem() or Problem(Code.NO_TOKEN, "this node has no token", WAY_OUT))
+            raise CallFailed(
+                self.identity.problem() or Problem(Code.NO_TOKEN, "this node has no token", NEW_TOKEN_HINT)
+            )
         kinds = {str: "text/plain", bytes: "application/gzip"}
         headers = {
             "Content-Type": kinds.get(type(body), "application/json"),

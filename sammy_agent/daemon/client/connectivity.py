@@ -14,7 +14,7 @@ from typing import Any
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.clock import iso
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +24,9 @@ DECIDING = "heartbeat"
 class Contact:
     """Thread-safe; `on_change` is told the heartbeat's state in words when it changes."""
 
-    def __init__(self, on_change: Callable[[str], None] = lambda words: None, record: Record = unrecorded) -> None:
+    def __init__(
+        self, on_change: Callable[[str], None] = lambda words: None, record: RecordEvent = discard_event
+    ) -> None:
         self._lock = threading.Lock()
         self._on_change, self._record = on_change, record
         self._causes: dict[str, Problem] = {}
@@ -54,7 +56,7 @@ class Contact:
             self._on_change("in contact with the control plane")
             words = f"contact again after {lasted:.1f} s" if before else "contact with the control plane"
             detail = {"failures": failures, "cause": before.code.value} if before else None
-            self._record(kinds.CONTACT_MADE if first else kinds.CONTACT_REGAINED, words, detail=detail, seconds=lasted)
+            self._record(kinds.CONNECTED if first else kinds.CONTACT_REGAINED, words, detail=detail, seconds=lasted)
 
     def failure(self, component: str, cause: Problem) -> None:
         """A reporter's call failed; the log hears of it when the cause is another than before."""

@@ -11,7 +11,7 @@ import requests
 
 from sammy_agent.base.errors import AgentError, Code, Problem
 from sammy_agent.base.runtime.clock import iso
-from sammy_agent.daemon.credentials.tokens import WAY_OUT, Token
+from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, Token
 from sammy_agent.transport import certificate_problem, describe
 
 LONGEST_RETRY_AFTER = 300.0
@@ -50,10 +50,10 @@ def refused(status: int, message: str, token: Token, now: float, node: str) -> P
     if status in (401, 403, 500) and token.is_expired(now):
         # SAM answers a bad token with 500: its own word is no help, the token's end is
         return Problem(
-            Code.TOKEN_EXPIRED, f"this node's token expired at {iso(token.expires)} (answered {said})", WAY_OUT
+            Code.TOKEN_EXPIRED, f"this node's token expired at {iso(token.expires)} (answered {said})", NEW_TOKEN_HINT
         )
     if status in (401, 403):
-        return Problem(Code.TOKEN_REFUSED, f"the control plane refuses this node's token ({said})", WAY_OUT)
+        return Problem(Code.TOKEN_REFUSED, f"the control plane refuses this node's token ({said})", NEW_TOKEN_HINT)
     if 300 <= status < 400:
         return _somebody_else(status)
     if status == 404:

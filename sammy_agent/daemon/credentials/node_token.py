@@ -13,11 +13,11 @@ import threading
 
 from sammy_agent.base.errors import Code, Problem, TokenUnusable
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.daemon.credentials.tokens import WAY_OUT, NodeToken
+from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, NodeToken
 from sammy_agent.node.config import AgentConfig
 
 LOG = logging.getLogger(__name__)
@@ -38,10 +38,10 @@ def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str
     return source.issued is not None and (own.issued is None or source.issued > own.issued)
 
 
-class Identity:
+class NodeTokenStore:
     """The node's id and token. Thread-safe."""
 
-    def __init__(self, paths: Paths, config: AgentConfig, record: Record = unrecorded) -> None:
+    def __init__(self, paths: Paths, config: AgentConfig, record: RecordEvent = discard_event) -> None:
         self._paths, self._config, self._record = paths, config, record
         self._lock = threading.Lock()
         self._token: NodeToken | None = None
@@ -49,7 +49,7 @@ class Identity:
         self._unsaved = False
 
     def __repr__(self) -> str:
-        return f"<Identity {self._config.node_id}, {'a' if self._token else 'no'} token>"
+        return f"<NodeTokenStore {self._config.node_id}, {'a' if self._token else 'no'} token>"
 
     @property
     def node_id(self) -> str:
@@ -105,7 +105,7 @@ class Identity:
         # a token in memory outlives its files: they may be on a disk that went bad
         if self._token is None and self._problem is None:
             where = self._config.token_file or "sammy.control_plane.token_file is not set"
-            self._problem = Problem(Code.NO_TOKEN, f"this node has no token ({where})", WAY_OUT)
+            self._problem = Problem(Code.NO_TOKEN, f"this node has no token ({where})", NEW_TOKEN_HINT)
 
     def _read_token(self, path: str) -> NodeToken | None:
         try:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from sammy_agent.base.errors import TokenUnusable
 
-WAY_OUT = "Get a new token for this node from its control plane and give it to `sammy-agent token set`"
+NEW_TOKEN_HINT = "Get a new token for this node from its control plane and give it to `sammy-agent token set`"
 
 
 LONGEST = 16384
@@ -38,9 +38,9 @@ class Token:
         """
         text = raw.strip()
         if not text:
-            raise TokenUnusable("the token is empty", WAY_OUT)
+            raise TokenUnusable("the token is empty", NEW_TOKEN_HINT)
         if len(text) > LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-            raise TokenUnusable("that is no token: it must be one word of printable ASCII", WAY_OUT)
+            raise TokenUnusable("that is no token: it must be one word of printable ASCII", NEW_TOKEN_HINT)
         claims = _claims(text)
         return cls(
             text,

@@ -63,7 +63,7 @@ class WorkspaceTokens:
         with self._lock:
             return self._tokens.get(workspace)
 
-    def put(self, workspace: str, raw: str) -> None:
+    def store(self, workspace: str, raw: str) -> None:
         """Keep a token, on disk before anyone relies on it.
 
         :raises TokenUnusable: it is none, or not this workspace's.
@@ -82,7 +82,7 @@ class WorkspaceTokens:
     def refresh(self, workspace: str, raw: str) -> None:
         """Take the token that the control plane answered with; a useless one is passed over, whatever the disk says."""
         try:
-            self.put(workspace, raw)
+            self.store(workspace, raw)
         except AgentError as error:
             LOG.warning("the renewed token of workspace %s is of no use: %s", workspace, error)
         except OSError as error:

@@ -17,12 +17,12 @@ from typing import Any
 
 from sammy_agent.base.runtime.clock import iso
 
-ONE_VISIT = 1.0  # seconds: requests closer than this are one visit, as a page or a poll makes several at once
-REMEMBERED = 32  # visits
+SAME_VISIT_SECONDS = 1.0  # seconds: requests closer than this are one visit, as a page or a poll makes several at once
+MAX_VISITS = 32  # visits
 
 
 @dataclass(frozen=True)
-class Rhythm:
+class ContactStats:
     """How the control plane came in: number of visits, when the last was, the longest silence between the latest ones.
 
     Times are seconds of the monotonic clock; `visits` counts from the agent's start, silences are of the last 32.
@@ -33,37 +33,37 @@ class Rhythm:
     longest_silence: float = 0.0
 
 
-class Inbound:
+class InboundContacts:
     """Thread-safe. `seen` costs a lock and may be called for every request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._begun: deque[float] = deque(maxlen=REMEMBERED)  # when each of the last visits began
+        self._begun: deque[float] = deque(maxlen=MAX_VISITS)  # when each of the last visits began
         self._visits = self._requests = 0
         self._last: float | None = None
         self._last_epoch: float | None = None
         self._peer = ""
 
-    def seen(self, peer: str) -> None:
+    def record(self, peer: str) -> None:
         """The control plane's management came in, with its credentials proven.
 
         :param peer: the address it came from, for people.
         """
         with self._lock:
             now = self._clock()
-            if self._last is None or now - self._last >= ONE_VISIT:
+            if self._last is None or now - self._last >= SAME_VISIT_SECONDS:
                 self._begun.append(now)
                 self._visits += 1
             self._requests += 1
             self._last, self._last_epoch, self._peer = now, time.time(), peer
 
-    def rhythm(self) -> Rhythm:
+    def stats(self) -> ContactStats:
         """Return how regularly it came."""
         with self._lock:
             begun = list(self._begun)
             silences = [after - before for before, after in itertools.pairwise(begun)]
-            return Rhythm(self._visits, self._last, max(silences, default=0.0))
+            return ContactStats(self._visits, self._last, max(silences, default=0.0))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `inbound` part of the socket's status."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from sammy_agent.daemon.firewall_watch.inbound_contact import Rhythm
+from sammy_agent.daemon.firewall_watch.inbound_contact import ContactStats
 
 LEAST_VISITS = 5
 LONGEST_RHYTHM = 300.0  # seconds: one that comes more seldom tells too little by staying away
@@ -21,30 +21,30 @@ LEAST_TRIAL, TRIAL_TIMES = 30.0, 2.0
 LOOK_AGAIN, LOOK_IN_TRIAL = 30.0, 0.5  # seconds
 
 
-class Act(Enum):
+class Action(Enum):
     """What to do now."""
 
     WAIT = "wait"
-    VOUCH = "the rules let it in: keep them as good ones"
-    LIFT = "open the port for the trial"
-    PUT_BACK = "end the trial: it did not come in, so the rules are not what keeps it out"
+    MARK_GOOD = "the rules let it in: keep them as good ones"
+    OPEN_FOR_TRIAL = "open the port for the trial"
+    RESTORE = "end the trial: it did not come in, so the rules are not what keeps it out"
     ROLL_BACK = "give the rules up: it came in as soon as they were lifted"
 
 
-class Watch(NamedTuple):
+class RulesState(NamedTuple):
     """The rules since their last change. Times are of the monotonic clock.
 
     :param changed: when they changed.
     :param lifted: when the trial began, if there is one.
-    :param settled: whether all is known about these rules.
+    :param resolved: whether all is known about these rules.
     """
 
     changed: float
     lifted: float | None = None
-    settled: bool = False
+    resolved: bool = False
 
 
-def judge(watch: Watch, rhythm: Rhythm, outbound: bool, now: float) -> tuple[Act, float]:
+def decide(watch: RulesState, rhythm: ContactStats, outbound: bool, now: float) -> tuple[Action, float]:
     """Return what to do, and in how many seconds to ask again.
 
     :param outbound: whether what we send to the control plane arrives.
@@ -53,24 +53,24 @@ def judge(watch: Watch, rhythm: Rhythm, outbound: bool, now: float) -> tuple[Act
     if watch.lifted is not None:
         end = watch.lifted + trial_seconds(rhythm)
         if last is not None and last > watch.lifted:
-            return Act.ROLL_BACK, 0.0
-        return (Act.PUT_BACK, 0.0) if now >= end else (Act.WAIT, LOOK_IN_TRIAL)
-    if watch.settled:
-        return Act.WAIT, LOOK_AGAIN
+            return Action.ROLL_BACK, 0.0
+        return (Action.RESTORE, 0.0) if now >= end else (Action.WAIT, LOOK_IN_TRIAL)
+    if watch.resolved:
+        return Action.WAIT, LOOK_AGAIN
     if last is not None and last > watch.changed:
-        return Act.VOUCH, 0.0
+        return Action.MARK_GOOD, 0.0
     regular = rhythm.visits >= LEAST_VISITS and rhythm.longest_silence <= LONGEST_RHYTHM
     if last is None or not regular or watch.changed - last > patience(rhythm) or not outbound:
-        return Act.WAIT, LOOK_AGAIN  # never regular, gone before the rules changed, or the network's fault
+        return Action.WAIT, LOOK_AGAIN  # never regular, gone before the rules changed, or the network's fault
     left = watch.changed + patience(rhythm) - now
-    return (Act.WAIT, min(left, LOOK_AGAIN)) if left > 0 else (Act.LIFT, 0.0)
+    return (Action.WAIT, min(left, LOOK_AGAIN)) if left > 0 else (Action.OPEN_FOR_TRIAL, 0.0)
 
 
-def patience(rhythm: Rhythm) -> float:
+def patience(rhythm: ContactStats) -> float:
     """Return how many seconds it must be away to be called gone."""
     return max(LEAST_PATIENCE, TIMES * rhythm.longest_silence)
 
 
-def trial_seconds(rhythm: Rhythm) -> float:
+def trial_seconds(rhythm: ContactStats) -> float:
     """Return how long the port is opened: long enough for one that comes in by its rhythm."""
     return max(LEAST_TRIAL, TRIAL_TIMES * rhythm.longest_silence)

@@ -22,20 +22,20 @@ from typing import Any
 
 from cc_sammy.contract import paths
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.firewall_watch import lockout
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
-from sammy_agent.daemon.firewall_watch.lockout import Act, Watch
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
+from sammy_agent.daemon.firewall_watch.lockout import Action, RulesState
 
 LOG = logging.getLogger(__name__)
 KEPT = "*.[nr]*"  # applied.nft, metadata.nft, and the iptables backend's *.rules
 METADATA, ROLLED_BACK = "metadata.nft", "rolled-back.json"
 DEADLINE = 60.0
-APART = 5.0  # seconds between two checks at the least: Docker's start alone changes rules for seconds
-UNASKED = 900.0  # seconds until a check without news
-TOLD_EVERY = 600.0
+MIN_INTERVAL = 5.0  # seconds between two checks at the least: Docker's start alone changes rules for seconds
+POLL_INTERVAL = 900.0  # seconds until a check without news
+LOG_INTERVAL = 600.0
 
 
 def ask(*words: str) -> dict[str, Any]:
@@ -49,16 +49,16 @@ def ask(*words: str) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {"ok": False, "error": done.stderr.strip() or "no answer"}
 
 
-class Guard(Worker):
+class FirewallWatchdog(Worker):
     """Mends after the kernel spoke of changed rules, and watches whether the control plane still comes in."""
 
     def __init__(
         self,
-        inbound: Inbound,
+        inbound: InboundContacts,
         outbound: Callable[[], bool],
         firewall: Callable[..., dict[str, Any]] = ask,
         folder: str = paths.FIREWALL_FOLDER,
-        record: Record = unrecorded,
+        record: RecordEvent = discard_event,
     ) -> None:
         """Take who came in, whether what we send arrives, and the firewall with the folder it keeps its rules in."""
         super().__init__("guard")
@@ -66,13 +66,13 @@ class Guard(Worker):
         self._firewall, self._folder, self._record = firewall, folder, record
         self._heard = True
         self._not_before = self._tell_from = self._unasked = 0.0
-        self._backoff = Backoff(first=APART, longest=60.0)
-        self._watch = Watch(time.monotonic())
+        self._backoff = Backoff(first=MIN_INTERVAL, longest=60.0)
+        self._watch = RulesState(time.monotonic())
         self._rules: tuple[tuple[str, int], ...] = ()
         self._rolled_back: dict[str, Any] | None = None
         self.repairs = 0
 
-    def heard(self) -> None:
+    def on_rules_changed(self) -> None:
         """Take the news that rules changed."""
         self._heard = True
         self.wake()
@@ -97,12 +97,12 @@ class Guard(Worker):
         wait = lockout.LOOK_AGAIN if self._watch.lifted is not None else self._check()
         if not self._look_at_rules():
             return wait
-        act, again = lockout.judge(self._watch, self._inbound.rhythm(), self._outbound(), time.monotonic())
+        act, again = lockout.decide(self._watch, self._inbound.stats(), self._outbound(), time.monotonic())
         acts = {
-            Act.VOUCH: self._vouch,
-            Act.LIFT: self._lift,
-            Act.PUT_BACK: self._put_back,
-            Act.ROLL_BACK: self._roll_back,
+            Action.MARK_GOOD: self._mark_known_good,
+            Action.OPEN_FOR_TRIAL: self._open_for_trial,
+            Action.RESTORE: self._restore,
+            Action.ROLL_BACK: self._roll_back,
         }
         if act in acts:
             acts[act]()
@@ -117,7 +117,7 @@ class Guard(Worker):
         if now < self._not_before:
             return self._not_before - now
         self._heard = False
-        self._unasked = now + UNASKED
+        self._unasked = now + POLL_INTERVAL
         answer = self._repair()
         if answer.get("repaired"):
             self.repairs += 1
@@ -127,11 +127,11 @@ class Guard(Worker):
             self._tell(what)
         elif answer.get("ok"):
             self._backoff.reset()
-        return self._not_before - time.monotonic() if self._heard else UNASKED
+        return self._not_before - time.monotonic() if self._heard else POLL_INTERVAL
 
     def _repair(self) -> dict[str, Any]:
         answer = self._firewall("repair")
-        self._not_before = time.monotonic() + APART
+        self._not_before = time.monotonic() + MIN_INTERVAL
         if answer.get("ok"):
             self._rolled_back = answer.get("rolled_back")
             return answer
@@ -148,7 +148,7 @@ class Guard(Worker):
         """
         rules = self._rules_kept()
         if rules != self._rules:
-            self._rules, self._watch = rules, Watch(time.monotonic())
+            self._rules, self._watch = rules, RulesState(time.monotonic())
         return bool(rules)
 
     def _rules_kept(self) -> tuple[tuple[str, int], ...]:
@@ -161,24 +161,24 @@ class Guard(Worker):
     def _kept(self) -> list[str]:
         return sorted(glob.glob(f"{self._folder}/{KEPT}"))
 
-    def _vouch(self) -> None:
-        self._watch = self._watch._replace(settled=bool(self._firewall("vouch").get("ok")))
+    def _mark_known_good(self) -> None:
+        self._watch = self._watch._replace(resolved=bool(self._firewall("vouch").get("ok")))
 
-    def _put_back(self) -> None:
-        self._watch = self._watch._replace(lifted=None, settled=True)
+    def _restore(self) -> None:
+        self._watch = self._watch._replace(lifted=None, resolved=True)
         self._heard = False
         self._repair()
         what = "the control plane did not come in with the firewall lifted either: its rules are back, and not at fault"
         self._record(kinds.FIREWALL_NOT_AT_FAULT, what)
         LOG.warning(what)
 
-    def _lift(self) -> None:
-        rhythm = self._inbound.rhythm()
+    def _open_for_trial(self) -> None:
+        rhythm = self._inbound.stats()
         seconds = lockout.trial_seconds(rhythm)
         # the kernel ends it a little after us: should we be killed, or hang
         answer = self._firewall("trial", str(int(seconds) + 5))
         if not answer.get("ok"):
-            self._watch = self._watch._replace(settled=True)
+            self._watch = self._watch._replace(resolved=True)
             LOG.warning("the firewall could not be lifted to see whether it keeps us out: %s", answer.get("error"))
             return
         self._watch = self._watch._replace(lifted=time.monotonic())
@@ -193,15 +193,15 @@ class Guard(Worker):
         answer = self._firewall("roll-back")
         if not answer.get("ok"):  # the trial ends as one without a result, and the kernel closes the port
             LOG.error("the firewall keeps the control plane out and could not be rolled back: %s", answer.get("error"))
-            self._watch = self._watch._replace(lifted=None, settled=True)
+            self._watch = self._watch._replace(lifted=None, resolved=True)
             self._heard = True
             return
         self._rolled_back = answer.get("rolled_back")
-        self._rules, self._watch = self._rules_kept(), Watch(time.monotonic())
+        self._rules, self._watch = self._rules_kept(), RulesState(time.monotonic())
         self._record(kinds.FIREWALL_ROLLED_BACK, self.problem())
         LOG.error(self.problem())
 
     def _tell(self, words: str) -> None:
         if time.monotonic() >= self._tell_from:
-            self._tell_from = time.monotonic() + TOLD_EVERY
+            self._tell_from = time.monotonic() + LOG_INTERVAL
             LOG.warning("%s (repairs so far: %d)", words, self.repairs)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.connectivity import Contact
-from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
@@ -29,11 +29,11 @@ class Delivery:
         url: str,
         paths: Paths,
         *,
-        identity: Identity,
+        identity: NodeTokenStore,
         tokens: WorkspaceTokens,
         transport: ControlPlaneTransport,
         contact: Contact,
-        record: Record = unrecorded,
+        record: RecordEvent = discard_event,
     ) -> None:
         self._identity, self._tokens, self._record = identity, tokens, record
         self.outbox = Outbox(paths.outbox)

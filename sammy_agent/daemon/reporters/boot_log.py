@@ -20,7 +20,7 @@ from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
-from sammy_agent.daemon.reporters.messages import whole
+from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.diagnostics.event_store.from_run_record import events_of, wall_clock_us
 from sammy_agent.node.provisioning import Provisioning
 
@@ -36,7 +36,7 @@ class EntryInvalid(AgentError):
     code = Code.BOOT_LOG_INVALID
 
 
-class BootLog(Worker):
+class BootLogReporter(Worker):
     """Puts each step's begin and end into the outbox once."""
 
     def __init__(self, node: str, level: Callable[[], Provisioning], outbox: Outbox) -> None:
@@ -118,7 +118,7 @@ def _row(id: str, step: str, status: str, message: str, detail: dict[str, Any], 
 
 
 def _short(text: object) -> str:
-    words = whole(str(text))
+    words = replace_lone_surrogates(str(text))
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 

@@ -22,8 +22,8 @@ from sammy_agent.daemon.client.client import Answer, ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 
 LOG = logging.getLogger(__name__)
-LOOK_AGAIN = 86400.0
-UNKNOWN_THERE = 3600.0
+CHECK_INTERVAL = 86400.0
+UNSUPPORTED_RETRY = 3600.0
 HELPER_DEADLINE = 60.0
 
 
@@ -32,7 +32,7 @@ def is_certificate(answer: Answer) -> bool:
     return answer.text.lstrip().startswith("-----BEGIN CERTIFICATE-----")
 
 
-class Certificate(Worker):
+class CertificateRenewer(Worker):
     """Gets and renews the node's certificate, once there is contact."""
 
     def __init__(self, plane: ControlPlane, paths: Paths) -> None:
@@ -49,14 +49,14 @@ class Certificate(Worker):
             return self._look()
         except CallFailed as failed:
             unknown = failed.status in (401, 404) and failed.problem.code is not Code.TOKEN_EXPIRED
-            return UNKNOWN_THERE if unknown else max(self._backoff.next_delay(), failed.retry_after)
+            return UNSUPPORTED_RETRY if unknown else max(self._backoff.next_delay(), failed.retry_after)
         except (OSError, subprocess.SubprocessError) as error:
             self._plane.contact.failure("certificate", Problem(Code.NODE_KEY, f"the node's TLS key: {error}"))
             return self._backoff.next_delay()
 
     def _look(self) -> float:
-        if not self._is_ours():
-            return LOOK_AGAIN
+        if not self._is_agent_managed():
+            return CHECK_INTERVAL
         wanted = self._helper("request", self._plane.identity.node_id)
         if wanted:
             answer = self._plane.post("certificate", "origin-ca-certificate", wanted, accept=is_certificate)
@@ -64,9 +64,9 @@ class Certificate(Worker):
             LOG.info("the node's certificate is signed")
             self.on_installed()
         self._backoff.reset()
-        return LOOK_AGAIN
+        return CHECK_INTERVAL
 
-    def _is_ours(self) -> bool:
+    def _is_agent_managed(self) -> bool:
         """Mark the key as ours before it is made; one that is there without the mark is somebody else's."""
         if os.path.exists(self._paths.tls_mark):
             return True

@@ -25,30 +25,30 @@ from typing import Any
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record
+from sammy_agent.base.events.event import RecordEvent
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
-from sammy_agent.daemon.reporters.errors import HOPELESS, incident
+from sammy_agent.daemon.reporters.errors import PERMANENT_STATUSES, incident
 from sammy_agent.diagnostics.debug_package import command
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
 KIND = "safe-vm-incident-v1"  # the wire's only one
-MOST_MIB = 1.9  # the wire's bound is 2
+MAX_MIB = 1.9  # the wire's bound is 2
 LOW_PRIORITY = ("nice", "-n", "19", "ionice", "-c", "idle")  # each becomes the next: one process in the end
 DEADLINE = 120.0  # for making one; with the calls it is less than what the watchdog lets a turn take
-SETTLE = 5.0  # seconds after the failure, in which the last lines reach their logs
+LOG_SETTLE_SECONDS = 5.0  # seconds after the failure, in which the last lines reach their logs
 LONGEST_PAUSE = 300.0
-KEPT_DAYS = 7
-MOST_WAITING, MOST_DONE = 5, 100
+MAX_AGE_DAYS = 7
+MAX_WAITING, MAX_DONE = 5, 100
 
 
 @dataclass
-class Case:
+class Incident:
     """One incident whose package is wanted; `entry` is its error report."""
 
     entry: dict[str, Any]
@@ -62,36 +62,36 @@ class Case:
 
 
 @dataclass
-class Memory:
+class PushState:
     """What outlives the process: whose package is wanted, and whose is acknowledged."""
 
-    waiting: list[Case] = field(default_factory=list)
+    waiting: list[Incident] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_text(cls, text: str | None) -> Memory:
+    def from_text(cls, text: str | None) -> PushState:
         """Read it; what is damaged begins anew, and a package more is no harm."""
         try:
             document = json.loads(text or "{}")
             waiting = [
-                Case(dict(one["entry"]), float(one["since"]), bool(one["packed"])) for one in document["waiting"]
+                Incident(dict(one["entry"]), float(one["since"]), bool(one["packed"])) for one in document["waiting"]
             ]
             return cls([case for case in waiting if case.entry["incidentId"]], list(map(str, document["done"])))
         except (ValueError, KeyError, TypeError, AttributeError):
             return cls()
 
-    def wants(self, entry: dict[str, Any], now: float) -> bool:
+    def enqueue(self, entry: dict[str, Any], now: float) -> bool:
         """Take an incident up, unless it was before; return whether that is news. The oldest goes where all is full."""
         known = {case.incident for case in self.waiting} | set(self.done)
         if entry["incidentId"] in known:
             return False
-        self.waiting = [*self.waiting[-MOST_WAITING + 1 :], Case(entry, now)]
+        self.waiting = [*self.waiting[-MAX_WAITING + 1 :], Incident(entry, now)]
         return True
 
-    def end(self, case: Case) -> None:
+    def end(self, case: Incident) -> None:
         """Remember that a case is over."""
         self.waiting.remove(case)
-        self.done = [*self.done[-MOST_DONE + 1 :], case.incident]
+        self.done = [*self.done[-MAX_DONE + 1 :], case.incident]
 
 
 def lost_contact(seconds: float, words: str, now: float) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def lost_contact(seconds: float, words: str, now: float) -> dict[str, Any]:
     }
 
 
-class Packages(Worker):
+class DebugPackagePusher(Worker):
     """Makes and sends them, one at a time.
 
     :param lost_seconds: an outage that was longer is an incident.
@@ -119,14 +119,14 @@ class Packages(Worker):
         level: Callable[[], Provisioning],
         paths: Paths,
         lost_seconds: float,
-        record: Record,
+        record: RecordEvent,
     ) -> None:
         super().__init__("packages")
         self._plane, self._level, self._paths = plane, level, paths
         self._lost_seconds, self._record = lost_seconds, record
         self._lock = threading.Lock()
         self._outages: list[dict[str, Any]] = []
-        self._memory: Memory | None = None
+        self._memory: PushState | None = None
         self._backoff = Backoff(first=2.0, longest=LONGEST_PAUSE)
         self._problem = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,23 +141,23 @@ class Packages(Worker):
     def run_once(self) -> float | None:
         """Take up what is new; make and send the oldest that waits. One a turn: a turn must not look like a hang."""
         memory = self._remembered()
-        self._take_up(memory)
+        self._enqueue_new(memory)
         if not memory.waiting:
             return None
         case = memory.waiting[0]
-        if time.time() - case.since <= KEPT_DAYS * 86400:
+        if time.time() - case.since <= MAX_AGE_DAYS * 86400:
             pause = self._advance(memory, case)
             if pause is not None:
                 return pause
-        self._over(memory, case)
+        self._finish(memory, case)
         self._backoff.reset()
         return 0.0
 
-    def _advance(self, memory: Memory, case: Case) -> float | None:
+    def _advance(self, memory: PushState, case: Incident) -> float | None:
         """Make and send a case's package; return None when it is over, else the pause before the next attempt."""
         if not case.packed:
-            if (early := case.since + SETTLE - time.time()) > 0:
-                return min(early, SETTLE)
+            if (early := case.since + LOG_SETTLE_SECONDS - time.time()) > 0:
+                return min(early, LOG_SETTLE_SECONDS)
             if not self._make(case):
                 return self._backoff.next_delay()
             case.packed = True
@@ -166,7 +166,7 @@ class Packages(Worker):
             self._send(case)
         except CallFailed as failed:
             self._problem = str(failed)
-            if failed.status not in HOPELESS:
+            if failed.status not in PERMANENT_STATUSES:
                 return max(self._backoff.next_delay(), failed.retry_after)
             LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
         return None
@@ -178,21 +178,21 @@ class Packages(Worker):
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `packages` part of the socket's status."""
-        memory = self._memory or Memory()
+        memory = self._memory or PushState()
         return {"waiting": len(memory.waiting), "sent": len(memory.done), "problem": self._problem or None}
 
-    def _take_up(self, memory: Memory) -> None:
+    def _enqueue_new(self, memory: PushState) -> None:
         with self._lock:
             entries, self._outages = self._outages, []
         record = self._level().record
         if record is not None and record.outcome is Outcome.FAILED:
             entries.append(incident(record))
         now = time.time()
-        news = [memory.wants(entry, now) for entry in entries]  # each of them is to be asked
+        news = [memory.enqueue(entry, now) for entry in entries]  # each of them is to be asked
         if any(news):
             self._save(memory)
 
-    def _make(self, case: Case) -> bool:
+    def _make(self, case: Incident) -> bool:
         """Have the package made; return whether it is there."""
         path = self._path(case)
         try:
@@ -200,7 +200,7 @@ class Packages(Worker):
             for left in glob.glob(os.path.join(glob.escape(self._folder), "*.new")):
                 files.remove(left)  # by a program that was killed
             self._process = process = subprocess.Popen(
-                [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MOST_MIB}")],
+                [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MAX_MIB}")],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -219,7 +219,7 @@ class Packages(Worker):
             return False
         return True
 
-    def _send(self, case: Case) -> None:
+    def _send(self, case: Incident) -> None:
         """Report the incident, declare its package and send it; all of it may be repeated. CallFailed."""
         try:
             with open(self._path(case), "rb") as file:
@@ -254,7 +254,7 @@ class Packages(Worker):
             detail={"incident": case.incident, "bytes": len(content)},
         )
 
-    def _over(self, memory: Memory, case: Case) -> None:
+    def _finish(self, memory: PushState, case: Incident) -> None:
         memory.end(case)
         self._save(memory)
         self._problem = ""
@@ -265,18 +265,18 @@ class Packages(Worker):
     def _folder(self) -> str:
         return self._paths.packages
 
-    def _path(self, case: Case) -> str:
+    def _path(self, case: Incident) -> str:
         return os.path.join(self._folder, f"{case.incident}.tar.gz")
 
-    def _remembered(self) -> Memory:
+    def _remembered(self) -> PushState:
         if self._memory is None:
             try:
-                self._memory = Memory.from_text(files.read(os.path.join(self._folder, "memory.json")))
+                self._memory = PushState.from_text(files.read(os.path.join(self._folder, "memory.json")))
             except OSError:
-                self._memory = Memory()
+                self._memory = PushState()
         return self._memory
 
-    def _save(self, memory: Memory) -> None:
+    def _save(self, memory: PushState) -> None:
         """Keep what is known; a disk that takes nothing costs at most a package that is made again."""
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)

@@ -24,7 +24,7 @@ from sammy_agent.daemon.client.client import ControlPlane
 from sammy_agent.daemon.client.failures import CallFailed
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
-from sammy_agent.daemon.reporters.messages import whole
+from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.diagnostics.event_store.incidents import incident_of
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.node.provisioning import Provisioning
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 # The wire cuts messages at 2,048; reasons hold a command's last lines.
 LONGEST_MESSAGE, LONGEST_STEP_REASON = 2048, 1000
 # Answers that will never change for this report.
-HOPELESS = (400, 413)
+PERMANENT_STATUSES = (400, 413)
 
 
 def incident(record: RunRecord) -> dict[str, Any]:
@@ -63,10 +63,10 @@ def row(entry: Mapping[str, Any]) -> NewRow:
 
 
 def _json(value: object) -> str:
-    return whole(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return replace_lone_surrogates(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-class Errors(Worker):
+class ErrorReporter(Worker):
     """Puts incidents into the outbox, or sends them itself where it takes none.
 
     :param events: the agent's own events that are incidents, waiting in memory.
@@ -97,24 +97,24 @@ class Errors(Worker):
 
     def run_once(self) -> float | None:
         """Hand over every failed run that was not yet, oldest first, and the agent's own incidents."""
-        waiting = self._waiting()
+        waiting = self._unreported()
         self._unsent = len(waiting) + len(self._events)
         try:
             for record in waiting:
-                self._hand_over(incident(record), f"run {record.run_id}")
+                self._enqueue_or_send(incident(record), f"run {record.run_id}")
                 self._done.add(record.run_id)
             while self._events:
-                self._hand_over(incident_of(self._events[0]), self._events[0].type)
+                self._enqueue_or_send(incident_of(self._events[0]), self._events[0].type)
                 self._events.popleft()
         except CallFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
-        return None if self._remember() else self._backoff.next_delay()
+        return None if self._mark_reported() else self._backoff.next_delay()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `errors` part of the socket's status: incidents that are neither delivered nor on disk."""
         return {"unsent": self._unsent}
 
-    def _hand_over(self, entry: Mapping[str, Any], what: str) -> None:
+    def _enqueue_or_send(self, entry: Mapping[str, Any], what: str) -> None:
         """Let the outbox keep it, else send it. CallFailed when neither can be: it is to be tried again."""
         try:
             self.report(entry)
@@ -129,11 +129,11 @@ class Errors(Worker):
         try:
             self._plane.post("errors", "errors", {"errors": [dict(entry)]})
         except CallFailed as failed:
-            if failed.status not in HOPELESS:
+            if failed.status not in PERMANENT_STATUSES:
                 raise
             LOG.error("the report of %s is refused for good: %s", what, failed)
 
-    def _waiting(self) -> list[RunRecord]:
+    def _unreported(self) -> list[RunRecord]:
         """Return failed runs that were not handed over; this boot's also when the store cannot be read."""
         try:
             stored = {record.run_id: record for record in self._store.unreported_failures()}
@@ -144,7 +144,7 @@ class Errors(Worker):
                 stored[record.run_id] = record
         return [record for run_id, record in sorted(stored.items()) if run_id not in self._done]
 
-    def _remember(self) -> bool:
+    def _mark_reported(self) -> bool:
         try:
             for run_id in sorted(self._done):
                 self._store.mark_reported(run_id)

@@ -34,7 +34,7 @@ def is_heartbeat_answer(answer: Answer) -> bool:
     return isinstance(answer.document.get("status"), str) and isinstance(answer.document.get("healthStatus"), str)
 
 
-class Heartbeat(Worker):
+class HeartbeatReporter(Worker):
     """Sends signs of life."""
 
     def __init__(

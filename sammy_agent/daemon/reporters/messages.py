@@ -24,7 +24,7 @@ ROLES = {
     "thinking": Weight.CHATTER,
     "plan": Weight.CHATTER,
 }
-MOST_UNITS = 102_400
+MAX_UTF16_UNITS = 102_400
 MOST_PARTS = 20
 MOST_METADATA = 65_536  # bytes, as a JSON string within the body
 
@@ -66,7 +66,7 @@ class Message:
         )
 
 
-class Messages:
+class MessageReporter:
     """The reporter; any thread may use it."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -90,7 +90,7 @@ def rows(message: Message) -> list[NewRow]:
     metadata = _metadata(message.tool_metadata)
     first = replace(message, content="", tool_metadata=metadata)
     room = MESSAGES.most_row_bytes - len(_body(first).encode())
-    parts = split(whole(message.content), MOST_UNITS, room)
+    parts = split_by_limits(replace_lone_surrogates(message.content), MAX_UTF16_UNITS, room)
     if len(parts) > MOST_PARTS:
         left_out = sum(map(len, parts[MOST_PARTS:]))
         parts = [*parts[:MOST_PARTS], f"[{left_out} more characters were left out]"]
@@ -103,7 +103,7 @@ def rows(message: Message) -> list[NewRow]:
     return made
 
 
-def whole(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """Return text that can be sent as UTF-8: halves of a surrogate pair are joined, a lone one is replaced."""
     try:
         text.encode()
@@ -112,7 +112,7 @@ def whole(text: str) -> str:
     return text
 
 
-def split(text: str, units: int, room: int) -> list[str]:
+def split_by_limits(text: str, units: int, room: int) -> list[str]:
     """Return `text` in pieces of at most so many UTF-16 units and bytes within JSON, as few as a greedy cut makes.
 
     `room` is at least 12 bytes, what JSON's longest form of one character takes.
@@ -137,7 +137,7 @@ def _fits(text: str, units: int, room: int) -> bool:
 def _metadata(text: str | None) -> str | None:
     if text is None:
         return None
-    text = whole(text)
+    text = replace_lone_surrogates(text)
     size = len(_json(text).encode())
     return text if size <= MOST_METADATA else _json({"truncated": True, "bytes": size})
 

@@ -18,7 +18,7 @@ from typing import Any
 from sammy_agent import __version__
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
@@ -35,7 +35,7 @@ FIREWALL_DEADLINE, FIREWALL_ATTEMPTS = 120.0, 5
 
 
 @dataclass(frozen=True)
-class Memory:
+class Acknowledgement:
     """What is known of an acknowledged ready: of which node, by whom, since when, and whether the firewall knows."""
 
     node_id: str
@@ -44,7 +44,7 @@ class Memory:
     firewall_applied: bool = False
 
     @classmethod
-    def from_text(cls, text: str | None) -> Memory | None:
+    def from_text(cls, text: str | None) -> Acknowledgement | None:
         """Read it back; None when there is none or it is damaged: then ready is simply posted again."""
         try:
             document: Any = json.loads(text or "")
@@ -67,11 +67,11 @@ def is_ready_answer(answer: Answer) -> bool:
     return answer.document.get("status") == "running"
 
 
-class Ready(Worker):
+class ReadyReporter(Worker):
     """Says that this node is ready."""
 
     def __init__(
-        self, plane: ControlPlane, level: Callable[[], Provisioning], paths: Paths, record: Record = unrecorded
+        self, plane: ControlPlane, level: Callable[[], Provisioning], paths: Paths, record: RecordEvent = discard_event
     ) -> None:
         super().__init__("ready")
         self._record = record
@@ -80,41 +80,41 @@ class Ready(Worker):
         self._attempts_left = FIREWALL_ATTEMPTS
         self._unsaved = False
         self._firewall_problem: Problem | None = None
-        memory = Memory.from_text(files.read(paths.ready))
-        ours = memory is not None and (memory.node_id, memory.url) == (plane.identity.node_id, plane.url)
-        self._memory = memory if ours else None
+        known = Acknowledgement.from_text(files.read(paths.ready))
+        ours = known is not None and (known.node_id, known.url) == (plane.identity.node_id, plane.url)
+        self._acknowledgement = known if ours else None
         self._acknowledged_monotonic = 0.0
 
     def run_once(self) -> float | None:
         """Do the next thing that is missing: post, remember, tell the firewall."""
-        if self._memory is None:
+        if self._acknowledgement is None:
             return self._post() if self._level().may_say_ready else None
-        if self._unsaved and not self._save(self._memory):
+        if self._unsaved and not self._save(self._acknowledgement):
             return self._backoff.next_delay()
-        if not self._memory.firewall_applied and self._attempts_left > 0:
-            return self._apply_firewall(self._memory)
+        if not self._acknowledgement.firewall_applied and self._attempts_left > 0:
+            return self._apply_firewall(self._acknowledgement)
         return None
 
-    def heard_status(self, status: str, sent: float) -> None:
+    def on_node_status(self, status: str, sent: float) -> None:
         """Take the node's status from the answer to a heartbeat sent at `sent` (time.monotonic).
 
         `creating`, in answer to a beat sent after the acknowledgment, means that our ready was forgotten.
         """
-        if status == "creating" and self._memory is not None and sent > self._acknowledged_monotonic:
+        if status == "creating" and self._acknowledgement is not None and sent > self._acknowledged_monotonic:
             LOG.warning("the control plane calls this node creating although it acknowledged: saying ready again")
             self._record(kinds.READY_FORGOTTEN, "the control plane calls this node creating although it acknowledged")
-            self._memory = None
+            self._acknowledgement = None
             self.wake()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `ready` part of the socket's status."""
-        memory = self._memory
+        known = self._acknowledgement
         waiting = "posting" if self._level().may_say_ready else "waiting"
         problem = self._firewall_problem
         return {
-            "state": "acknowledged" if memory else waiting,
-            "acknowledged_at": memory.acknowledged_at if memory else None,
-            "firewall_applied": memory.firewall_applied if memory else False,
+            "state": "acknowledged" if known else waiting,
+            "acknowledged_at": known.acknowledged_at if known else None,
+            "firewall_applied": known.firewall_applied if known else False,
             "cause": problem.__dict__ if problem else None,
         }
 
@@ -125,18 +125,18 @@ class Ready(Worker):
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         self._acknowledged_monotonic = time.monotonic()
-        self._memory = Memory(self._plane.identity.node_id, self._plane.url, iso(time.time()) or "")
+        self._acknowledgement = Acknowledgement(self._plane.identity.node_id, self._plane.url, iso(time.time()) or "")
         self._attempts_left = FIREWALL_ATTEMPTS
         LOG.info("ready: acknowledged by the control plane")
         self._record(kinds.READY_ACKNOWLEDGED, "ready: acknowledged by the control plane")
         self._unsaved = True
         return 0.0
 
-    def _save(self, memory: Memory) -> bool:
-        """Write the memory and the mark that the firewall looks at; a full disk is waited for."""
+    def _save(self, known: Acknowledgement) -> bool:
+        """Write what is acknowledged and the mark that the firewall looks at; a full disk is waited for."""
         try:
-            files.write(self._paths.ready_acknowledged, memory.acknowledged_at + "\n")
-            files.write(self._paths.ready, memory.to_text())
+            files.write(self._paths.ready_acknowledged, known.acknowledged_at + "\n")
+            files.write(self._paths.ready, known.to_text())
         except OSError as error:
             self._firewall_problem = Problem(
                 Code.READY_UNSAVED, f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"
@@ -146,12 +146,15 @@ class Ready(Worker):
         self._backoff.reset()
         return True
 
-    def _apply_firewall(self, memory: Memory) -> float | None:
+    def _apply_firewall(self, known: Acknowledgement) -> float | None:
         self._attempts_left -= 1
         problem = _run(FIREWALL)
         if problem is None:
             self._record(kinds.FIREWALL_APPLIED, "the firewall holds the rules of a node that is ready")
-            self._memory, self._unsaved = Memory(memory.node_id, memory.url, memory.acknowledged_at, True), True
+            self._acknowledgement, self._unsaved = (
+                Acknowledgement(known.node_id, known.url, known.acknowledged_at, True),
+                True,
+            )
             return 0.0
         LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
         self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")

@@ -85,7 +85,7 @@ def _id(document: Mapping[str, Any], name: str) -> str:
     return value
 
 
-class Activity(Worker):
+class SessionActivityReporter(Worker):
     """Tells the newest state of each session."""
 
     def __init__(self, plane: ControlPlane, again: float = AGAIN) -> None:
@@ -93,17 +93,17 @@ class Activity(Worker):
         self._plane, self._again = plane, again
         self._lock = threading.Lock()
         self._states: dict[Session, _State] = {}
-        self._alive_due: dict[str, float] = {}
+        self._keepalive_due: dict[str, float] = {}
         self._backoff = Backoff()
 
-    def tell(self, document: Mapping[str, Any]) -> None:
+    def update(self, document: Mapping[str, Any]) -> None:
         """Take a session's state; `ended` with its last one. ActivityInvalid."""
         session, body, ended = parse(document)
         with self._lock:
             known = self._states.pop(session, None)  # to the end: sessions are told in the order they changed
             version = known.version + 1 if known else 0
             self._states[session] = _State(body, version=version, ended=ended)
-            self._alive_due.setdefault(session.project, 0.0)
+            self._keepalive_due.setdefault(session.project, 0.0)
         self.wake()
 
     def count(self) -> int:
@@ -145,7 +145,7 @@ class Activity(Worker):
     def _next_project(self) -> str | None:
         now = time.monotonic()
         with self._lock:
-            return next((project for project, due in self._alive_due.items() if due <= now), None)
+            return next((project for project, due in self._keepalive_due.items() if due <= now), None)
 
     def _send(self, session: Session, version: int, body: dict[str, Any]) -> None:
         """Send one state. CallFailed when it is to be tried again before anything else."""
@@ -168,7 +168,7 @@ class Activity(Worker):
             elif gone or state.ended:
                 del self._states[session]
                 if not any(other.project == session.project for other in self._states):
-                    self._alive_due.pop(session.project, None)
+                    self._keepalive_due.pop(session.project, None)
             else:
                 busy = state.body["activity"] in BUSY
                 state.due = time.monotonic() + self._again if busy else float("inf")
@@ -183,11 +183,11 @@ class Activity(Worker):
                 raise
             LOG.debug("project %s takes no sign of life: %s", project, failed)
         with self._lock:
-            if project in self._alive_due:
-                self._alive_due[project] = time.monotonic() + self._again
+            if project in self._keepalive_due:
+                self._keepalive_due[project] = time.monotonic() + self._again
 
     def _pause(self) -> float | None:
         with self._lock:
-            dues = [*(state.due for state in self._states.values()), *self._alive_due.values()]
+            dues = [*(state.due for state in self._states.values()), *self._keepalive_due.values()]
         finite = [due for due in dues if due != float("inf")]
         return max(0.0, min(finite) - time.monotonic()) if finite else None

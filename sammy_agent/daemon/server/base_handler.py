@@ -72,7 +72,7 @@ class Handler(web.RequestHandler):
             self.refuse(refused.status, refused.problem.text, refused.retry_after)
             return False
         self._connections.proved(self.stream)
-        self.parts.inbound.seen(self.peer)
+        self.parts.inbound.record(self.peer)
         return True
 
     def _tell(self, words: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.server.jwks import Keys
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.metrics.store import MetricsStore
@@ -29,6 +29,6 @@ class Parts:
     store: EventStore
     metrics: MetricsStore
     level: Callable[[], Provisioning]
-    inbound: Inbound
+    inbound: InboundContacts
     keys: Keys
     clock: Callable[[], float] = time.time

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import Record, unrecorded
+from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
@@ -45,7 +45,7 @@ GONE = Problem(
 class Listener(Worker):
     """The management server's duty: one port, its certificate, and the thread that serves once it is needed."""
 
-    def __init__(self, parts: Parts, port: int, record: Record = unrecorded) -> None:
+    def __init__(self, parts: Parts, port: int, record: RecordEvent = discard_event) -> None:
         super().__init__("management-server")
         self._parts, self._port, self._record = parts, port, record
         self._sockets: list[socket.socket] = []
@@ -188,7 +188,7 @@ class Listener(Worker):
                 LOG.info("%s", problem)  # every first boot begins so
             else:
                 LOG.warning("%s", problem)
-                self._record(kinds.SERVER_SHUT, problem.text, detail={"code": problem.code.value})
+                self._record(kinds.SERVER_UNAVAILABLE, problem.text, detail={"code": problem.code.value})
         self._problem = problem
 
 

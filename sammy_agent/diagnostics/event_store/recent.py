@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sammy_agent.base.events.event import Record
+from sammy_agent.base.events.event import RecordEvent
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import iso
@@ -24,7 +24,7 @@ KEPT = ("network.", "transport.", "contact.", "firewall.", "token.", "ready.")
 class History:
     """Stands between who tells events and who keeps them. Thread-safe; waits for nothing."""
 
-    def __init__(self, keep: Record, most: int = MOST) -> None:
+    def __init__(self, keep: RecordEvent, most: int = MOST) -> None:
         self._keep = keep
         self._lock = threading.Lock()
         self._ring: deque[dict[str, Any]] = deque(maxlen=most)

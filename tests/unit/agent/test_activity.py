@@ -8,7 +8,7 @@ import pytest
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.daemon.client.failures import CallFailed
-from sammy_agent.daemon.reporters.session_activity import Activity, ActivityInvalid, parse
+from sammy_agent.daemon.reporters.session_activity import ActivityInvalid, SessionActivityReporter, parse
 
 
 class Plane:
@@ -35,8 +35,8 @@ def plane() -> Plane:
 
 
 @pytest.fixture
-def activity(plane: Plane) -> Activity:
-    return Activity(plane)  # type: ignore[arg-type]
+def activity(plane: Plane) -> SessionActivityReporter:
+    return SessionActivityReporter(plane)  # type: ignore[arg-type]
 
 
 def state(session: str, activity: str, **more: Any) -> dict[str, Any]:
@@ -51,31 +51,33 @@ ALIVE = ("p1/node-acp-heartbeat", "alive")
 
 
 def test_each_session_is_told_in_the_order_of_change_and_the_project_that_the_node_lives(
-    activity: Activity, plane: Plane
+    activity: SessionActivityReporter, plane: Plane
 ) -> None:
-    activity.tell(state("s1", "prompting"))
-    activity.tell(state("s2", "prompting"))
-    activity.tell(state("s1", "idle"))
+    activity.update(state("s1", "prompting"))
+    activity.update(state("s2", "prompting"))
+    activity.update(state("s1", "idle"))
     pause = activity.run_once()
     assert plane.heard == [(path("s2"), "prompting"), (path("s1"), "idle"), ALIVE]
     assert pause is not None and 50 < pause <= 60, "the busy one and the sign of life come again"
 
 
-def test_a_newer_state_never_arrives_before_an_older_one(activity: Activity, plane: Plane) -> None:
+def test_a_newer_state_never_arrives_before_an_older_one(activity: SessionActivityReporter, plane: Plane) -> None:
     """While `prompting` is on its way the session becomes idle: idle is sent after it, never lost."""
-    activity.tell(state("s1", "prompting"))
+    activity.update(state("s1", "prompting"))
     plane.on_post = lambda where: (
-        activity.tell(state("s1", "idle")) if "s1" in where and not plane.heard else None  # type: ignore[func-returns-value]
+        activity.update(state("s1", "idle")) if "s1" in where and not plane.heard else None  # type: ignore[func-returns-value]
     )
     activity.run_once()
     assert plane.heard == [(path("s1"), "prompting"), (path("s1"), "idle"), ALIVE]
 
 
-def test_what_cannot_be_told_now_is_told_later_with_what_is_newest_then(activity: Activity, plane: Plane) -> None:
+def test_what_cannot_be_told_now_is_told_later_with_what_is_newest_then(
+    activity: SessionActivityReporter, plane: Plane
+) -> None:
     plane.status = {"p1": None}
-    activity.tell(state("s1", "prompting"))
+    activity.update(state("s1", "prompting"))
     assert activity.run_once()
-    activity.tell(state("s1", "error", statusError="it broke"))
+    activity.update(state("s1", "error", statusError="it broke"))
     plane.status = {}
     activity.run_once()
     assert plane.heard == [(path("s1"), "error"), ALIVE]
@@ -83,18 +85,18 @@ def test_what_cannot_be_told_now_is_told_later_with_what_is_newest_then(activity
 
 @pytest.mark.parametrize(("status", "again"), [(404, False), (400, False), (403, True), (401, True)])
 def test_one_closed_door_keeps_no_other_session_waiting(
-    activity: Activity, plane: Plane, status: int, again: bool
+    activity: SessionActivityReporter, plane: Plane, status: int, again: bool
 ) -> None:
     plane.status = {"/s1/": status}
-    activity.tell(state("s1", "prompting"))
-    activity.tell(state("s2", "prompting"))
+    activity.update(state("s1", "prompting"))
+    activity.update(state("s2", "prompting"))
     activity.run_once()
     assert plane.heard == [(path("s2"), "prompting"), ALIVE]
     assert (activity.count() == 2) is again
 
 
-def test_an_ended_session_is_told_once_more_and_then_forgotten(activity: Activity, plane: Plane) -> None:
-    activity.tell(state("s1", "idle", ended=True))
+def test_an_ended_session_is_told_once_more_and_then_forgotten(activity: SessionActivityReporter, plane: Plane) -> None:
+    activity.update(state("s1", "idle", ended=True))
     assert activity.run_once() is None, "nothing is due any more"
     assert plane.heard == [(path("s1"), "idle")]
     assert activity.snapshot() == {} and activity.count() == 0

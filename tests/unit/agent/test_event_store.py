@@ -18,7 +18,7 @@ from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
-from sammy_agent.daemon.provisioning_watcher import Watcher
+from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
 from sammy_agent.diagnostics.event_store import store as store_module
 from sammy_agent.diagnostics.event_store.query import Wanted
 from sammy_agent.diagnostics.event_store.store import MIGRATIONS, EventStore
@@ -311,7 +311,7 @@ def test_a_run_that_was_in_a_damaged_file_is_fed_again(store: EventStore, path: 
     runs = Path(paths.runs)
     runs.mkdir(parents=True)
     (runs / f"{record.run_id}.json").write_text(record.to_json())
-    watcher = Watcher(paths, store)
+    watcher = ProvisioningWatcher(paths, store)
     watcher.of_instance("i")
     watcher.run_once()
     assert store.unreported_failures() == [record]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sammy_agent.daemon.firewall_watch import lockout, watchdog
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
-from sammy_agent.daemon.firewall_watch.watchdog import Guard
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
+from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
 
 
 class Firewall:
@@ -49,8 +49,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def make(firewall: Firewall, kept: str, inbound: Inbound | None = None, outbound: bool = True) -> Guard:
-    return Guard(inbound or Inbound(), lambda: outbound, firewall, kept)
+def make(
+    firewall: Firewall, kept: str, inbound: InboundContacts | None = None, outbound: bool = True
+) -> FirewallWatchdog:
+    return FirewallWatchdog(inbound or InboundContacts(), lambda: outbound, firewall, kept)
 
 
 def test_it_looks_at_the_start_then_at_news_and_now_and_then(kept: str, clock: list[float]) -> None:
@@ -67,7 +69,7 @@ def test_a_flush_is_mended_once_and_our_own_change_is_looked_at_later(kept: str,
     firewall = Firewall(broken=1)
     made = make(firewall, kept)
     made.run_once()
-    made.heard()  # the kernel speaks of the repair itself
+    made.on_rules_changed()  # the kernel speaks of the repair itself
     wait = made.run_once()
     assert wait is not None and 0 < wait < lockout.LOOK_AGAIN
     assert (firewall.asked, made.repairs) == (1, 1)
@@ -82,7 +84,7 @@ def test_a_fight_gets_slower_and_is_told_once(kept: str, clock: list[float], cap
     made = make(firewall, kept)
     for _ in range(500):  # ten minutes less a second, another program always at it
         made.run_once()
-        made.heard()
+        made.on_rules_changed()
         clock[0] += 1.198
     assert firewall.asked < 60
     assert len([record for record in caplog.records if "another program" in record.message]) == 1
@@ -109,14 +111,14 @@ class Visits:
 
     def __init__(self, clock: list[float], kept: str, *, outbound: bool = True) -> None:
         self.clock, self.firewall = clock, Firewall()
-        self.inbound = Inbound(lambda: clock[0])
+        self.inbound = InboundContacts(lambda: clock[0])
         self.guard = make(self.firewall, kept, self.inbound, outbound)
 
     def go(self, seconds: float, *, visits: bool) -> None:
         for half in range(round(seconds * 2)):
             self.clock[0] += 0.5
             if visits and half % 20 == 0:
-                self.inbound.seen("192.0.2.1")
+                self.inbound.record("192.0.2.1")
             self.guard.run_once()
 
     def did(self) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import token as token_verb
-from sammy_agent.daemon.credentials.node_token import Identity, source_wins
+from sammy_agent.daemon.credentials.node_token import NodeTokenStore, source_wins
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.node.config import AgentConfig
 
@@ -33,8 +33,8 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def identity(paths: Paths, source: Path) -> Identity:
-    return Identity(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
+def identity(paths: Paths, source: Path) -> NodeTokenStore:
+    return NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
 
 
 def kept(paths: Paths) -> str:
@@ -85,7 +85,7 @@ def test_the_user_datas_token_only_if_absent_or_older(
     assert source_wins(own, source, began_with) is wins
 
 
-def test_the_first_token_is_taken_over_and_private(identity: Identity, paths: Paths, source: Path) -> None:
+def test_the_first_token_is_taken_over_and_private(identity: NodeTokenStore, paths: Paths, source: Path) -> None:
     assert identity.reload() is None
     problem = identity.problem()
     assert problem is not None and problem.code == "no-token"
@@ -97,19 +97,19 @@ def test_the_first_token_is_taken_over_and_private(identity: Identity, paths: Pa
 
 
 def test_a_renewed_token_outlives_the_process_and_the_same_user_data(
-    identity: Identity, paths: Paths, source: Path
+    identity: NodeTokenStore, paths: Paths, source: Path
 ) -> None:
     source.write_text(jwt_like(iat=100, sub="n1"))
     identity.reload()
     renewed = jwt_like(iat=50, sub="n1", scope="node")  # its clock was ahead before: the answer counts all the same
     identity.refresh(renewed)
-    again = Identity(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
+    again = NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
     token = again.reload()
     assert token is not None and token.text == renewed == kept(paths)
 
 
 @pytest.mark.parametrize("claims", [{"sub": "n2"}, {"sub": "n1", "scope": "workspace"}])
-def test_a_token_for_somebody_else_is_not_taken(identity: Identity, source: Path, claims: dict[str, Any]) -> None:
+def test_a_token_for_somebody_else_is_not_taken(identity: NodeTokenStore, source: Path, claims: dict[str, Any]) -> None:
     source.write_text(jwt_like(iat=1, sub="n1"))
     before = identity.reload()
     with pytest.raises(TokenUnusable):
@@ -117,7 +117,7 @@ def test_a_token_for_somebody_else_is_not_taken(identity: Identity, source: Path
     assert identity.token() == before
 
 
-def test_a_damaged_file_leaves_the_token_in_memory(identity: Identity, paths: Paths, source: Path) -> None:
+def test_a_damaged_file_leaves_the_token_in_memory(identity: NodeTokenStore, paths: Paths, source: Path) -> None:
     source.write_text(jwt_like(iat=1, sub="n1"))
     before = identity.reload()
     Path(paths.token).write_text("two words")

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from sammy_agent.daemon.firewall_watch.inbound_contact import REMEMBERED, Inbound, Rhythm
+from sammy_agent.daemon.firewall_watch.inbound_contact import MAX_VISITS, ContactStats, InboundContacts
 from tests.unit.agent.clock import Clock
 
 
@@ -16,22 +16,22 @@ def clock() -> Clock:
     return Clock()
 
 
-def come(inbound: Inbound, clock: Clock, *pauses: float) -> None:
+def come(inbound: InboundContacts, clock: Clock, *pauses: float) -> None:
     for pause in pauses:
         clock.now += pause
-        inbound.seen("192.0.2.1")
+        inbound.record("192.0.2.1")
 
 
 def test_one_that_never_came_has_no_rhythm(clock: Clock) -> None:
-    inbound = Inbound(clock)
-    assert inbound.rhythm() == Rhythm()
+    inbound = InboundContacts(clock)
+    assert inbound.stats() == ContactStats()
     assert inbound.snapshot() == {"requests": 0, "visits": 0, "last": None, "last_age_s": None, "last_peer": None}
 
 
 def test_requests_in_a_row_are_one_visit(clock: Clock) -> None:
-    inbound = Inbound(clock)
+    inbound = InboundContacts(clock)
     come(inbound, clock, 0, 0.5, 0.9, 0.9, 30, 0.1, 60)
-    assert inbound.rhythm() == Rhythm(3, clock.now, pytest.approx(60.1))
+    assert inbound.stats() == ContactStats(3, clock.now, pytest.approx(60.1))
     clock.now += 7
     told = inbound.snapshot()
     assert (told["requests"], told["visits"], told["last_age_s"], told["last_peer"]) == (7, 3, 7.0, "192.0.2.1")
@@ -39,19 +39,19 @@ def test_requests_in_a_row_are_one_visit(clock: Clock) -> None:
 
 
 def test_an_old_long_silence_is_forgotten(clock: Clock) -> None:
-    inbound = Inbound(clock)
-    come(inbound, clock, 0, 9000, *[30] * (REMEMBERED - 2))
-    assert inbound.rhythm().longest_silence == 9000
+    inbound = InboundContacts(clock)
+    come(inbound, clock, 0, 9000, *[30] * (MAX_VISITS - 2))
+    assert inbound.stats().longest_silence == 9000
     come(inbound, clock, 30, 30)
-    assert inbound.rhythm().longest_silence == 30
+    assert inbound.stats().longest_silence == 30
 
 
 def test_many_threads_tell_of_every_request() -> None:
-    inbound = Inbound()
-    threads = [threading.Thread(target=lambda: [inbound.seen("::1") for _ in range(500)]) for _ in range(8)]
+    inbound = InboundContacts()
+    threads = [threading.Thread(target=lambda: [inbound.record("::1") for _ in range(500)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert inbound.snapshot()["requests"] == 4000
-    assert inbound.rhythm().visits >= 1
+    assert inbound.stats().visits >= 1

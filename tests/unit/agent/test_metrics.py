@@ -16,7 +16,7 @@ from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import Retention
-from sammy_agent.daemon.recording import Evidence
+from sammy_agent.daemon.recording import Recording
 from sammy_agent.diagnostics.metrics import snapshot
 from sammy_agent.diagnostics.metrics import store as store_module
 from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
@@ -184,13 +184,13 @@ def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path)
     paths = Paths(str(tmp_path))
     Path(paths.metrics).parent.mkdir(parents=True)
     Path(paths.metrics).write_bytes(b"no database" * 1000)
-    evidence = Evidence(paths, BOOT)
-    evidence.begin()
+    recording = Recording(paths, BOOT)
+    recording.begin()
     wait_for(Path(paths.metrics + ".damaged").exists, "the damaged one to be moved aside")
-    wait_for(lambda: list(evidence.metrics.samples()), "a sample in the new file")
-    wait_for(lambda: evidence.store.events(type_prefix="store.damaged"), "the event")
-    evidence.stop()
-    (event,) = evidence.store.events(type_prefix="store.damaged")
+    wait_for(lambda: list(recording.metrics.samples()), "a sample in the new file")
+    wait_for(lambda: recording.store.events(type_prefix="store.damaged"), "the event")
+    recording.stop()
+    (event,) = recording.store.events(type_prefix="store.damaged")
     assert f"it is kept as {paths.metrics}.damaged" in event["message"]
-    assert [one.type for one in evidence.recorder.incidents] == ["store.damaged"]
-    assert evidence.snapshot("")["metrics"] == {"problem": "", "lost": 0}
+    assert [one.type for one in recording.recorder.incidents] == ["store.damaged"]
+    assert recording.snapshot("")["metrics"] == {"problem": "", "lost": 0}

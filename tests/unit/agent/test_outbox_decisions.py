@@ -12,7 +12,14 @@ from sammy_agent.control_plane import workspace_schema
 from sammy_agent.daemon.client.failures import retry_after
 from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
 from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, Reply, Verdict, decide, drawn, judge
-from sammy_agent.daemon.reporters.messages import MOST_UNITS, Message, MessageInvalid, rows, split, whole
+from sammy_agent.daemon.reporters.messages import (
+    MAX_UTF16_UNITS,
+    Message,
+    MessageInvalid,
+    replace_lone_surrogates,
+    rows,
+    split_by_limits,
+)
 
 PACE = Pace(confirmations=3)
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=400)
@@ -129,7 +136,7 @@ def test_a_batch_is_a_head_within_the_servers_limits(sizes: list[tuple[int, str]
 
 @given(TEXTS, st.integers(2, 50), st.integers(12, 60))
 def test_a_text_is_split_between_characters_and_nothing_is_lost(text: str, most: int, room: int) -> None:
-    pieces = split(text, most, room)
+    pieces = split_by_limits(text, most, room)
     assert "".join(pieces) == text
     for piece in pieces:
         assert units(piece) <= most
@@ -140,7 +147,7 @@ def test_a_text_is_split_between_characters_and_nothing_is_lost(text: str, most:
 
 
 @pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\x01", '"', "\ud834", "\n"])
-@pytest.mark.parametrize("length", [1, MOST_UNITS // 2, MOST_UNITS, MOST_UNITS + 1, 5 * MOST_UNITS])
+@pytest.mark.parametrize("length", [1, MAX_UTF16_UNITS // 2, MAX_UTF16_UNITS, MAX_UTF16_UNITS + 1, 5 * MAX_UTF16_UNITS])
 def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: int) -> None:
     message = Message("m", "s", "tool", character * length, "2026-01-01T00:00:00Z", json.dumps({"k": "v" * 500_000}))
     made = rows(message)
@@ -151,13 +158,13 @@ def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: in
         assert entry["messageId"] == ("m" if number == 0 else f"m~{number + 1}")
         assert ("toolMetadata" in entry) == (number == 0)
         got += entry["content"]
-    assert got == whole(message.content)
+    assert got == replace_lone_surrogates(message.content)
 
 
 def test_what_is_far_too_long_is_trimmed_with_a_mark() -> None:
-    made = rows(Message("m", "s", "tool", "x" * (MOST_UNITS * 25), "2026-01-01T00:00:00Z"))
+    made = rows(Message("m", "s", "tool", "x" * (MAX_UTF16_UNITS * 25), "2026-01-01T00:00:00Z"))
     assert len(made) == 21
-    assert json.loads(made[-1].body)["content"] == f"[{MOST_UNITS * 5} more characters were left out]"
+    assert json.loads(made[-1].body)["content"] == f"[{MAX_UTF16_UNITS * 5} more characters were left out]"
 
 
 @pytest.mark.parametrize("wrong", [{"role": "robot"}, {"content": ""}, {"id": ""}, {"session": ""}, {"timestamp": ""}])

@@ -11,7 +11,7 @@ from pathlib import Path
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.client.connectivity import Contact
-from sammy_agent.daemon.credentials.node_token import Identity
+from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
@@ -130,7 +130,7 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
     delivery = Delivery(
         "https://127.0.0.1:1",
         paths,
-        identity=Identity(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
+        identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
         tokens=WorkspaceTokens(paths),
         transport=ControlPlaneTransport(),
         contact=Contact(),

@@ -12,11 +12,18 @@ import pytest
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import unrecorded
+from sammy_agent.base.events.event import discard_event
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.control_plane.node_schema import ULID
 from sammy_agent.daemon.client.failures import CallFailed
-from sammy_agent.daemon.reporters.debug_packages import MOST_DONE, MOST_WAITING, Case, Memory, Packages, lost_contact
+from sammy_agent.daemon.reporters.debug_packages import (
+    MAX_DONE,
+    MAX_WAITING,
+    DebugPackagePusher,
+    Incident,
+    PushState,
+    lost_contact,
+)
 from sammy_agent.node.provisioning import Provisioning
 
 
@@ -25,29 +32,29 @@ def entry(number: int) -> dict[str, str]:
 
 
 def test_each_incident_once_and_no_more_than_its_bounds() -> None:
-    memory = Memory()
-    assert [memory.wants(entry(1), 0.0), memory.wants(entry(1), 1.0)] == [True, False]
+    memory = PushState()
+    assert [memory.enqueue(entry(1), 0.0), memory.enqueue(entry(1), 1.0)] == [True, False]
     memory.end(memory.waiting[0])
-    assert not memory.wants(entry(1), 2.0), "it is acknowledged"
+    assert not memory.enqueue(entry(1), 2.0), "it is acknowledged"
     for number in range(2, 200):
-        assert memory.wants(entry(number), 3.0)
-    assert [case.incident for case in memory.waiting] == [f"I{number}" for number in range(200 - MOST_WAITING, 200)]
+        assert memory.enqueue(entry(number), 3.0)
+    assert [case.incident for case in memory.waiting] == [f"I{number}" for number in range(200 - MAX_WAITING, 200)]
     for number in range(200, 400):
-        memory.wants(entry(number), 4.0)
+        memory.enqueue(entry(number), 4.0)
         memory.end(memory.waiting[-1])
-    assert len(memory.done) == MOST_DONE
+    assert len(memory.done) == MAX_DONE
 
 
 def test_it_is_read_as_it_was_written() -> None:
-    memory = Memory()
-    memory.wants(entry(1), 5.0)
+    memory = PushState()
+    memory.enqueue(entry(1), 5.0)
     memory.waiting[0].packed = True
-    assert Memory.from_text(json.dumps(asdict(memory))) == memory
+    assert PushState.from_text(json.dumps(asdict(memory))) == memory
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"waiting": 1}', '{"waiting": [{}], "done": []}', "null"])
 def test_what_is_damaged_begins_anew(text: str | None) -> None:
-    assert Memory.from_text(text) == Memory()
+    assert PushState.from_text(text) == PushState()
 
 
 def test_an_outage_is_one_incident_whenever_it_is_told() -> None:
@@ -57,19 +64,19 @@ def test_an_outage_is_one_incident_whenever_it_is_told() -> None:
     assert lost_contact(700.0, "another", 1_800_009_000.0)["incidentId"] != told[0]["incidentId"]
 
 
-class Stubbed(Packages):
+class Stubbed(DebugPackagePusher):
     """Its decisions, without the program and the wire; `answers` are the statuses that sending meets, 0 for good."""
 
     def __init__(self, root: Path, *answers: int) -> None:
-        super().__init__(Mock(), Provisioning, Paths(str(root)), 60.0, unrecorded)
+        super().__init__(Mock(), Provisioning, Paths(str(root)), 60.0, discard_event)
         self.answers = list(answers)
         self.did: list[str] = []
 
-    def _make(self, case: Case) -> bool:
+    def _make(self, case: Incident) -> bool:
         self.did.append(f"make {case.incident}")
         return True
 
-    def _send(self, case: Case) -> None:
+    def _send(self, case: Incident) -> None:
         self.did.append(f"send {case.incident}")
         status = self.answers.pop(0) if self.answers else 0
         if status:
@@ -78,7 +85,7 @@ class Stubbed(Packages):
 
 def old(root: Path, *numbers: int) -> None:
     """Leave a memory of incidents whose logs are settled."""
-    memory = Memory([Case(entry(number), 1e9) for number in numbers])
+    memory = PushState([Incident(entry(number), 1e9) for number in numbers])
     for case in memory.waiting:
         case.since = 4e9  # after any clock's now, so neither too old nor still to be made
         case.packed = True

@@ -10,7 +10,7 @@ from cc_sammy.common.run_records import this_process
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.daemon.provisioning_watcher import Watcher
+from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.node.provisioning import Provisioning
 
@@ -23,7 +23,7 @@ def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_no
         record = RunRecord("20260101T000000-a", this_boot(), "i", 1.0, "2026-01-01T00:00:00+00:00")
         record.steps, record.writer = [StepRecord("packages", Status.STARTED)], this_process(runs.pid)
         Path(paths.state).write_text(record.to_json())
-        watcher = Watcher(paths, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()))
+        watcher = ProvisioningWatcher(paths, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()))
 
         def changed(before: Provisioning, now: Provisioning) -> None:
             changes.append((before.phase, now.phase))

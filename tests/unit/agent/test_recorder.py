@@ -110,7 +110,7 @@ def test_no_caller_meets_an_error_and_nothing_unfit_holds_up_the_rest(running: R
     running.record(kinds.CONTACT_LOST, "a loop", detail=loop)  # no JSON: logged, not raised
     running.record(kinds.CONTACT_LOST, "undecodable \udcff", detail={"path": "\udcff", "object": object()})
     running.record(kinds.CONTACT_LOST, "x" * 100_000, detail={"long": "y" * 100_000})
-    running.record(kinds.CONTACT_MADE, "later")
+    running.record(kinds.CONNECTED, "later")
     wait_for(lambda: told(disk)[-1:] == [("contact.made", "later")], "the later one")
     first, second = disk.events(10)[1:][::-1]
     assert first["message"] == "undecodable ?" and first["detail"]["path"] == "?"
@@ -127,7 +127,7 @@ def test_a_bug_in_writing_loses_those_events_counted_and_no_later_one(
     with monkeypatch.context() as patch, pytest.raises(KeyError):
         patch.setattr(disk, "add", bug)
         recorder.run_once()
-    recorder.record(kinds.CONTACT_MADE, "two")
+    recorder.record(kinds.CONNECTED, "two")
     recorder.run_once()
     assert told(disk) == [("contact.made", "two"), ("events.lost", "1 events could not be kept")]
 
@@ -270,7 +270,7 @@ def test_a_file_system_that_goes_read_only_under_the_open_file(tmp_path: Path) -
     store = EventStore(str(folder / "own" / "events.db"), boot_id=BOOT)
     recorder = Recorder(store, BOOT)
     try:
-        recorder.record(kinds.CONTACT_MADE, "one")
+        recorder.record(kinds.CONNECTED, "one")
         recorder.run_once()
         subprocess.run(["mount", "-o", "remount,abort", str(folder)], check=True)
         recorder.record(kinds.CONTACT_LOST, "two")

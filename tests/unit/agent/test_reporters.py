@@ -13,8 +13,8 @@ from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.control_plane import node_schema
 from sammy_agent.daemon.client.client import Answer
 from sammy_agent.daemon.reporters.errors import incident
-from sammy_agent.daemon.reporters.heartbeat import Heartbeat
-from sammy_agent.daemon.reporters.ready import Memory
+from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
+from sammy_agent.daemon.reporters.ready import Acknowledgement
 from sammy_agent.diagnostics import metrics
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.node.provisioning import Provisioning
@@ -78,7 +78,7 @@ def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> N
 
     plane: Any = SimpleNamespace(identity=identity, post=post)
     levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
-    beats = Heartbeat(plane, lambda: levels[0], 60)
+    beats = HeartbeatReporter(plane, lambda: levels[0], 60)
     beats.run_once()
     assert not sent[0].get("reason")
     beats.problem = lambda: "firewall rolled back"
@@ -98,10 +98,10 @@ def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules(
 
 
 def test_ready_is_remembered_by_node_and_control_plane() -> None:
-    memory = Memory("n1", "https://x", "2026-11-24T00:00:00+00:00", True)
-    assert Memory.from_text(memory.to_text()) == memory
+    memory = Acknowledgement("n1", "https://x", "2026-11-24T00:00:00+00:00", True)
+    assert Acknowledgement.from_text(memory.to_text()) == memory
     for damaged in (None, "", "{}", "[]", memory.to_text()[:-10]):
-        assert Memory.from_text(damaged) is None
+        assert Acknowledgement.from_text(damaged) is None
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from sammy_agent.base.web import streaming
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.daemon.credentials import certificate_request
-from sammy_agent.daemon.firewall_watch.inbound_contact import Inbound
+from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.server import app, connection_limit, debug_package_job
 from sammy_agent.daemon.server.connection_limit import Connections, Sparing
 from sammy_agent.daemon.server.context import Parts
@@ -51,7 +51,7 @@ class Lab:
         request = certificate_request.request(self.paths.tls_key, self.paths.tls_certificate, "n1")
         Path(self.paths.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
         keys = Keys(lambda: json.dumps(self.signer.jwks()), self.paths.jwks)
-        self.inbound = Inbound()
+        self.inbound = InboundContacts()
         self.parts = Parts(
             "n1", ISSUER, self.paths, EventStore(self.paths.events), MetricsStore(self.paths.metrics), Provisioning,
             self.inbound, keys,
@@ -249,7 +249,7 @@ def test_only_the_control_planes_requests_are_visits(lab: Lab) -> None:
     url = f"https://127.0.0.1:{lab.port}"
     for path in ("/health", "/events", "/nothing"):
         requests.get(url + path, verify=lab.authority.ca_file, timeout=30)
-    assert lab.inbound.rhythm().visits == 0
+    assert lab.inbound.stats().visits == 0
     assert lab.get("/health").json()["nodeId"] == "n1"
     assert lab.inbound.snapshot()["last_peer"] == "127.0.0.1"
     refused = requests.get(

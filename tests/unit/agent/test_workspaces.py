@@ -25,7 +25,7 @@ def tokens(tmp_path: Path) -> WorkspaceTokens:
 
 
 def test_a_token_is_on_disk_privately_and_found_by_the_next_agent(tokens: WorkspaceTokens, tmp_path: Path) -> None:
-    tokens.put("w1", token(sub="w1", scope="workspace", exp=2000))
+    tokens.store("w1", token(sub="w1", scope="workspace", exp=2000))
     assert os.stat(tokens.path("w1")).st_mode & 0o777 == 0o600
     other = WorkspaceTokens(Paths(str(tmp_path)))
     other.reload()
@@ -36,10 +36,10 @@ def test_a_token_is_on_disk_privately_and_found_by_the_next_agent(tokens: Worksp
 
 @pytest.mark.parametrize("claims", [{"sub": "w2"}, {"scope": "node"}, {"sub": "n1", "scope": "node"}])
 def test_somebody_elses_token_is_never_taken(tokens: WorkspaceTokens, claims: dict[str, Any]) -> None:
-    tokens.put("w1", token(sub="w1"))
+    tokens.store("w1", token(sub="w1"))
     kept = tokens.token("w1")
     with pytest.raises(TokenUnusable):
-        tokens.put("w1", token(**claims))
+        tokens.store("w1", token(**claims))
     tokens.refresh("w1", token(**claims))
     assert tokens.token("w1") == kept
     Path(tokens.path("w1")).write_text(token(**claims))
@@ -50,7 +50,7 @@ def test_somebody_elses_token_is_never_taken(tokens: WorkspaceTokens, claims: di
 @pytest.mark.parametrize("workspace", ["", "../w1", "a/b", ".hidden", "x" * 129])
 def test_an_id_is_never_a_path(tokens: WorkspaceTokens, workspace: str) -> None:
     with pytest.raises(WorkspaceUnknown):
-        tokens.put(workspace, token())
+        tokens.store(workspace, token())
 
 
 def test_what_the_disk_refuses_is_used_and_saved_when_it_takes_it(tokens: WorkspaceTokens, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_the_disk_refuses_is_used_and_saved_when_it_takes_it(tokens: Worksp
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")
     with pytest.raises(OSError, match="workspaces"):
-        tokens.put("w1", token(sub="w1"))
+        tokens.store("w1", token(sub="w1"))
     assert tokens.token("w1") is not None
     tokens.refresh("w1", token(sub="w1", iat=5))
     tokens.reload()
