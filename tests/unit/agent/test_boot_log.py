@@ -52,7 +52,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
 def test_each_entry_is_put_once_and_again_when_the_disk_refused_it(tmp_path: Path) -> None:
     path = tmp_path / "o.db"
     outbox, level = Outbox(str(path)), Provisioning(record())
-    reporter = boot_log.BootLog("n1", lambda: level, outbox)
+    reporter = boot_log.BootLogReporter("n1", lambda: level, outbox)
     path.mkdir()
     assert reporter.run_once(), "a pause, for the disk takes nothing"
     path.rmdir()
