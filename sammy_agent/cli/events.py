@@ -38,7 +38,7 @@ class AskedWrong(AgentError):
 def run(arguments: argparse.Namespace) -> int:
     """Show the events; return the exit status. AgentError when they cannot be read."""
     boot = this_boot()
-    store = EventStore(Paths(arguments.root).events, boot_id=boot)
+    store = EventStore(Paths(arguments.root).events, boot_id=boot, read_only=True)
     try:
         wanted = _wanted(arguments, boot)
     except AgentError as error:
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     except sqlite3.Error as error:
         raise StoreUnusable(
             f"{store.path} cannot be read: {error}",
-            "A damaged one is moved aside and begun anew by the running agent: systemctl restart sammy-agent",
+            "A corrupt one is moved aside and recreated by the running agent: systemctl restart sammy-agent",
         ) from error
     except KeyboardInterrupt:
         return 0  # it is how one ends --follow

@@ -30,7 +30,7 @@ WIDEST, NARROWEST, BESIDE = 60, 10, 66  # columns of the course, and of what sta
 def run(arguments: argparse.Namespace) -> int:
     """Show the samples; return the exit status. AgentError when they cannot be read."""
     now, boot = clock.now(), this_boot()
-    store = MetricsStore(Paths(arguments.root).metrics, boot_id=boot)
+    store = MetricsStore(Paths(arguments.root).metrics, boot_id=boot, read_only=True)
     try:
         since = timespec.parse(arguments.since or SINCE, now)
     except timespec.TimeInvalid as error:
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     except sqlite3.Error as error:
         raise StoreUnusable(
             f"{store.path} cannot be read: {error}",
-            "A damaged one is moved aside and begun anew by the running agent: systemctl restart sammy-agent",
+            "A corrupt one is moved aside and recreated by the running agent: systemctl restart sammy-agent",
         ) from error
 
 

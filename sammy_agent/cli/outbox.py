@@ -42,10 +42,7 @@ def look(path: str) -> dict[str, Any]:
     :raises AgentError: the file cannot be read.
     """
     try:
-        with Database(path, MIGRATIONS).reading() as db:
-            if db is None:
-                return {"lanes": [], "set_aside": [], "totals": {}}
-            db.row_factory = sqlite3.Row
+        with Database(path, MIGRATIONS, read_only=True, row_factory=sqlite3.Row).read() as db:
             lanes = db.execute(
                 "SELECT channel, owner, COUNT(*) AS rows, SUM(size) AS bytes FROM rows JOIN lanes ON lanes.id=lane "
                 "GROUP BY lane ORDER BY channel, owner"

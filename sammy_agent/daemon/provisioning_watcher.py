@@ -32,7 +32,7 @@ class ProvisioningWatcher(Worker):
         self._boot_id = this_boot()
         self._seen: tuple[int, ...] | None = None
         self._stored: set[str] = set()
-        self._store_damages = 0
+        self._store_corruptions = 0
         self._to_store = True
         self.level = read(paths, self._boot_id)
         self.on_change: Callable[[Provisioning, Provisioning], None] = lambda before, now: None
@@ -49,8 +49,8 @@ class ProvisioningWatcher(Worker):
             self._to_store = True
             if before != self.level:
                 self.on_change(before, self.level)
-        if self._store.damages != self._store_damages:  # begun anew: the records are all that is left of the runs
-            self._store_damages, self._to_store = self._store.damages, True
+        if self._store.corruptions != self._store_corruptions:  # the records are all that is left of the runs
+            self._store_corruptions, self._to_store = self._store.corruptions, True
             self._stored.clear()
         stored = not self._to_store or self._feed()
         pause = WHEN_ENDED if self.level.phase == "ended" else WHILE_RUNNING

@@ -30,7 +30,7 @@ class Recording:
         self.metrics = MetricsStore(paths.metrics, boot_id=boot_id)
         self._sampler = Sampler(self.metrics)
         for store in (self.store, self.metrics):
-            store.on_damage(lambda words: self.recorder.record(kinds.STORE_DAMAGED, words))
+            store.on_corruption.connect(lambda message: self.recorder.record(kinds.STORE_DAMAGED, message))
 
     def begin(self) -> None:
         """Begin to write, once it is known that the stores are this machine's; what was told before is kept too."""
@@ -49,7 +49,7 @@ class Recording:
             "store": {
                 "problem": problem or self.recorder.problem,
                 "lost": self.recorder.lost,
-                "damage": self.store.damage,
+                "damage": self.store.corruption,
             },
             "metrics": {"problem": self._sampler.problem, "lost": self._sampler.lost},
         }

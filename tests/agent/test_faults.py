@@ -262,9 +262,9 @@ def test_a_damaged_store_is_begun_anew(plane: ControlPlane, node: Agent) -> None
         lambda: len(plane.nodes()["n1"]["incidents"]) == 2, "the failure to be reported all the same, and the damage"
     )
     messages = " ".join(one["message"] for one in plane.nodes()["n1"]["incidents"])
-    assert "provisioning failed: docker: no" in messages and "events.db was damaged" in messages
+    assert "provisioning failed: docker: no" in messages and "events.db is corrupt" in messages
     assert node.path("/var/lib/sammy/agent/events.db.damaged").exists()
-    assert "it is kept as" in node.status()["store"]["damage"]
+    assert "moved to" in node.status()["store"]["damage"]
     types = [event["type"] for event in EventStore(str(node.path("/var/lib/sammy/agent/events.db"))).events()]
     assert {"store.damaged", "agent.started", "provision.docker"} <= set(types)
 
@@ -284,7 +284,7 @@ def test_a_store_damaged_in_the_middle_of_work_is_begun_anew_and_said(plane: Con
         file.write(b"\xa5" * (path.stat().st_size - 4096))
     node.ask("network-changed by the test")
     wait_for(path.with_suffix(".db.damaged").exists, "it to be moved aside")
-    wait_for(lambda: "events.db was damaged" in node.status()["store"]["damage"], "it to be said")
+    wait_for(lambda: "events.db is corrupt" in node.status()["store"]["damage"], "it to be said")
     wait_for(lambda: plane.nodes()["n1"]["incidents"], "it to be reported")
     wait_for(lambda: len(store.events(type_prefix="provision.")) == 4, "the steps' events again")
     assert {"store.damaged", "network.changed"} <= {event["type"] for event in store.events()}

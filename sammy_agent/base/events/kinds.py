@@ -66,7 +66,7 @@ SERVER_UNAVAILABLE = Kind(
     "server.shut", "warn", "the control plane cannot come in: port taken, certificate unusable, …; code"
 )
 STORE_DAMAGED = Kind(
-    "store.damaged", "error", "a database was damaged, is kept aside, and was begun anew; path", incident=True
+    "store.damaged", "error", "a database was corrupt: it was moved aside and recreated; path", incident=True
 )
 OUTBOX_DROPPED = Kind("outbox.dropped", "error", "the outbox was full and gave up its oldest rows; rows")
 OUTBOX_SET_ASIDE = Kind("outbox.set-aside", "error", "the control plane refuses a row for good; id, reason")

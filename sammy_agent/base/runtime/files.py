@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import threading
 
 PRIVATE = 0o600
@@ -37,9 +39,15 @@ def write(path: str, content: str | bytes, *, mode: int = PUBLIC) -> None:
 def make_private(path: str) -> None:
     """Make an empty file that only root reads, if there is none; what SQLite lays beside it gets the same mode.
 
-    Not by umask: that is the whole process's, and two threads that set it and put it back can leave it set.
+    Not by umask: that is the whole process's, and two threads that set it and put it back can leave it set. A file that
+    is there is not opened: closing it again would drop the locks that SQLite holds on it in this process (POSIX).
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE))
+    try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE))
 
 
 def read(path: str) -> str | None:

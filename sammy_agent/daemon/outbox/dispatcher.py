@@ -197,7 +197,7 @@ class Drains:
             totals: dict[str, Any] = dict(self.outbox.totals())
         except (sqlite3.Error, OSError, AgentError) as error:
             totals = {"problem": str(error)}
-        return {**totals, "damage": self.outbox.damage, "trouble": self.roster.snapshot()}
+        return {**totals, "damage": self.outbox.corruption, "trouble": self.roster.snapshot()}
 
 
 class _Found(Worker):

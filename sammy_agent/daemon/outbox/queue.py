@@ -8,17 +8,19 @@ at the start would cost more than the start.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError, Code
-from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
+from sammy_agent.base.runtime.observer import Signal
+from sammy_agent.base.storage.sqlite import Database, is_corruption, seed_autoincrement_from_clock
 from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Row, Weight, take
 
 LOG = logging.getLogger(__name__)
@@ -124,7 +126,7 @@ class Outbox:
 
     def head(self, lane: Lane, most: int) -> list[Row]:
         """Return the oldest rows of a lane that may share a request, at most so many. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._read() as db:
             found = db.execute(
                 "SELECT seq, rows.id, body, size, session FROM rows JOIN lanes ON lanes.id = lane "
                 "WHERE channel=? AND owner=? ORDER BY seq",
@@ -185,7 +187,7 @@ class Outbox:
 
     def lanes(self) -> list[Lane]:
         """Return the lanes that hold rows. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._read() as db:
             found = db.execute(
                 "SELECT channel, owner FROM lanes WHERE EXISTS (SELECT 1 FROM rows WHERE lane=lanes.id)"
             ).fetchall()
@@ -193,7 +195,7 @@ class Outbox:
 
     def suspicion(self, lane: Lane) -> Suspicion:
         """Return what an earlier process knew of the row that is a lane's head. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._read() as db:
             row = db.execute(
                 "SELECT suspects, refusals, streak, due FROM lanes WHERE channel=? AND owner=? "
                 "AND head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id)",
@@ -216,30 +218,43 @@ class Outbox:
 
     def refused(self) -> list[dict[str, Any]]:
         """Return the rows that were set aside, oldest first. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._read() as db:
             cursor = db.execute("SELECT channel, owner, id, reason, at, body FROM set_aside ORDER BY seq")
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def totals(self) -> dict[str, int]:
         """Return rows and bytes queued, rows set_aside_now, and what was ever set_aside or dropped. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._read() as db:
             (aside,) = db.execute("SELECT COUNT(*) FROM set_aside").fetchone()
             totals = dict(db.execute("SELECT * FROM totals"))
         return {"rows": 0, "bytes": 0, "set_aside": 0, "dropped": 0, **totals, "set_aside_now": aside}
 
     @property
-    def damage(self) -> str:
-        """Say what was found damaged, and where it lies."""
-        return self._database.damage
+    def corruption(self) -> str:
+        """What was found corrupt, and where it lies now."""
+        return self._database.corruption
 
-    def on_damage(self, told: Callable[[str], None]) -> None:
-        """Have damage told, in the thread that met it; `told` must not wait for the outbox."""
-        self._database.on_damage = told
+    @property
+    def on_corruption(self) -> Signal[str]:
+        """Emitted in the thread that met it; who is connected must not wait for the outbox."""
+        return self._database.on_corruption
 
     def snapshot(self, path: str) -> None:
         """Write a consistent copy. sqlite3.Error."""
         self._database.snapshot(path)
+
+    @contextlib.contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection to read with; corruption that it meets is the writer's to clear away at once."""
+        try:
+            with self._database.read() as db:
+                yield db
+        except sqlite3.DatabaseError as error:
+            if is_corruption(error):
+                with contextlib.suppress(sqlite3.Error, OSError, AgentError):
+                    self._do(lambda db: None)
+            raise
 
     def _asked(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Do what somebody outside asks for. OutboxUnavailable when it cannot be."""
@@ -279,7 +294,7 @@ class Outbox:
             with self._database.transaction() as db:
                 if self._totals is None:
                     self._totals = dict(db.execute("SELECT * FROM totals"))
-                    number_from_the_clock(db, "rows")  # the wire's `sequence`
+                    seed_autoincrement_from_clock(db, "rows")  # the wire's `sequence`
                 for job in jobs:
                     job.result = job.work(db)
                 dropped = self._hold_bounds(db)

@@ -39,7 +39,7 @@ class Delivery:
         self.outbox = Outbox(paths.outbox)
         self.outbox.on_dropped = self._dropped
         self.outbox.on_set_aside = self._set_aside
-        self.outbox.on_damage(lambda words: record(kinds.STORE_DAMAGED, words))
+        self.outbox.on_corruption.connect(lambda message: record(kinds.STORE_DAMAGED, message))
 
         def offset() -> float:
             return contact.clock_offset or 0.0

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.contract.run_record import Outcome, RunRecord
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage import retention
 from sammy_agent.base.storage.retention import MIB, Retention
-from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
+from sammy_agent.base.storage.sqlite import Database, seed_autoincrement_from_clock
 from sammy_agent.diagnostics.event_store import query
 from sammy_agent.diagnostics.event_store.from_run_record import events_of
 from sammy_agent.diagnostics.event_store.query import Wanted
@@ -53,10 +54,10 @@ class EventStore:
     Reading waits for no writer. `boot_id` is the present boot's.
     """
 
-    def __init__(self, path: str, keep: Retention = KEPT, boot_id: str = "") -> None:
+    def __init__(self, path: str, keep: Retention = KEPT, boot_id: str = "", *, read_only: bool = False) -> None:
         self.path = path
         self._keep, self._boot_id = keep, boot_id
-        self._database = Database(path, MIGRATIONS, shrinks=True)
+        self._database = Database(path, MIGRATIONS, shrinks=True, read_only=read_only)
         self._since_look = 0
 
     def __repr__(self) -> str:
@@ -67,18 +68,19 @@ class EventStore:
         self._database.close()
 
     @property
-    def damage(self) -> str:
-        """Say what was found damaged, and where it lies."""
-        return self._database.damage
+    def corruption(self) -> str:
+        """What was found corrupt, and where it lies now."""
+        return self._database.corruption
 
     @property
-    def damages(self) -> int:
-        """How often the file was begun anew because it was damaged; what was in it is to be fed again."""
-        return self._database.damages
+    def corruptions(self) -> int:
+        """How often the file was recreated because it was corrupt; what was in it is to be fed again."""
+        return self._database.corruptions
 
-    def on_damage(self, told: Callable[[str], None]) -> None:
-        """Have damage told, in the thread that met it; `told` must not wait for the store."""
-        self._database.on_damage = told
+    @property
+    def on_corruption(self) -> Signal[str]:
+        """Emitted in the thread that met it; who is connected must not wait for the store."""
+        return self._database.on_corruption
 
     def snapshot(self, path: str) -> None:
         """Write a consistent copy, by SQLite's backup, while others go on writing. sqlite3.Error."""
@@ -115,7 +117,7 @@ class EventStore:
 
     def unreported_failures(self) -> list[RunRecord]:
         """Return failed runs that the control plane does not know of yet, oldest first. sqlite3.Error."""
-        with self._database.transaction() as db:
+        with self._database.read() as db:
             rows = db.execute(
                 "SELECT document FROM runs WHERE outcome=? AND reported_at IS NULL ORDER BY run_id",
                 (Outcome.FAILED.value,),
@@ -147,8 +149,8 @@ class EventStore:
 
     def wanted(self, what: Wanted) -> list[dict[str, Any]]:
         """Return events, as `events` does."""
-        with self._database.reading() as db:
-            return [] if db is None else query.select(db, what)
+        with self._database.read() as db:
+            return query.select(db, what)
 
     def trim(self) -> int:
         """Hold the bounds now; return how many events were given up. sqlite3.Error."""
@@ -158,7 +160,7 @@ class EventStore:
     def _insert(self, db: sqlite3.Connection, events: Sequence[NewEvent]) -> int:
         if db.execute("SELECT 1 FROM store").fetchone() is None:
             db.execute("INSERT INTO store VALUES (?)", (secrets.randbelow(1 << 12),))
-            number_from_the_clock(db, "events")
+            seed_autoincrement_from_clock(db, "events")
         before = db.total_changes
         db.executemany(
             f"INSERT INTO events ({', '.join(NewEvent._fields)}) VALUES ({', '.join('?' * len(NewEvent._fields))}) "

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import Timestamp
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage import retention, time_range
 from sammy_agent.base.storage.retention import MIB, Retention
-from sammy_agent.base.storage.sqlite import Database, number_from_the_clock
+from sammy_agent.base.storage.sqlite import Database, seed_autoincrement_from_clock
 from sammy_agent.diagnostics.metrics.fields import NAMES
 
 # Released columns stay; a new figure is a new migration. tests/unit/agent/test_metrics.py holds both to figures.py.
@@ -44,10 +45,10 @@ LOOK_EVERY = 60
 class MetricsStore:
     """One file, opened when first needed. Thread-safe; reading waits for no writer. `boot_id` is the present boot's."""
 
-    def __init__(self, path: str, keep: Retention = KEPT, boot_id: str = "") -> None:
+    def __init__(self, path: str, keep: Retention = KEPT, boot_id: str = "", *, read_only: bool = False) -> None:
         self.path = path
         self._keep, self._boot_id = keep, boot_id
-        self._database = Database(path, MIGRATIONS, shrinks=True)
+        self._database = Database(path, MIGRATIONS, shrinks=True, read_only=read_only)
         self._until_look = 0
 
     def __repr__(self) -> str:
@@ -57,9 +58,10 @@ class MetricsStore:
         """Close the file."""
         self._database.close()
 
-    def on_damage(self, told: Callable[[str], None]) -> None:
-        """Have damage told, in the thread that met it; `told` must not wait for the store."""
-        self._database.on_damage = told
+    @property
+    def on_corruption(self) -> Signal[str]:
+        """Emitted in the thread that met it; who is connected must not wait for the store."""
+        return self._database.on_corruption
 
     def snapshot(self, path: str) -> None:
         """Write a consistent copy. sqlite3.Error."""
@@ -71,7 +73,7 @@ class MetricsStore:
         columns = ", ".join(("created_at", "boottime_us", "boot_id", *names))
         values = (at.wall, at.boot, self._boot_id, *(sample[name] for name in names))
         with self._database.transaction() as db:
-            number_from_the_clock(db, "samples")
+            seed_autoincrement_from_clock(db, "samples")
             db.execute(f"INSERT INTO samples ({columns}) VALUES ({', '.join('?' * len(values))})", values)
             self._until_look -= 1
             if self._until_look <= 0:
@@ -91,9 +93,7 @@ class MetricsStore:
         if limit is not None:
             chosen = f"SELECT * FROM ({chosen} DESC LIMIT ?) ORDER BY seq"
             values.append(limit)
-        with self._database.reading() as db:
-            if db is None:
-                return
+        with self._database.read() as db:
             cursor = db.execute(chosen, values)
             names = [column[0] for column in cursor.description]
             for row in cursor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
@@ -180,18 +182,18 @@ def corrupt(path: str, *, from_page: int = 2) -> None:
 
 def test_damage_in_the_middle_of_work_is_moved_aside_told_and_gone(store: EventStore, path: str) -> None:
     told: list[str] = []
-    store.on_damage(told.append)
+    store.on_corruption.connect(told.append)
     store.add([event(number, size=200) for number in range(400)])
     last = store.events(1)[0]["seq"]
     corrupt(path)
     with pytest.raises(sqlite3.DatabaseError):
         for _ in range(100):
             store.add([event(size=200)])
-    assert store.add([event(7)]) == 1, "begun anew at the next call"
+    assert store.add([event(7)]) == 1, "recreated at the next call"
     assert [one["message"] for one in store.events()] == ["event 7"]
     assert store.events(1)[0]["seq"] > last, "the numbers do not fall back"
-    assert len(told) == 1 and f"kept as {path}.damaged" in told[0]
-    assert (store.damages, store.damage) == (1, told[0]) and Path(path + ".damaged").exists()
+    assert len(told) == 1 and f"moved to {path}.damaged and recreated" in told[0]
+    assert (store.corruptions, store.corruption) == (1, told[0]) and Path(path + ".damaged").exists()
 
 
 def test_damage_that_only_a_reader_meets_is_acted_on_by_the_next_writer(store: EventStore, path: str) -> None:
@@ -209,10 +211,10 @@ def test_damage_that_only_a_reader_meets_is_acted_on_by_the_next_writer(store: E
     assert store.add([event(401)]) == 1, "the writer appends and never comes to that page"
     with pytest.raises(sqlite3.DatabaseError):
         store.events(1000)
-    assert store.damages == 0
+    assert store.corruptions == 0
     with pytest.raises(sqlite3.DatabaseError):
         store.add([event(402)])
-    assert store.damages == 1 and store.add([event(403)]) == 1
+    assert store.corruptions == 1 and store.add([event(403)]) == 1
 
 
 def _has_dbstat(db: sqlite3.Connection) -> bool:
@@ -233,8 +235,9 @@ def test_an_older_version_is_brought_up_and_keeps_its_rows(tmp_path: Path) -> No
     with old.transaction():
         pass
     old.close()
-    new = Database(path, [first, ("ALTER TABLE things ADD COLUMN size INTEGER NOT NULL DEFAULT 7",)])
-    with pytest.raises(StoreUnusable, match="older version"), new.reading():
+    newer = [first, ("ALTER TABLE things ADD COLUMN size INTEGER NOT NULL DEFAULT 7",)]
+    new = Database(path, newer)
+    with pytest.raises(StoreUnusable, match="older version"), Database(path, newer, read_only=True).read():
         pass
     with new.transaction() as db:
         assert db.execute("SELECT * FROM things").fetchall() == [("old", 7)]
@@ -242,7 +245,7 @@ def test_an_older_version_is_brought_up_and_keeps_its_rows(tmp_path: Path) -> No
     new.close()
     with pytest.raises(StoreUnusable, match="later version"), old.transaction():
         pass
-    with pytest.raises(StoreUnusable, match="later version"), old.reading():
+    with pytest.raises(StoreUnusable, match="later version"), old.read():
         pass
 
 
@@ -300,7 +303,10 @@ def test_reading_waits_for_no_writer_and_makes_no_file(store: EventStore, path: 
     store.add([event(0)])
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN IMMEDIATE")  # a writer that does not end
+        began = time.monotonic()
         assert len(store.events()) == 1
+        assert store.unreported_failures() == []
+        assert time.monotonic() - began < BUSY_TIMEOUT / 2
         other.execute("ROLLBACK")
     other.close()
 
@@ -319,7 +325,7 @@ def test_a_run_that_was_in_a_damaged_file_is_fed_again(store: EventStore, path: 
     Path(path).write_bytes(b"no database" * 1000)
     watcher.run_once()  # nothing is new, nothing is written
     store.trim()
-    assert (store.damages, store.events()) == (1, [])
+    assert (store.corruptions, store.events()) == (1, [])
     watcher.run_once()
     assert store.unreported_failures() == [record]
 
@@ -335,6 +341,6 @@ def test_a_damaged_file_on_a_disk_that_takes_no_change_is_an_error_like_any(
 
     monkeypatch.setattr(os, "replace", replace)
     for _ in range(2):
-        with pytest.raises(sqlite3.OperationalError, match="not to be moved: Read-only"):
+        with pytest.raises(sqlite3.OperationalError, match="cannot be moved: Read-only"):
             store.add([event()])
-    assert store.damages == 0
+    assert store.corruptions == 0

@@ -191,6 +191,6 @@ def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path)
     wait_for(lambda: recording.store.events(type_prefix="store.damaged"), "the event")
     recording.stop()
     (event,) = recording.store.events(type_prefix="store.damaged")
-    assert f"it is kept as {paths.metrics}.damaged" in event["message"]
+    assert f"moved to {paths.metrics}.damaged" in event["message"]
     assert [one.type for one in recording.recorder.incidents] == ["store.damaged"]
     assert recording.snapshot("")["metrics"] == {"problem": "", "lost": 0}

@@ -5,11 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
 from sammy_agent.daemon.client.connectivity import Contact
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
@@ -80,8 +86,44 @@ def test_a_damaged_file_is_kept_aside_and_named(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all " * 1000)
     outbox = Outbox(str(path))
     outbox.add(LANE, [row(1)])
-    assert str(path) in outbox.damage
+    assert str(path) in outbox.corruption
     assert [one.id for one in outbox.head(LANE, 10)] == ["m1"]
+    outbox.close()
+
+
+def test_a_corrupt_file_that_a_reader_meets_first_is_cleared_away_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "o.db"
+    path.write_bytes(b"no database at all " * 1000)
+    outbox = Outbox(str(path))
+    with pytest.raises(sqlite3.DatabaseError):
+        outbox.lanes()
+    assert f"moved to {path}.damaged" in outbox.corruption
+    assert outbox.lanes() == []
+    outbox.close()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda outbox: [one.id for one in outbox.head(LANE, 10)] == ["m1"],
+        lambda outbox: outbox.lanes() == [LANE],
+        lambda outbox: outbox.suspicion(LANE) == Suspicion(),
+        lambda outbox: outbox.refused() == [],
+        lambda outbox: outbox.totals()["rows"] == 1,
+    ],
+    ids=["head", "lanes", "suspicion", "refused", "totals"],
+)
+def test_no_reader_waits_for_who_holds_the_write_lock(tmp_path: Path, ask: Callable[[Outbox], bool]) -> None:
+    path = str(tmp_path / "o.db")
+    outbox = Outbox(path)
+    outbox.add(LANE, [row(1)])
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert ask(outbox)
+    assert time.monotonic() - began < BUSY_TIMEOUT / 2
+    other.execute("ROLLBACK")
+    other.close()
     outbox.close()
 
 
@@ -147,7 +189,7 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
     ]
     Path(paths.outbox).write_bytes(b"no database" * 1000)
     again = Outbox(paths.outbox)
-    again.on_damage(lambda words: told.append(("damage", words)))
+    again.on_corruption.connect(lambda words: told.append(("damage", words)))
     again.add(LANE, [row(1)])
     again.close()
-    assert told[-1][0] == "damage" and "it is kept as" in told[-1][1]
+    assert told[-1][0] == "damage" and "moved to" in told[-1][1]

@@ -207,7 +207,7 @@ def test_an_agent_that_began_and_never_ended_died(disk: Disk) -> None:
 
 
 def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(recorder: Recorder, disk: Disk) -> None:
-    disk.on_damage(lambda words: recorder.record(kinds.STORE_DAMAGED, words))
+    disk.on_corruption.connect(lambda words: recorder.record(kinds.STORE_DAMAGED, words))
     Path(disk.path).parent.mkdir()
     Path(disk.path).write_bytes(b"no database" * 1000)
     recorder.record(kinds.AGENT_STARTED, "began")
@@ -216,7 +216,7 @@ def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(r
     assert [type for type, _ in told(disk)] == ["agent.started", "store.damaged"]
     (event,) = recorder.incidents
     (kept,) = node_schema.error_entries(b'{"errors": [%s]}' % __import__("json").dumps(incident_of(event)).encode())
-    assert "it is kept as" in kept["message"] and kept["incidentId"] == incident_of(event)["incidentId"]
+    assert "moved to" in kept["message"] and kept["incidentId"] == incident_of(event)["incidentId"]
 
 
 def test_each_kind_has_a_name_of_its_own_a_level_and_a_meaning() -> None:
