@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from sammy_agent.base.events import kinds
@@ -11,8 +10,9 @@ from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.sd_notify import notify
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import ControlPlane
-from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.client.client import ControlPlaneClient
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, check_id
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
@@ -45,7 +45,7 @@ class Reporting:
         self.config = loaded
         self.history = History(recording.recorder.record)
         self._record = self.history.record
-        self.contact = Contact(lambda words: notify(f"STATUS={words}"), self._record)
+        self.contact = ConnectionStatus(lambda words: notify(f"STATUS={words}"), self._record)
         self.identity = NodeTokenStore(paths, loaded, self._record)
         self.identity.reload()
         self.workspaces = WorkspaceTokens(paths)
@@ -57,7 +57,8 @@ class Reporting:
         # before the first connection: of older ones the kernel says nothing
         self.monitor = NetworkMonitor(self._network_heard)
         self.monitor.start()
-        plane = ControlPlane(loaded.url, self.identity, self.transport, self.contact)
+        client = ControlPlaneClient(loaded.url, self.transport.session, self.contact)
+        plane = ReporterClient(client, self.identity)
         self.delivery = Delivery(
             loaded.url,
             paths,
@@ -87,8 +88,8 @@ class Reporting:
                 metrics=recording.metrics,
                 level=level,
                 inbound=self.inbound,
-                keys=Keys(fetcher(self.transport, loaded.url), paths.jwks),
-                clock=plane.server_time,
+                keys=Keys(fetcher(client), paths.jwks),
+                clock=self.contact.server_time,
             ),
             loaded.port,
             self._record,
@@ -202,16 +203,12 @@ class Reporting:
             "outbox": self.delivery.snapshot(),
             "sessions": self.activity.snapshot(),
             "packages": self.packages.snapshot() if self.packages is not None else None,
-            "workspaces": self.workspaces.snapshot(self._now()),
+            "workspaces": self.workspaces.snapshot(self.contact.server_time()),
         }
-
-    def _now(self) -> float:
-        """Return the time by the control plane's clock as far as it is known."""
-        return time.time() + (self.contact.clock_offset or 0.0)
 
     def _token(self) -> dict[str, Any]:
         token, problem = self.identity.token(), self.identity.problem()
-        now = self._now()
+        now = self.contact.server_time()
         state = "missing" if token is None else "expired" if token.is_expired(now) else "ok"
         return {
             "state": state,

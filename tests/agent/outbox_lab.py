@@ -17,9 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from sammy_agent.daemon.client.client import ControlPlaneClient
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.tokens import WorkspaceToken
 from sammy_agent.daemon.outbox.dispatcher import Drains
-from sammy_agent.daemon.outbox.exchange import Wire
+from sammy_agent.daemon.outbox.exchange import OutboxHttp
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.daemon.outbox.retry_policy import Pace
 from sammy_agent.daemon.reporters.messages import Message, MessageReporter
@@ -171,7 +173,8 @@ def send(folder: Path, url: str, workspaces: int, each: int) -> None:
     outbox = Outbox(str(folder / "outbox.db"))
     transport = ControlPlaneTransport()
     token = WorkspaceToken.parse("a-token")
-    exchanges = [Wire(url, transport, lambda channel, lane: token, deadline=DEADLINE) for _ in range(3)]
+    clients = [ControlPlaneClient(url, transport.session, ConnectionStatus()) for _ in range(3)]
+    exchanges = [OutboxHttp(client, lambda channel, lane: token, deadline=DEADLINE) for client in clients]
     for worker in Drains(outbox, exchanges, QUICK).all_workers():
         worker.start()
     writers = [

@@ -179,7 +179,7 @@ def test_a_clock_a_year_off_and_a_certificate_for_another(
         wait_for(lambda: node.cause() == code, "the cause to be named")
         cause = node.status()["contact"]["cause"]
         if code == "clock-or-certificate":
-            assert f"This machine's time is {NOW:%Y-%m}" in cause["text"]
+            assert f"The local time is {NOW:%Y-%m}" in cause["text"]
             assert "timedatectl" in cause["text"] + cause["next_step"]
         assert_not_ready(node)
     plane.start()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The HTTP client of the control plane, failures in words, connection status."""
+"""Requests to the control plane: the one HTTP client, failures in words, the connection's status; with its fake."""

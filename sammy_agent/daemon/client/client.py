@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One call to the control plane, and what its answer or silence means.
+"""The one HTTP client of the control plane: reporters, outbox and the fetcher of its keys send their requests here.
 
-SAM answers a bad token with 500 on most routes, a hotel's portal answers 200 to everything, and a wrong clock looks
-like a bad certificate: whoever only counts statuses tells the operator the wrong thing.
+Timeouts, headers and the token are the same for all of them, and every answer tells what the control plane's clock
+shows. `fake.py` has its twin for tests.
 """
 
 from __future__ import annotations
@@ -10,49 +10,73 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.base.errors import Code, Problem
-from sammy_agent.daemon.client.connectivity import Contact
-from sammy_agent.daemon.client.failures import (
-    CallFailed,
-    _somebody_else,
-    message_of,
-    object_of,
-    refused,
-    retry_after,
-    unreachable,
-)
-from sammy_agent.daemon.credentials.node_token import NodeTokenStore
-from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, Token
-from sammy_agent.transport import IDEMPOTENCY_HEADER, ControlPlaneTransport
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
+from sammy_agent.daemon.credentials.tokens import Token
+from sammy_agent.transport import IDEMPOTENCY_HEADER
 
-CONNECT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 90.0
-COMPONENTS = ("heartbeat", "ready", "errors", "certificate", "activity", "packages")
+# Seconds; a deadline holds for the whole request, connecting included.
+CONNECT_TIMEOUT, DEADLINE, BULK_DEADLINE = 10.0, 20.0, 90.0
+MAX_RETRY_AFTER = 300.0
+JSON, TEXT, GZIP = "application/json", "text/plain", "application/gzip"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A successful answer."""
+class Response:
+    """An answer, of whatever status; without one `status` is None and `error` says why."""
 
-    status: int
-    document: dict[str, Any]
-    text: str
+    status: int | None
+    content: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    error: Exception | None = None
 
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the status is 2xx. A login page's is too: whoever asked looks at the content as well."""
+        return self.status is not None and 200 <= self.status < 300
 
-def anything(answer: Answer) -> bool:
-    """Accept every answer of a 2xx status."""
-    return True
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return self.content.decode(errors="replace")
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The content's JSON object, an empty one when it is none."""
+        try:
+            document: Any = json.loads(self.content)
+        except (ValueError, RecursionError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+    @property
+    def error_message(self) -> str:
+        """The content's `message`, on one line."""
+        return " ".join(str(self.document.get("message", "")).split())[:200]
+
+    def retry_after(self, now: float) -> float:
+        """Return the Retry-After header, seconds or a date, as seconds; `now` by the control plane's clock."""
+        value = self.headers.get("Retry-After")
+        if not value:
+            return 0.0
+        if value.isascii() and value.isdigit():
+            return min(float(value), MAX_RETRY_AFTER)
+        try:
+            return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), MAX_RETRY_AFTER)
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
 
 
 class Bearer(requests.auth.AuthBase):
-    """A token as a header. Sets the header itself, so that requests does not look for other credentials in a .netrc."""
+    """A token as a header, set by itself: else requests would look for other credentials, in a .netrc."""
 
     def __init__(self, token: Token) -> None:
         self._token = token
@@ -62,134 +86,70 @@ class Bearer(requests.auth.AuthBase):
         return request
 
 
-class ControlPlane:
-    """The control plane as its reporters call it. Thread-safe as long as each component has one thread."""
+class ControlPlaneClient:
+    """Sends requests to one control plane. Thread-safe as long as each session has one thread.
 
-    def __init__(self, url: str, identity: NodeTokenStore, transport: ControlPlaneTransport, contact: Contact) -> None:
-        self.url = url
-        self.identity, self.contact = identity, contact
-        self._sessions = {name: transport.session(name) for name in COMPONENTS}
+    :param open_session: the transport's `session`; called once per name, by the first request.
+    :param status: told the control plane's clock; whether a request was successful is for its sender to say.
+    """
+
+    def __init__(self, url: str, open_session: Callable[[str], requests.Session], status: ConnectionStatus) -> None:
+        self.url, self.status = url, status
+        self._open_session = open_session
+        self._sessions: dict[str, requests.Session] = {}
 
     def __repr__(self) -> str:
-        return f"<ControlPlane {self.url}>"
+        return f"<{type(self).__name__} {self.url}>"
 
-    def post(
+    def request(
         self,
-        component: str,
+        session: str,
+        method: str,
         path: str,
-        body: dict[str, Any] | str,
+        body: bytes | None = None,
         *,
-        accept: Callable[[Answer], bool] = anything,
+        token: Token | None = None,
+        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
+        last_connection: bool = False,
+        connect_timeout: float = CONNECT_TIMEOUT,
         deadline: float = DEADLINE,
-    ) -> Answer:
-        """Send a call below the node's own path and return its answer; see `post_to`."""
-        whole = f"/api/nodes/{self.identity.node_id}/{path}"
-        return self.post_to(component, whole, body, accept=accept, deadline=deadline)
+    ) -> Response:
+        """Send a request and return what came of it; raises neither for a status nor for what the network does.
 
-    def post_to(
-        self,
-        component: str,
-        path: str,
-        body: dict[str, Any] | str,
-        *,
-        accept: Callable[[Answer], bool] = anything,
-        deadline: float = DEADLINE,
-    ) -> Answer:
-        """Send a call with the node's token and return its answer; the contact is told either way.
-
-        :param body: a JSON object, or text sent as text/plain.
-        :param accept: whether an answer of status 2xx is one that a control plane gives.
+        :param last_connection: close the connection afterwards. What answered badly may be the wrong peer, a portal or
+            an old process behind a balancer, which lives on in this one connection: the next request gets another.
         :param deadline: seconds for all of it, connecting included.
-        :raises CallFailed: with the cause in plain words.
         """
+        if session not in self._sessions:
+            self._sessions[session] = self._open_session(session)
+        sent_at = time.time()
         try:
-            answer = self._send(component, path, body, accept=accept, deadline=deadline)
-        except CallFailed as failed:
-            self.contact.failure(component, failed.problem)
-            raise
-        self.contact.success(component)
-        return answer
-
-    def put(self, component: str, path: str, content: bytes, headers: dict[str, str]) -> Answer:
-        """Send bytes below the node's own path; as long as the transport's bulk pool lets them take. CallFailed."""
-        whole = f"/api/nodes/{self.identity.node_id}/{path}"
-        try:
-            answer = self._send(component, whole, content, method="PUT", deadline=BULK_DEADLINE, more=headers)
-        except CallFailed as failed:
-            self.contact.failure(component, failed.problem)
-            raise
-        self.contact.success(component)
-        return answer
-
-    def _send(
-        self,
-        component: str,
-        path: str,
-        body: dict[str, Any] | str | bytes,
-        *,
-        method: str = "POST",
-        accept: Callable[[Answer], bool] = anything,
-        deadline: float,
-        more: dict[str, str] | None = None,
-    ) -> Answer:
-        token = self.identity.token()
-        if token is None:
-            raise CallFailed(
-                self.identity.problem() or Problem(Code.NO_TOKEN, "this node has no token", NEW_TOKEN_HINT)
-            )
-        kinds = {str: "text/plain", bytes: "application/gzip"}
-        headers = {
-            "Content-Type": kinds.get(type(body), "application/json"),
-            # lets the transport replay a call whose answer was lost with its connection; all of ours may be repeated
-            IDEMPOTENCY_HEADER: uuid.uuid4().hex,
-            **(more or {}),
-        }
-        if self.contact.is_failing(component):
-            # What answers badly may be the wrong peer: a portal, or an old process behind a balancer that lives on
-            # in this one connection. The attempt after this one asks whoever listens then.
-            headers["Connection"] = "close"
-        began = time.time()
-        try:
-            response = self._sessions[component].request(
+            answer = self._sessions[session].request(
                 method,
                 self.url + path,
-                data=body
-                if isinstance(body, bytes)
-                else (body if isinstance(body, str) else json.dumps(body)).encode(),
-                headers=headers,
-                auth=Bearer(token),
-                timeout=Timeout(connect=min(CONNECT, deadline), read=deadline, total=deadline),  # type: ignore[arg-type]
+                data=body,
+                headers=_headers(body, content_type, headers, last_connection=last_connection),
+                auth=None if token is None else Bearer(token),
+                timeout=Timeout(  # type: ignore[arg-type]  # urllib3's own, which the transport takes
+                    connect=min(connect_timeout, deadline), read=deadline, total=deadline
+                ),
                 allow_redirects=False,
             )
         except (requests.RequestException, OSError, ValueError) as error:
-            raise CallFailed(unreachable(error, self.url)) from error
-        self.learn_clock(response.headers.get("Date"), began)
-        return self._judge(response, token, accept)
+            return Response(None, error=error)
+        self.status.update_clock_offset(answer.headers.get("Date"), sent_at)
+        return Response(answer.status_code, answer.content, answer.headers)
 
-    def _judge(self, response: requests.Response, token: Token, accept: Callable[[Answer], bool]) -> Answer:
-        if not 200 <= response.status_code < 300:
-            cause = refused(
-                response.status_code, message_of(response), token, self.server_time(), self.identity.node_id
-            )
-            raise CallFailed(
-                cause, response.status_code, retry_after(response.headers.get("Retry-After"), self.server_time())
-            )
-        answer = Answer(response.status_code, object_of(response), response.text)
-        if not accept(answer):
-            raise CallFailed(_somebody_else(response.status_code), response.status_code)
-        return answer
 
-    def server_time(self) -> float:
-        """Return the control plane's clock as far as it is known, in seconds since the epoch."""
-        return time.time() + (self.contact.clock_offset or 0.0)
-
-    def learn_clock(self, date: str | None, began: float) -> None:
-        """Take an answer's Date header; `began` is when its request was sent."""
-        if not date:
-            return
-        try:
-            told = parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError):
-            return
-        # the header is cut to whole seconds; half a second is its mean error
-        self.contact.clock_offset = told + 0.5 - (began + time.time()) / 2
+def _headers(
+    body: bytes | None, content_type: str, more: Mapping[str, str] | None, *, last_connection: bool
+) -> dict[str, str]:
+    headers = dict(more or {})
+    if body is not None:
+        headers["Content-Type"] = content_type
+        # lets the transport replay a request whose answer was lost with its connection; all of ours may be repeated
+        headers[IDEMPOTENCY_HEADER] = uuid.uuid4().hex
+    if last_connection:
+        headers["Connection"] = "close"
+    return headers

@@ -1,54 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of the contact with the control plane, for `sammy status`, systemd and the log.
+"""The status of the connection to the control plane, for `sammy status`, systemd and the log; and its clock.
 
-Every reporter tells here how its last call went; the heartbeat's word decides whether there is contact.
+Every reporter says here how its last request went; the heartbeat decides whether the control plane is in contact.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
-from sammy_agent.base.runtime.clock import iso
+from sammy_agent.base.runtime.clock import SYSTEM_CLOCK, Clock, iso
 
 LOG = logging.getLogger(__name__)
-DECIDING = "heartbeat"
+PRIMARY_COMPONENT = "heartbeat"
 
 
-class Contact:
+class ConnectionStatus:
     """Thread-safe; `on_change` is told the heartbeat's state in words when it changes."""
 
     def __init__(
-        self, on_change: Callable[[str], None] = lambda words: None, record: RecordEvent = discard_event
+        self,
+        on_change: Callable[[str], None] = lambda words: None,
+        record: RecordEvent = discard_event,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._lock = threading.Lock()
-        self._on_change, self._record = on_change, record
-        self._causes: dict[str, Problem] = {}
+        self._on_change, self._record, self._clock = on_change, record, clock
+        self._problems: dict[str, Problem] = {}
         self._last_success: dict[str, float] = {}
         self._beat_monotonic: float | None = None
         self._failures = 0
-        self._since, self._since_monotonic = time.time(), time.monotonic()
+        self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
         self.clock_offset: float | None = None
 
     def success(self, component: str) -> None:
-        """A reporter's call was answered as it should be."""
+        """Record that a reporter's request was answered as it should be."""
         with self._lock:
-            before = self._causes.pop(component, None)
+            before = self._problems.pop(component, None)
             first = component not in self._last_success
-            self._last_success[component] = time.time()
-            if component != DECIDING:
+            self._last_success[component] = self._clock.wall()
+            if component != PRIMARY_COMPONENT:
                 return
-            self._beat_monotonic = time.monotonic()
+            self._beat_monotonic = self._clock.monotonic()
             failures, self._failures = self._failures, 0
-            lasted = time.monotonic() - self._since_monotonic
+            lasted = self._clock.monotonic() - self._since_monotonic
             if before is not None or first:
-                self._since, self._since_monotonic = time.time(), time.monotonic()
+                self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
         if before is not None or first:
             LOG.info(
                 "contact with the control plane%s", f" again, after {failures} failed attempts" if failures else ""
@@ -58,53 +61,71 @@ class Contact:
             detail = {"failures": failures, "cause": before.code.value} if before else None
             self._record(kinds.CONNECTED if first else kinds.CONTACT_REGAINED, words, detail=detail, seconds=lasted)
 
-    def failure(self, component: str, cause: Problem) -> None:
-        """A reporter's call failed; the log hears of it when the cause is another than before."""
+    def failure(self, component: str, problem: Problem) -> None:
+        """Record that a reporter's request failed; logged when the problem is another than before."""
         with self._lock:
-            before = self._causes.get(component)
-            self._causes[component] = cause
-            if component == DECIDING:
+            before = self._problems.get(component)
+            self._problems[component] = problem
+            if component == PRIMARY_COMPONENT:
                 self._failures += 1
                 if before is None:
-                    self._since, self._since_monotonic = time.time(), time.monotonic()
-        if before is None or before.code != cause.code:
-            LOG.warning("%s: %s (%s)", component, cause, cause.code)
-            if component == DECIDING:
-                self._on_change(f"no contact: {cause.text}")
+                    self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
+        if before is None or before.code != problem.code:
+            LOG.warning("%s: %s (%s)", component, problem, problem.code)
+            if component == PRIMARY_COMPONENT:
+                self._on_change(f"no contact: {problem.text}")
                 self._record(
-                    kinds.CONTACT_LOST, cause.text, detail={"code": cause.code.value, "next_step": cause.next_step}
+                    kinds.CONTACT_LOST,
+                    problem.text,
+                    detail={"code": problem.code.value, "next_step": problem.next_step},
                 )
-                if cause.code is Code.TOKEN_EXPIRED:
-                    self._record(kinds.TOKEN_EXPIRED, cause.text)
+                if problem.code is Code.TOKEN_EXPIRED:
+                    self._record(kinds.TOKEN_EXPIRED, problem.text)
 
     def is_ok(self) -> bool:
         """Tell whether the last heartbeat was answered as it should be."""
         with self._lock:
-            return DECIDING in self._last_success and DECIDING not in self._causes
+            return PRIMARY_COMPONENT in self._last_success and PRIMARY_COMPONENT not in self._problems
 
     def is_failing(self, component: str) -> bool:
-        """Tell whether a reporter's last call failed."""
+        """Tell whether a reporter's last request failed."""
         with self._lock:
-            return component in self._causes
+            return component in self._problems
+
+    def server_time(self) -> float:
+        """Return the control plane's time as far as it is known, in seconds since the epoch."""
+        return self._clock.wall() + (self.clock_offset or 0.0)
+
+    def update_clock_offset(self, date: str | None, sent_at: float | None = None) -> None:
+        """Learn the control plane's clock from an answer's Date header; `sent_at` is when its request was sent."""
+        if not date:
+            return
+        try:
+            server_time = parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError):
+            return
+        received_at = self._clock.wall()
+        # the header is cut to whole seconds; half a second is its mean error
+        self.clock_offset = server_time + 0.5 - ((received_at if sent_at is None else sent_at) + received_at) / 2
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `contact` part of the socket's status."""
         with self._lock:
-            beat, cause = self._last_success.get(DECIDING), self._causes.get(DECIDING)
-            age = None if self._beat_monotonic is None else round(time.monotonic() - self._beat_monotonic, 1)
+            beat, problem = self._last_success.get(PRIMARY_COMPONENT), self._problems.get(PRIMARY_COMPONENT)
+            age = None if self._beat_monotonic is None else round(self._clock.monotonic() - self._beat_monotonic, 1)
             return {
-                "state": "failing" if cause else "never" if beat is None else "ok",
+                "state": "failing" if problem else "never" if beat is None else "ok",
                 "since": iso(self._since),
                 "last_beat": iso(beat),
                 "last_beat_age_s": age,
                 "failures": self._failures,
-                "cause": cause.to_json() if cause else None,
+                "cause": problem.to_json() if problem else None,
                 "clock_offset_s": None if self.clock_offset is None else round(self.clock_offset, 1),
                 "components": {
                     name: {
                         "last_success": iso(self._last_success.get(name)),
-                        "cause": self._causes[name].to_json() if name in self._causes else None,
+                        "cause": self._problems[name].to_json() if name in self._problems else None,
                     }
-                    for name in sorted({*self._last_success, *self._causes})
+                    for name in sorted({*self._last_success, *self._problems})
                 },
             }

@@ -19,12 +19,12 @@ from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import CHANNELS, Channel, Lane
 from sammy_agent.daemon.outbox.queue import Outbox, Suspicion
-from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, Reply, Step, Verdict, decide, drawn, judge
+from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, ResponseInfo, Step, Verdict, decide, drawn, judge
 
 LOG = logging.getLogger(__name__)
 THREADS = 3
 AFTER_TROUBLE = 10.0  # seconds, when the queue itself cannot be read
-Exchange = Callable[[Channel, Lane, bytes], Reply]
+Exchange = Callable[[Channel, Lane, bytes], ResponseInfo]
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Drain(Worker):
         self._tell(lane, state, verdict, reply, step)
         return wait, False
 
-    def _tell(self, lane: Lane, state: _State, verdict: Verdict, reply: Reply, step: Step) -> None:
+    def _tell(self, lane: Lane, state: _State, verdict: Verdict, reply: ResponseInfo, step: Step) -> None:
         """Say each kind of trouble once, and that it is over."""
         before = state.trouble
         if verdict in (Verdict.DELIVERED, Verdict.FULL) or step.set_aside:

@@ -25,7 +25,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ResponseInfo:
     """An answer as far as it matters here; `status` is None when there was none."""
 
     status: int | None
@@ -53,7 +53,7 @@ class Verdict(Enum):
     UNSUPPORTED = "unsupported"  # that control plane has no such door
 
 
-def judge(reply: Reply, *, optional: bool = False) -> Verdict:  # noqa: PLR0911  (a table in order)
+def judge(reply: ResponseInfo, *, optional: bool = False) -> Verdict:  # noqa: PLR0911  (a table in order)
     """Return what an answer means; `optional` for a channel that a control plane need not have."""
     status = reply.status
     if status is None or (200 <= status < 400 and not reply.accepted):
@@ -101,7 +101,7 @@ class Step:
     at_least: float = 0.0
 
 
-def decide(progress: Progress, verdict: Verdict, sent: int, reply: Reply, pace: Pace) -> Step:  # noqa: PLR0911
+def decide(progress: Progress, verdict: Verdict, sent: int, reply: ResponseInfo, pace: Pace) -> Step:  # noqa: PLR0911
     """Return what follows from the verdict on a request with `sent` rows of the lane's head."""
     if verdict is Verdict.DELIVERED:
         return Step(Progress(suspects=max(0, progress.suspects - sent)), delivered=sent)

@@ -10,13 +10,14 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.client.client import ControlPlaneClient
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
 from sammy_agent.daemon.outbox.dispatcher import THREADS, Drains
-from sammy_agent.daemon.outbox.exchange import Wire
+from sammy_agent.daemon.outbox.exchange import OutboxHttp
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.transport import ControlPlaneTransport
 
@@ -32,7 +33,7 @@ class Delivery:
         identity: NodeTokenStore,
         tokens: WorkspaceTokens,
         transport: ControlPlaneTransport,
-        contact: Contact,
+        contact: ConnectionStatus,
         record: RecordEvent = discard_event,
     ) -> None:
         self._identity, self._tokens, self._record = identity, tokens, record
@@ -41,10 +42,12 @@ class Delivery:
         self.outbox.on_set_aside = self._set_aside
         self.outbox.on_corruption.connect(lambda message: record(kinds.STORE_DAMAGED, message))
 
-        def offset() -> float:
-            return contact.clock_offset or 0.0
-
-        exchanges = [Wire(url, transport, self._token_for, offset, on_renewed=self._renewed) for _ in range(THREADS)]
+        exchanges = [
+            OutboxHttp(
+                ControlPlaneClient(url, transport.session, contact), self._token_for, on_refreshed=self._refreshed
+            )
+            for _ in range(THREADS)
+        ]
         self._drains = Drains(self.outbox, exchanges)
         self.workers: tuple[Worker, ...] = self._drains.all_workers()
 
@@ -74,6 +77,6 @@ class Delivery:
     def _token_for(self, channel: Channel, lane: Lane) -> Token | None:
         return self._identity.token() if channel.scope is Scope.NODE else self._tokens.token(lane.owner)
 
-    def _renewed(self, channel: Channel, lane: Lane, text: str) -> None:
+    def _refreshed(self, channel: Channel, lane: Lane, text: str) -> None:
         if channel.scope is Scope.WORKSPACE:
             self._tokens.refresh(lane.owner, text)

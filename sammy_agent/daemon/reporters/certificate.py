@@ -18,8 +18,9 @@ from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import Answer, ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.client import Response
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 
 LOG = logging.getLogger(__name__)
 CHECK_INTERVAL = 86400.0
@@ -27,7 +28,7 @@ UNSUPPORTED_RETRY = 3600.0
 HELPER_DEADLINE = 60.0
 
 
-def is_certificate(answer: Answer) -> bool:
+def is_certificate(answer: Response) -> bool:
     """Tell whether a certificate was answered."""
     return answer.text.lstrip().startswith("-----BEGIN CERTIFICATE-----")
 
@@ -35,7 +36,7 @@ def is_certificate(answer: Answer) -> bool:
 class CertificateRenewer(Worker):
     """Gets and renews the node's certificate, once there is contact."""
 
-    def __init__(self, plane: ControlPlane, paths: Paths) -> None:
+    def __init__(self, plane: ReporterClient, paths: Paths) -> None:
         super().__init__("certificate")
         self._plane, self._paths = plane, paths
         self._backoff = Backoff(longest=60.0)
@@ -47,7 +48,7 @@ class CertificateRenewer(Worker):
             return None  # woken by the first answered heartbeat
         try:
             return self._look()
-        except CallFailed as failed:
+        except RequestFailed as failed:
             unknown = failed.status in (401, 404) and failed.problem.code is not Code.TOKEN_EXPIRED
             return UNSUPPORTED_RETRY if unknown else max(self._backoff.next_delay(), failed.retry_after)
         except (OSError, subprocess.SubprocessError) as error:

@@ -30,8 +30,8 @@ from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.errors import PERMANENT_STATUSES, incident
 from sammy_agent.diagnostics.debug_package import command
 from sammy_agent.node.provisioning import Provisioning
@@ -115,7 +115,7 @@ class DebugPackagePusher(Worker):
 
     def __init__(
         self,
-        plane: ControlPlane,
+        plane: ReporterClient,
         level: Callable[[], Provisioning],
         paths: Paths,
         lost_seconds: float,
@@ -164,7 +164,7 @@ class DebugPackagePusher(Worker):
             self._save(memory)
         try:
             self._send(case)
-        except CallFailed as failed:
+        except RequestFailed as failed:
             self._problem = str(failed)
             if failed.status not in PERMANENT_STATUSES:
                 return max(self._backoff.next_delay(), failed.retry_after)
@@ -220,7 +220,7 @@ class DebugPackagePusher(Worker):
         return True
 
     def _send(self, case: Incident) -> None:
-        """Report the incident, declare its package and send it; all of it may be repeated. CallFailed."""
+        """Report the incident, declare its package and send it; all of it may be repeated. RequestFailed."""
         try:
             with open(self._path(case), "rb") as file:
                 content = file.read()
@@ -244,7 +244,7 @@ class DebugPackagePusher(Worker):
         try:
             self._plane.post("packages", doors, declared)
             self._plane.put("packages", f"{doors}/{artifact}/content", content, {"X-Content-SHA256": digest})
-        except CallFailed as failed:
+        except RequestFailed as failed:
             if failed.status != 409:  # it is there already
                 raise
         LOG.info("the debug package of incident %s is with the control plane, %d bytes", case.incident, len(content))

@@ -20,8 +20,8 @@ from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
@@ -74,7 +74,7 @@ class ErrorReporter(Worker):
 
     def __init__(
         self,
-        plane: ControlPlane,
+        plane: ReporterClient,
         level: Callable[[], Provisioning],
         store: EventStore,
         outbox: Outbox,
@@ -106,7 +106,7 @@ class ErrorReporter(Worker):
             while self._events:
                 self._enqueue_or_send(incident_of(self._events[0]), self._events[0].type)
                 self._events.popleft()
-        except CallFailed as failed:
+        except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
         return None if self._mark_reported() else self._backoff.next_delay()
 
@@ -115,7 +115,7 @@ class ErrorReporter(Worker):
         return {"unsent": self._unsent}
 
     def _enqueue_or_send(self, entry: Mapping[str, Any], what: str) -> None:
-        """Let the outbox keep it, else send it. CallFailed when neither can be: it is to be tried again."""
+        """Let the outbox keep it, else send it. RequestFailed when neither can be: it is to be tried again."""
         try:
             self.report(entry)
         except OutboxUnavailable as error:
@@ -125,10 +125,10 @@ class ErrorReporter(Worker):
         self._backoff.reset()
 
     def _send(self, entry: Mapping[str, Any], what: str) -> None:
-        """Send one; a report that is refused for good counts as sent. CallFailed."""
+        """Send one; a report that is refused for good counts as sent. RequestFailed."""
         try:
             self._plane.post("errors", "errors", {"errors": [dict(entry)]})
-        except CallFailed as failed:
+        except RequestFailed as failed:
             if failed.status not in PERMANENT_STATUSES:
                 raise
             LOG.error("the report of %s is refused for good: %s", what, failed)

@@ -17,8 +17,9 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import TokenUnusable
 from sammy_agent.base.runtime.backoff import Backoff, jittered
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import Answer, ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.client import Response
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.diagnostics import metrics
 from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
 
@@ -29,7 +30,7 @@ LONGEST_PAUSE = 30.0
 SHORTEST_DEADLINE, LONGEST_DEADLINE = 3.0, 20.0
 
 
-def is_heartbeat_answer(answer: Answer) -> bool:
+def is_heartbeat_answer(answer: Response) -> bool:
     """Tell whether a control plane answered."""
     return isinstance(answer.document.get("status"), str) and isinstance(answer.document.get("healthStatus"), str)
 
@@ -38,7 +39,7 @@ class HeartbeatReporter(Worker):
     """Sends signs of life."""
 
     def __init__(
-        self, plane: ControlPlane, level: Callable[[], Provisioning], interval: float, port: int | None = None
+        self, plane: ReporterClient, level: Callable[[], Provisioning], interval: float, port: int | None = None
     ) -> None:
         super().__init__("heartbeat")
         self._port = port  # of our own server, for the control plane to come in
@@ -63,7 +64,7 @@ class HeartbeatReporter(Worker):
             answer = self._plane.post(
                 "heartbeat", "heartbeat", body, accept=is_heartbeat_answer, deadline=self._deadline
             )
-        except CallFailed as failed:
+        except RequestFailed as failed:
             self._in_contact = False
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()

@@ -24,8 +24,9 @@ from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import Answer, ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.client import Response
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Acknowledgement:
         return json.dumps(self.__dict__) + "\n"
 
 
-def is_ready_answer(answer: Answer) -> bool:
+def is_ready_answer(answer: Response) -> bool:
     """Tell whether the control plane acknowledged."""
     return answer.document.get("status") == "running"
 
@@ -71,7 +72,11 @@ class ReadyReporter(Worker):
     """Says that this node is ready."""
 
     def __init__(
-        self, plane: ControlPlane, level: Callable[[], Provisioning], paths: Paths, record: RecordEvent = discard_event
+        self,
+        plane: ReporterClient,
+        level: Callable[[], Provisioning],
+        paths: Paths,
+        record: RecordEvent = discard_event,
     ) -> None:
         super().__init__("ready")
         self._record = record
@@ -121,7 +126,7 @@ class ReadyReporter(Worker):
     def _post(self) -> float:
         try:
             self._plane.post("ready", "ready", {"agentVersion": __version__}, accept=is_ready_answer)
-        except CallFailed as failed:
+        except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         self._acknowledged_monotonic = time.monotonic()

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.client.client import ControlPlane
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.failures import RequestFailed
+from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _id(document: Mapping[str, Any], name: str) -> str:
 class SessionActivityReporter(Worker):
     """Tells the newest state of each session."""
 
-    def __init__(self, plane: ControlPlane, again: float = AGAIN) -> None:
+    def __init__(self, plane: ReporterClient, again: float = AGAIN) -> None:
         super().__init__("activity")
         self._plane, self._again = plane, again
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class SessionActivityReporter(Worker):
                 self._send(*due)
             while (project := self._next_project()) is not None:
                 self._beat(project)
-        except CallFailed as failed:
+        except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         return self._pause()
@@ -148,12 +148,12 @@ class SessionActivityReporter(Worker):
             return next((project for project, due in self._keepalive_due.items() if due <= now), None)
 
     def _send(self, session: Session, version: int, body: dict[str, Any]) -> None:
-        """Send one state. CallFailed when it is to be tried again before anything else."""
+        """Send one state. RequestFailed when it is to be tried again before anything else."""
         path = f"/api/projects/{session.project}/acp-sessions/{session.id}/activity"
         gone = closed = False
         try:
             self._plane.post_to("activity", path, {**body, "nodeId": self._plane.identity.node_id})
-        except CallFailed as failed:
+        except RequestFailed as failed:
             gone, closed = failed.status in (400, 404), failed.status in (401, 403)
             if not gone and not closed:
                 raise
@@ -174,11 +174,11 @@ class SessionActivityReporter(Worker):
                 state.due = time.monotonic() + self._again if busy else float("inf")
 
     def _beat(self, project: str) -> None:
-        """Send the sign of life of this node's sessions in a project. CallFailed when it is to be tried again."""
+        """Send the sign of life of this node's sessions in a project. RequestFailed when it is to be tried again."""
         try:
             path = f"/api/projects/{project}/node-acp-heartbeat"
             self._plane.post_to("activity", path, {"nodeId": self._plane.identity.node_id})
-        except CallFailed as failed:
+        except RequestFailed as failed:
             if failed.status not in (400, 401, 403, 404):
                 raise
             LOG.debug("project %s takes no sign of life: %s", project, failed)

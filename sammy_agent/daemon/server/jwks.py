@@ -15,18 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import requests
-from urllib3.util import Timeout
-
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
+from sammy_agent.daemon.client.client import ControlPlaneClient
 from sammy_agent.daemon.client.failures import unreachable
-from sammy_agent.transport import ControlPlaneTransport
 
 LOG = logging.getLogger(__name__)
 PATH = "/.well-known/jwks.json"
-CONNECT, DEADLINE = 5.0, 10.0
-LONGEST = 64 * 1024
+CONNECT_TIMEOUT, DEADLINE = 5.0, 10.0
+MAX_KEY_SET_BYTES = 64 * 1024
 FRESH = 600.0  # seconds; an older set is asked for again, beside the request that uses it
 APART = 30.0  # between two questions for a key that the set does not hold
 AFTER_FAILURE = 2.0
@@ -38,21 +35,15 @@ class KeysUnavailable(AgentError):
     code = Code.KEYS_UNAVAILABLE
 
 
-def fetcher(transport: ControlPlaneTransport, url: str) -> Callable[[], str]:
+def fetcher(client: ControlPlaneClient) -> Callable[[], str]:
     """Return what fetches the key set's text; it raises KeysUnavailable."""
-    session = transport.session("keys")
 
     def fetch() -> str:
-        try:
-            response = session.get(
-                url + PATH,
-                timeout=Timeout(connect=CONNECT, read=DEADLINE, total=DEADLINE),  # type: ignore[arg-type]
-                allow_redirects=False,
-            )
-        except (requests.RequestException, OSError, ValueError) as error:
-            raise KeysUnavailable(unreachable(error, url).text) from error
-        if response.status_code != 200 or len(response.content) > LONGEST:
-            raise KeysUnavailable(f"{url}{PATH} answers {response.status_code}, no set of keys")
+        response = client.request("keys", "GET", PATH, connect_timeout=CONNECT_TIMEOUT, deadline=DEADLINE)
+        if response.status is None:
+            raise KeysUnavailable(unreachable(response.error, client.url).text) from response.error
+        if response.status != 200 or len(response.content) > MAX_KEY_SET_BYTES:
+            raise KeysUnavailable(f"{client.url}{PATH} answers {response.status}, not a key set")
         return response.text
 
     return fetch

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from sammy_agent.base.errors import Code, Problem
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.client import Response
+from sammy_agent.daemon.client.fake import FakeRequest, answer, fake_reporter_client, no_answer
 from sammy_agent.daemon.reporters.session_activity import ActivityInvalid, SessionActivityReporter, parse
 
 
@@ -15,18 +15,19 @@ class Plane:
     """Takes reports; `status` of a path's end is what it answers instead of success, None for silence."""
 
     def __init__(self) -> None:
-        self.identity = SimpleNamespace(node_id="n1")
+        self.client, _ = fake_reporter_client(self.respond)
         self.heard: list[tuple[str, str]] = []
         self.status: dict[str, int | None] = {}
-        self.on_post = lambda path: None
+        self.on_post: Callable[[str], object] = lambda path: None
 
-    def post_to(self, component: str, path: str, body: dict[str, Any]) -> None:
-        assert body["nodeId"] == "n1"
-        self.on_post(path)
+    def respond(self, request: FakeRequest) -> Response:
+        assert request.document["nodeId"] == "n1" and (request.session, request.method) == ("activity", "POST")
+        self.on_post(request.path)
         for part, status in self.status.items():
-            if part in path:
-                raise CallFailed(Problem(Code.SERVER_ERROR, "no"), status)
-        self.heard.append((path.split("/", 3)[3], body.get("activity", "alive")))
+            if part in request.path:
+                return no_answer() if status is None else answer(status)
+        self.heard.append((request.path.split("/", 3)[3], request.document.get("activity", "alive")))
+        return answer()
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def plane() -> Plane:
 
 @pytest.fixture
 def activity(plane: Plane) -> SessionActivityReporter:
-    return SessionActivityReporter(plane)  # type: ignore[arg-type]
+    return SessionActivityReporter(plane.client)
 
 
 def state(session: str, activity: str, **more: Any) -> dict[str, Any]:
@@ -64,9 +65,7 @@ def test_each_session_is_told_in_the_order_of_change_and_the_project_that_the_no
 def test_a_newer_state_never_arrives_before_an_older_one(activity: SessionActivityReporter, plane: Plane) -> None:
     """While `prompting` is on its way the session becomes idle: idle is sent after it, never lost."""
     activity.update(state("s1", "prompting"))
-    plane.on_post = lambda where: (
-        activity.update(state("s1", "idle")) if "s1" in where and not plane.heard else None  # type: ignore[func-returns-value]
-    )
+    plane.on_post = lambda where: activity.update(state("s1", "idle")) if "s1" in where and not plane.heard else None
     activity.run_once()
     assert plane.heard == [(path("s1"), "prompting"), (path("s1"), "idle"), ALIVE]
 

@@ -5,7 +5,7 @@ import pytest
 import requests
 
 from sammy_agent.base.errors import Code, Problem
-from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.client.failures import refused, unreachable
 from sammy_agent.daemon.credentials.tokens import Token
 
@@ -51,7 +51,7 @@ def test_what_silence_means() -> None:
 
 def test_contact_is_the_heartbeats_word() -> None:
     told: list[str] = []
-    contact = Contact(told.append)
+    contact = ConnectionStatus(told.append)
     assert contact.snapshot()["state"] == "never" and not contact.is_ok()
     contact.failure("ready", Problem(Code.SERVER_ERROR, "ready fails"))
     assert contact.snapshot()["state"] == "never" and contact.is_failing("ready")

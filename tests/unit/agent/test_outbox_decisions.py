@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sammy_agent.control_plane import workspace_schema
-from sammy_agent.daemon.client.failures import retry_after
+from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
-from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, Reply, Verdict, decide, drawn, judge
+from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, ResponseInfo, Verdict, decide, drawn, judge
 from sammy_agent.daemon.reporters.messages import (
     MAX_UTF16_UNITS,
     Message,
@@ -32,33 +32,33 @@ def units(text: str) -> int:
 @pytest.mark.parametrize(
     ("reply", "verdict"),
     [
-        (Reply(None), Verdict.RETRY),
-        (Reply(200, accepted=True), Verdict.DELIVERED),
-        (Reply(200), Verdict.RETRY),  # a portal
-        (Reply(302), Verdict.RETRY),
-        (Reply(400), Verdict.REFUSED),
-        (Reply(401), Verdict.HOLD),
-        (Reply(403), Verdict.HOLD),
-        (Reply(404), Verdict.HOLD),
-        (Reply(500), Verdict.RETRY),
-        (Reply(500, token_expired=True), Verdict.HOLD),
-        (Reply(413), Verdict.REFUSED),
-        (Reply(408), Verdict.RETRY),
-        (Reply(409, error="CONFLICT"), Verdict.RETRY),
-        (Reply(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=0), Verdict.FULL),
-        (Reply(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=3), Verdict.REFUSED),
-        (Reply(429), Verdict.RETRY),
-        (Reply(503), Verdict.RETRY),
+        (ResponseInfo(None), Verdict.RETRY),
+        (ResponseInfo(200, accepted=True), Verdict.DELIVERED),
+        (ResponseInfo(200), Verdict.RETRY),  # a portal
+        (ResponseInfo(302), Verdict.RETRY),
+        (ResponseInfo(400), Verdict.REFUSED),
+        (ResponseInfo(401), Verdict.HOLD),
+        (ResponseInfo(403), Verdict.HOLD),
+        (ResponseInfo(404), Verdict.HOLD),
+        (ResponseInfo(500), Verdict.RETRY),
+        (ResponseInfo(500, token_expired=True), Verdict.HOLD),
+        (ResponseInfo(413), Verdict.REFUSED),
+        (ResponseInfo(408), Verdict.RETRY),
+        (ResponseInfo(409, error="CONFLICT"), Verdict.RETRY),
+        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=0), Verdict.FULL),
+        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=3), Verdict.REFUSED),
+        (ResponseInfo(429), Verdict.RETRY),
+        (ResponseInfo(503), Verdict.RETRY),
     ],
 )
-def test_the_verdict_on_an_answer(reply: Reply, verdict: Verdict) -> None:
+def test_the_verdict_on_an_answer(reply: ResponseInfo, verdict: Verdict) -> None:
     assert judge(reply) is verdict
 
 
 def test_a_door_that_a_control_plane_need_not_have() -> None:
-    unknown = Reply(401, message="Authentication required")
+    unknown = ResponseInfo(401, message="Authentication required")
     assert judge(unknown, optional=True) is Verdict.UNSUPPORTED and judge(unknown) is Verdict.HOLD
-    assert judge(Reply(401, message="Invalid callback token"), optional=True) is Verdict.HOLD
+    assert judge(ResponseInfo(401, message="Invalid callback token"), optional=True) is Verdict.HOLD
     assert drawn(decide(Progress(), Verdict.UNSUPPORTED, 1, unknown, PACE), 0.0) == PACE.unsupported
 
 
@@ -66,12 +66,12 @@ def test_a_door_that_a_control_plane_need_not_have() -> None:
 def test_trouble_keeps_everything_and_is_never_given_up(verdict: Verdict) -> None:
     progress = Progress(suspects=8, refusals=2)
     for failure in range(2000):
-        step = decide(progress, verdict, 5, Reply(500), PACE)
+        step = decide(progress, verdict, 5, ResponseInfo(500), PACE)
         assert (step.delivered, step.set_aside) == (0, 0)
         assert drawn(step, 1.0) == min(PACE.longest, PACE.first * 2 ** min(failure, 9)) and drawn(step, 0.0) == 0.0
         progress = step.progress
     assert (progress.suspects, progress.refusals) == (8, 2)
-    assert drawn(decide(progress, verdict, 5, Reply(429, retry_after=90.0), PACE), 0.0) == 90.0
+    assert drawn(decide(progress, verdict, 5, ResponseInfo(429, retry_after=90.0), PACE), 0.0) == 90.0
 
 
 @given(st.lists(st.booleans(), max_size=120), st.integers(1, 100))
@@ -82,7 +82,7 @@ def test_bisecting_sets_aside_the_bad_rows_alone_and_keeps_the_order(bad: list[b
     while waiting:
         batch = waiting[: progress.most(limit)]
         refused = any(is_bad for _, is_bad in batch)
-        reply = Reply(400) if refused else Reply(200, accepted=True)
+        reply = ResponseInfo(400) if refused else ResponseInfo(200, accepted=True)
         step = decide(progress, judge(reply), len(batch), reply, PACE)
         delivered += waiting[: step.delivered]
         aside += waiting[: step.set_aside]
@@ -98,7 +98,7 @@ def test_a_row_is_found_among_a_hundred_in_a_few_requests() -> None:
     while progress.refusals == 0:
         count = progress.most(100)
         sent.append(count)
-        progress = decide(progress, Verdict.REFUSED, count, Reply(400), PACE).progress
+        progress = decide(progress, Verdict.REFUSED, count, ResponseInfo(400), PACE).progress
     assert sent == [100, 50, 25, 12, 6, 3, 1]
 
 
@@ -106,11 +106,11 @@ def test_where_row_after_row_is_refused_each_is_asked_over_a_longer_time() -> No
     """A workspace that restarts answers 400 to everything; it must not cost its messages at full speed."""
     progress, pauses = Progress(), []
     for _ in range(PACE.confirmations * 10):
-        step = decide(progress, Verdict.REFUSED, 1, Reply(400), PACE)
+        step = decide(progress, Verdict.REFUSED, 1, ResponseInfo(400), PACE)
         progress = step.progress
         pauses.append(step.pause)
     assert progress.streak == 10 and sum(pauses[-3:]) > 50 * sum(pauses[:3])
-    assert decide(progress, Verdict.DELIVERED, 1, Reply(200, accepted=True), PACE).progress == Progress()
+    assert decide(progress, Verdict.DELIVERED, 1, ResponseInfo(200, accepted=True), PACE).progress == Progress()
 
 
 @given(
@@ -187,4 +187,4 @@ def test_what_no_control_plane_takes_is_the_callers_bug(wrong: dict[str, str]) -
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float) -> None:
-    assert retry_after(value, 10.0) == seconds
+    assert Response(503, headers={} if value is None else {"Retry-After": value}).retry_after(10.0) == seconds

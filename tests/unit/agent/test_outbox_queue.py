@@ -16,7 +16,7 @@ import pytest
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
-from sammy_agent.daemon.client.connectivity import Contact
+from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
@@ -175,7 +175,7 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
         identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
         tokens=WorkspaceTokens(paths),
         transport=ControlPlaneTransport(),
-        contact=Contact(),
+        contact=ConnectionStatus(),
         record=record,
     )
     outbox = delivery.outbox

@@ -15,7 +15,7 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import discard_event
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.control_plane.node_schema import ULID
-from sammy_agent.daemon.client.failures import CallFailed
+from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.reporters.debug_packages import (
     MAX_DONE,
     MAX_WAITING,
@@ -80,7 +80,7 @@ class Stubbed(DebugPackagePusher):
         self.did.append(f"send {case.incident}")
         status = self.answers.pop(0) if self.answers else 0
         if status:
-            raise CallFailed(Problem(Code.SERVER_ERROR, f"answered {status}"), status)
+            raise RequestFailed(Problem(Code.SERVER_ERROR, f"answered {status}"), status)
 
 
 def old(root: Path, *numbers: int) -> None:

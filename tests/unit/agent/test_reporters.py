@@ -3,15 +3,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.control_plane import node_schema
-from sammy_agent.daemon.client.client import Answer
+from sammy_agent.daemon.client.fake import answer, fake_reporter_client
 from sammy_agent.daemon.reporters.errors import incident
 from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
 from sammy_agent.daemon.reporters.ready import Acknowledgement
@@ -69,22 +67,16 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
 
 
 def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> None:
-    identity = SimpleNamespace(node_id="n1", reload=lambda: None, refresh=lambda text: None)
-    sent: list[dict[str, Any]] = []
-
-    def post(name: str, path: str, body: dict[str, Any], **_: object) -> Answer:
-        sent.append(body)
-        return Answer(200, {"status": "running", "healthStatus": "healthy"}, "")
-
-    plane: Any = SimpleNamespace(identity=identity, post=post)
+    plane, fake = fake_reporter_client(lambda request: answer(200, {"status": "running", "healthStatus": "healthy"}))
     levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
     beats = HeartbeatReporter(plane, lambda: levels[0], 60)
     beats.run_once()
-    assert not sent[0].get("reason")
+    assert not fake.requests[0].document.get("reason")
     beats.problem = lambda: "firewall rolled back"
     beats.run_once()
     levels.pop(0)
     beats.run_once()
+    sent = [request.document for request in fake.requests]
     assert sent[1]["reason"] == "firewall rolled back"
     assert sent[2]["reason"].startswith("firewall rolled back; rrr") and len(sent[2]["reason"]) == 500
 
