@@ -111,7 +111,7 @@ class Artifacts:
 
     def listed(self, node: str) -> list[dict[str, Any]]:
         """Return what a node sent, newest first, as the operator sees it."""
-        with self._store.transaction() as db:
+        with self._store.read() as db:
             rows = db.execute("SELECT * FROM artifacts WHERE node_id=? ORDER BY received_at DESC", (node,)).fetchall()
         return [self._view(row) for row in rows]
 
@@ -134,7 +134,7 @@ class Artifacts:
         }
 
     def _row(self, node: str, incident: str, artifact: str) -> Any:
-        with self._store.transaction() as db:
+        with self._store.read() as db:
             return db.execute(
                 "SELECT status, declared FROM artifacts WHERE node_id=? AND incident_id=? AND artifact_id=?",
                 (node, incident, artifact),

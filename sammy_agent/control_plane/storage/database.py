@@ -11,15 +11,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError, StoreUnusable
-from sammy_agent.base.runtime import files
+from sammy_agent.base.storage.sqlite import Database
 
 FILE = "control-plane.db"
-PATIENCE = 5.0
 # The n-th brings the schema from version n to n + 1; one that was released is never changed.
 MIGRATIONS = (
     (
@@ -84,63 +83,54 @@ MIGRATIONS = (
 
 
 class Store:
-    """One connection to the file; of one thread. Only the server makes the file; a verb opens the one that is there."""
+    """The file. Only the server makes it; a verb opens the one that is there.
+
+    A corrupt one stays where it is: it holds which nodes there are, and no program can tell it all again.
+    """
 
     def __init__(self, folder: str, *, create: bool = False) -> None:
         path = os.path.join(folder, FILE)
         if not create and not os.path.exists(path):
             raise StoreUnusable(f"{path}: no control plane ever ran there", "Start one: sammy-agent control-plane")
+        self._database = Database(path, MIGRATIONS, quarantine=False, row_factory=sqlite3.Row)
         try:
-            files.make_private(path)
-            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            _use_wal(self._db)
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._migrate(path)
+            with self.transaction():
+                pass  # it can be written, and is of this version
         except (sqlite3.Error, OSError) as error:
             raise StoreUnusable(f"{path}: {error}", "Is the disk full or the file damaged?") from error
 
-    def _migrate(self, path: str) -> None:
-        with self.transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(MIGRATIONS):
-                raise StoreUnusable(f"{path} was written by a later version of sammy-agent", "Install that version")
-            for statements in MIGRATIONS[version:]:
-                for statement in statements:
-                    self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Return a context with a connection whose changes are committed with the block. sqlite3.Error."""
+        return self._database.transaction()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection in a transaction that is committed with the block. sqlite3.Error."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def read(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Return a context with a connection that sees one snapshot and waits for no writer. sqlite3.Error."""
+        return self._database.read()
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        self._database.close()
 
     def setting(self, name: str) -> str | None:
         """Return a remembered setting."""
-        row = self._db.execute("SELECT value FROM settings WHERE name=?", (name,)).fetchone()
+        with self.read() as db:
+            row = db.execute("SELECT value FROM settings WHERE name=?", (name,)).fetchone()
         return None if row is None else str(row["value"])
 
     def remember(self, name: str, value: str) -> None:
         """Keep a setting for the verbs, for example the server's address."""
-        self._db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return all nodes, oldest first."""
-        return [dict(row) for row in self._db.execute("SELECT * FROM nodes ORDER BY created_at, id")]
+        with self.read() as db:
+            return [dict(row) for row in db.execute("SELECT * FROM nodes ORDER BY created_at, id")]
 
     def node(self, node: str) -> dict[str, Any] | None:
         """Return one node's row, None when there is none."""
-        row = self._db.execute("SELECT * FROM nodes WHERE id=?", (node,)).fetchone()
+        with self.read() as db:
+            row = db.execute("SELECT * FROM nodes WHERE id=?", (node,)).fetchone()
         return None if row is None else dict(row)
 
     def known_node(self, node: str) -> dict[str, Any]:
@@ -173,7 +163,8 @@ class Store:
         columns = {**values, "updated_at": time.time()}
         plain = [json.dumps(value) if isinstance(value, dict) else value for value in columns.values()]
         assigned = ", ".join(f"{name}=?" for name in columns)  # names are ours, never the wire's
-        return self._db.execute(f"UPDATE nodes SET {assigned} WHERE id=?", (*plain, node)).rowcount == 1
+        with self.transaction() as db:
+            return db.execute(f"UPDATE nodes SET {assigned} WHERE id=?", (*plain, node)).rowcount == 1
 
     def add_incident(self, node: str, entry: Mapping[str, Any]) -> bool:
         """Keep an incident; return False when it is known already."""
@@ -186,15 +177,17 @@ class Store:
             entry["source"],
             json.dumps(dict(entry)),
         )
-        done = self._db.execute("INSERT OR IGNORE INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-        return done.rowcount == 1
+        with self.transaction() as db:
+            return db.execute("INSERT OR IGNORE INTO incidents VALUES (?, ?, ?, ?, ?, ?, ?)", row).rowcount == 1
 
     def incidents(self, node: str, limit: int = 100) -> list[dict[str, Any]]:
         """Return a node's incidents, newest first."""
-        rows = self._db.execute(
-            "SELECT received_at, entry FROM incidents WHERE node_id=? ORDER BY received_at DESC, rowid DESC LIMIT ?",
-            (node, limit),
-        )
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT received_at, entry FROM incidents WHERE node_id=? "
+                "ORDER BY received_at DESC, rowid DESC LIMIT ?",
+                (node, limit),
+            ).fetchall()
         return [{**json.loads(row["entry"]), "receivedAt": row["received_at"]} for row in rows]
 
 
@@ -204,16 +197,3 @@ def _forget(db: sqlite3.Connection, node: str) -> bool:
     for table in ("incidents", "workspaces", "boot_log", "acp_sessions", "artifacts"):
         db.execute(f"DELETE FROM {table} WHERE node_id=?", (node,))
     return db.execute("DELETE FROM nodes WHERE id=?", (node,)).rowcount == 1
-
-
-def _use_wal(db: sqlite3.Connection) -> None:
-    """Switch the file to WAL; SQLite's own patience does not cover this when another process does it just then."""
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            return
-        except sqlite3.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)

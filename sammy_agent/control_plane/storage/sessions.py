@@ -49,7 +49,7 @@ class SessionStore:
 
     def of_project(self, project: str, now: float) -> list[dict[str, Any]]:
         """Return a project's sessions; one without a sign of life is `interrupted`."""
-        with self._store.transaction() as db:
+        with self._store.read() as db:
             rows = db.execute("SELECT * FROM acp_sessions WHERE project_id=? ORDER BY id", (project,)).fetchall()
         return [
             {

@@ -138,5 +138,5 @@ class WorkspaceStore:
         return rows[::-1]
 
     def _rows(self, statement: str, *values: object) -> list[dict[str, Any]]:
-        with self._store.transaction() as db:
+        with self._store.read() as db:
             return [dict(row) for row in db.execute(statement, values)]
