@@ -21,7 +21,7 @@ meta = {
 
 
 # Not five parameters: from 23.2 on cloud-init takes a function of five for the old style and logs a deprecation.
-def handle(name, cfg, *rest, **keywords):  # type: ignore[no-untyped-def]  # cloud-init's types are not at hand
+def handle(name: str, cfg: dict[str, object], *rest: object, **keywords: object) -> None:
     """Run the boot steps; called by cloud-init 22.4 to 26 (positional with LOG to 23.1, keywords after)."""
     import logging
 

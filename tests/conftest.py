@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
@@ -14,7 +14,7 @@ import pytest
 hypothesis.settings.register_profile("sammy", deadline=None)
 hypothesis.settings.load_profile("sammy")
 
-LACKS = {
+LACKS: dict[str, Callable[[], str | None]] = {
     "zstd": lambda: None if shutil.which("zstd") else "needs zstd",
     "root": lambda: None if os.geteuid() == 0 else "needs root (run it with sudo)",
     "nspawn": lambda: None if shutil.which("systemd-nspawn") else "needs systemd-nspawn (apt: systemd-container)",

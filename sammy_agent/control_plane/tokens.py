@@ -104,7 +104,8 @@ class Signer:
     def _sign(self, issuer: str, subject: str, life: float, now: float | None, more: dict[str, Any]) -> str:
         issued = int(time.time() if now is None else now)
         claims = {"iss": issuer, "sub": subject, "iat": issued, "exp": issued + int(life), **more}
-        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._kid})
+        key: Any = self._key  # PyJWT 2.6 declares that it takes text alone
+        return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self._kid})
 
     def verify(self, token: str) -> Claims:
         """Return a token's claims.
@@ -113,10 +114,11 @@ class Signer:
 
         :raises TokenRefused: 401; it is garbage, expired, for another audience or signed by somebody else.
         """
+        key: Any = self._key.public_key()
         try:
             claims = jwt.decode(
                 token,
-                self._key.public_key(),
+                key,
                 algorithms=["RS256"],
                 audience=AUDIENCE,
                 options={"require": ["exp", "iat", "sub"], "verify_iat": False},

@@ -220,7 +220,8 @@ class ControlPlaneTransport(BaseAdapter):
             response = adapter.send(request, timeout=timeout, **options)
             if not options["stream"]:
                 _read(response, self.settings.max_response_bytes)
-        response.connection = self  # type: ignore[assignment]  # auth hooks send again by it
+        sender: Any = response
+        sender.connection = self  # auth hooks send again by it
         return response
 
     def _translate_error(

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ def seen(plane: ControlPlane) -> dict[str, Any]:
     return plane.nodes()["n1"]
 
 
+def beat_later_than(plane: ControlPlane, last: str) -> bool:
+    return bool(seen(plane)["lastHeartbeatAt"] != last)
+
+
 def beats_go_on(plane: ControlPlane, count: int = 3) -> None:
     """Wait for so many more heartbeats."""
     for _ in range(count):
-        last = seen(plane)["lastHeartbeatAt"]
-        wait_for(lambda last=last: seen(plane)["lastHeartbeatAt"] != last, "another heartbeat")
+        wait_for(partial(beat_later_than, plane, seen(plane)["lastHeartbeatAt"]), "another heartbeat")
 
 
 def test_from_the_first_beat_to_ready(plane: ControlPlane, node: Agent) -> None:

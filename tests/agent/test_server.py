@@ -115,7 +115,8 @@ def test_events_hold_those_of_provisioning_newest_first(plane: ControlPlane, nod
     assert newest["createdAt"].endswith("Z") and newest["detail"]["durationMs"] == 200.0 and len(newest["id"]) == 16
     times = [one["createdAt"] for one in document if one["type"].startswith("provision.")]
     assert len(times) == 4 and times == sorted(times, reverse=True)
-    paged, cursor = [], ""
+    paged: list[dict[str, Any]] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = get(plane, node, f"/events?limit=3&cursor={cursor}").json()
         paged, cursor = [*paged, *page["events"]], page["nextCursor"]

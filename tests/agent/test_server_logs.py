@@ -83,7 +83,8 @@ def test_pages_have_the_wires_shape_and_hold_no_secret(plane: ControlPlane, serv
     said(serving, *(f"line {number}" for number in range(7)), f"password={SECRET} was set")
     token = serving.path("/var/lib/sammy/agent/token").read_text().strip()
     said(serving, f"sent {token} off", level="ERROR")
-    entries, cursor = [], ""
+    entries: list[dict[str, Any]] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = get(plane, serving, f"/logs?source=cloud-init&limit=4&cursor={cursor}").json()
         assert set(page) == {"entries", "nextCursor", "hasMore"} and page["hasMore"] is bool(page["nextCursor"])

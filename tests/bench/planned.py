@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 
 from cc_sammy import config
 from cc_sammy.cli import critical_path
@@ -33,6 +34,11 @@ ROOM = 1.05  # of the critical path
 OFF_THE_LOCK, ON_THE_LOCK = 21.2, 44.1
 
 
+def sleep(seconds: float, host: Host, loaded: config.Config) -> None:
+    """Do a step's work: nothing, for so long."""
+    time.sleep(seconds)
+
+
 def pretend(durations: dict[str, float], *, node_on_apt: bool = False, firewall_first: bool = True) -> tuple[Step, ...]:
     """Return our steps, each sleeping so many seconds instead of working; Docker is in the image, as it was there.
 
@@ -45,7 +51,7 @@ def pretend(durations: dict[str, float], *, node_on_apt: bool = False, firewall_
         return replace(
             step,
             satisfied=lambda host, loaded: None,
-            run=lambda host, loaded, seconds=durations[step.name]: time.sleep(seconds),
+            run=partial(sleep, durations[step.name]),
             achieved=lambda host, loaded: True,
             uses=frozenset(uses),
             after=() if beside else step.after,

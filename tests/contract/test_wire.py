@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,8 @@ def test_a_token_is_renewed_past_half_of_its_life(plane: ControlPlane, age_share
         assert {name: key[name] for name in ("kty", "use", "alg")} == {"kty": "RSA", "use": "sig", "alg": "RS256"}
         token = answer["refreshedToken"]
         assert jwt.get_unverified_header(token) == {"alg": "RS256", "typ": "JWT", "kid": key["kid"]}
-        claims = jwt.decode(
-            token, jwt.algorithms.RSAAlgorithm.from_jwk(json.dumps(key)), ["RS256"], audience="workspace-callback"
-        )
+        public: Any = jwt.algorithms.RSAAlgorithm.from_jwk(json.dumps(key))
+        claims = jwt.decode(token, public, ["RS256"], audience="workspace-callback")
         assert claims["exp"] - claims["iat"] == 86400
         same = {"iss": plane.url, "sub": "n1", "workspace": "n1", "type": "callback", "scope": "node"}
         assert {name: claims[name] for name in same} == same
@@ -102,9 +101,8 @@ def test_a_token_is_renewed_past_half_of_its_life(plane: ControlPlane, age_share
 
 def forged(plane: ControlPlane, **changed: Any) -> str:
     """Return a token that has everything right but what is changed; `key` signs it."""
-    key = changed.pop("key", None) or serialization.load_pem_private_key(
-        (plane.folder / "signing.key").read_bytes(), None
-    )
+    own = (plane.folder / "signing.key").read_bytes()
+    key: Any = changed.pop("key", None) or serialization.load_pem_private_key(own, None)
     now = int(time.time())
     claims = {
         "iss": plane.url,
@@ -120,7 +118,7 @@ def forged(plane: ControlPlane, **changed: Any) -> str:
     return jwt.encode({name: value for name, value in claims.items() if value is not None}, key, algorithm="RS256")
 
 
-BAD = {
+BAD: dict[str, Callable[[ControlPlane], str]] = {
     "garbage": lambda plane: "nonsense",
     "expired": lambda plane: forged(plane, exp=int(time.time()) - 5),
     "another audience": lambda plane: forged(plane, aud="node-management"),

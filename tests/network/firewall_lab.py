@@ -150,6 +150,8 @@ class MachineHost(Host):
         check: bool = True,
         input: str | None = None,
         env: Mapping[str, str] | None = None,
+        quiet: bool = False,
+        tidying: bool = False,
     ) -> CommandResult:
         words = [f"iptables-{self.variant}" if argv[0] == "iptables" else argv[0], *argv[1:]]
         entered = ["ip", "netns", "exec", self.namespace, *(self._path(word) for word in words)]

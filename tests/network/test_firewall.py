@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -295,7 +296,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     enforce.apply(vm, POLICY)
     metadata_block.apply_metadata(vm, host_processes=host_processes)
 
-    def run(verb: str) -> dict[str, list[str]]:
+    def run(verb: str) -> dict[str, Any]:
         commands.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
         return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
 
@@ -303,7 +304,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     vm.run(["nft", "delete", "table", "inet", "sammy_metadata"])
     said = run("check")
     assert said["problems"] == ["table inet sammy_metadata is not loaded: nothing it should guard is guarded"]
-    assert said["next_step"] == "sammy firewall repair"  # type: ignore[comparison-overlap]
+    assert said["next_step"] == "sammy firewall repair"
     vm.run(["nft", "flush", "ruleset"])
     assert len(run("repair")["repaired"]) == 2
     assert metadata_block.metadata_in_force(vm, host_processes=host_processes)

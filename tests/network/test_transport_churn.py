@@ -306,6 +306,7 @@ class TestMonitor:
         while True:
             process.stdin.write("?\n")  # type: ignore[attr-defined]
             process.stdin.flush()  # type: ignore[attr-defined]
+            heard: list[str]
             heard, blind_spots = json.loads(process.stdout.readline())  # type: ignore[attr-defined]
             assert blind_spots == ["losses beyond this machine", "iptables-legacy"]
             if len(heard) >= at_least:

@@ -33,12 +33,12 @@ def contents(fs: FakeFilesystem, folder: str = "/") -> dict[str, str]:
 @contextlib.contextmanager
 def disk_full(fs: FakeFilesystem) -> Iterator[None]:
     """Have no byte left on the disk."""
-    size = fs.get_disk_usage()
-    fs.set_disk_usage(size.used)
+    total, used, _ = fs.get_disk_usage()
+    fs.set_disk_usage(used)
     try:
         yield
     finally:
-        fs.set_disk_usage(size.total)
+        fs.set_disk_usage(total)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Pat
         # one wait of 0.2 s, not one an event: 400 of them would be 80 s
         assert time.monotonic() - begun < 20
         journald.setblocking(False)
-        seen = []
+        seen: list[bytes] = []
         while len(seen) < 400:
             try:
                 seen.append(journald.recv(4096))

@@ -127,7 +127,12 @@ def test_a_line_is_told_while_its_command_still_runs(tmp_path: Path) -> None:
     host = Host().for_step(lambda line: seen.set() if line == "first" else None, 60.0)
     # It ends only after its first line has been told.
     script = f"echo first; until [ -e {tmp_path}/go ]; do sleep 0.01; done; printf last"
-    threading.Thread(target=lambda: (seen.wait(30), (tmp_path / "go").touch())).start()
+
+    def go_on() -> None:
+        seen.wait(30)
+        (tmp_path / "go").touch()
+
+    threading.Thread(target=go_on).start()
     assert host.run(["sh", "-c", script], timeout=30).stdout == "first\nlast"
 
 

@@ -43,7 +43,7 @@ def test_without_the_key_nothing_is_loaded_and_one_debug_line_says_so(caplog: py
 def test_both_ways_of_calling_arrive(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, Any, Any]] = []
     monkeypatch.setattr(provision, "from_cloud_init", lambda name, cfg, cloud, cpu: seen.append((name, cfg, cloud)))
-    cfg = {"sammy": {}}
+    cfg: dict[str, Any] = {"sammy": {}}
     if way.startswith("positional"):
         cc_sammy.handle("sammy", cfg, "the cloud", logging.getLogger(), [])
     else:

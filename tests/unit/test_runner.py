@@ -161,8 +161,8 @@ def test_the_first_and_the_last_attempt_are_both_kept_and_one_attempt_is_not_kep
     record, _ = run(step("a", work, retries=2), user={"max_parallel": 1})
     a = record.step("a")
     assert a.first is not None and a.last is not None
-    assert (a.first.started, a.first.duration_ms, a.first.reason) == (100.0, pytest.approx(3000), "no route")
-    assert (a.last.duration_ms, a.last.reason) == (pytest.approx(3000), "")
+    assert (a.first.started, a.first.reason, a.last.reason) == (100.0, "no route", "")
+    assert [a.first.duration_ms, a.last.duration_ms] == pytest.approx([3000, 3000])
     # the whole is three attempts and two pauses
     assert a.last.started + a.last.duration_ms / 1000 == pytest.approx(100 + (a.duration_ms or 0) / 1000)
     assert (a.duration_ms or 0) > 9000

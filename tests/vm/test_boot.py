@@ -17,6 +17,7 @@ import pytest
 from cc_sammy.contract import journal_fields
 from cc_sammy.contract.run_record import Outcome, Status
 from tests.lab.shell import wait_until
+from tests.unit.agent.test_scrub import SURVIVORS
 from tests.vm import leaks
 from tests.vm.boots import AGENT_PORT, KEY, OTHERS_WORK, STEPS, Boot, listen, reaches, state
 
@@ -248,7 +249,7 @@ def test_the_debug_package_gives_no_planted_secret_away(booted: Boot) -> None:
     assert list(plants.found(texts)) == []
     assert not [name for name, text in texts.items() if known in text]
     journal = texts["journal.txt"]
-    assert [line for line in leaks.SURVIVORS if line.strip() and line not in journal] == []
+    assert [line for line in SURVIVORS if line.strip() and line not in journal] == []
     results = {entry["name"]: entry for entry in json.loads(made)["results"]}
     for name in (
         "provisioning-timings.txt",

@@ -6,6 +6,7 @@ finished is done again, and no Docker is restarted under containers. The power c
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.needs("root", "nspawn")
 # cloud-init writes the key anew, with the mode of the user-data, and the kernel's tables are gone with the boot.
 ASKED_ANEW = {"tls-permissions", "firewall", "metadata-block", "agent-install"}
 FIRST_BOOT, BY_HAND = "^/usr/bin/python3 /usr/bin/cloud-init modules", "^/usr/bin/python3 /usr/bin/cloud-init single"
+
+
+def is_at_or_ended(machine: Machine, run: subprocess.Popen[bytes], *steps: str) -> bool:
+    return run.poll() is not None or is_at(machine, *steps)
 
 
 def is_at(machine: Machine, *steps: str) -> bool:
@@ -53,7 +58,7 @@ def test_killed_at_one_step_after_the_other_it_ends_ready(tree: Base, debs: list
         # What apt had begun goes on by itself, and the next run waits for its lock.
         for steps in (("packages", "docker"), ("docker", "agent-install", "image-prepull", "metadata-block")):
             run = subprocess.Popen([*machine.enter(), *AGAIN], stdout=subprocess.DEVNULL)
-            wait_until(lambda steps=steps, run=run: is_at(machine, *steps) or run.poll() is not None, f"{steps}", 300)
+            wait_until(partial(is_at_or_ended, machine, run, *steps), f"{steps}", 300)
             if run.poll() is None:
                 before.append(killed(machine, BY_HAND))
             run.wait(60)

@@ -99,7 +99,7 @@ class Handler(web.RequestHandler):
 
     def bearer(self) -> str:
         """Return the token that was sent. TokenRefused when there is none."""
-        header = self.request.headers.get("Authorization", "")
+        header: str = self.request.headers.get("Authorization", "")
         if not header.startswith("Bearer"):
             raise TokenRefused(401, "Missing or invalid Authorization header")
         token = header[len("Bearer") :].strip()

@@ -62,7 +62,7 @@ class Messages(WorkspaceHandler):
         """Show what was said, a page at a time: `after` is the last row seen."""
         self.operator_only()
         try:
-            after, limit = int(self.get_query_argument("after", "0")), int(self.get_query_argument("limit", "100"))
+            after, limit = (int(self.get_query_argument(*each) or "") for each in (("after", "0"), ("limit", "100")))
         except ValueError:
             return self.refuse(400, "after and limit must be whole numbers")
         found = self.rows.messages(workspace, max(1, min(limit, MOST_SHOWN)), after)

@@ -153,6 +153,7 @@ def judge(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) -> 
     fitting = [key for name, key in keys if isinstance(key, kind) and kid in (None, name)]
     if not fitting or (kid is None and len(fitting) > 1):
         raise NoKeyFits(401, "the token's key is none of the control plane's")
+    key: Any  # PyJWT 2.6 declares that it takes text alone
     for key in fitting:
         try:
             return jwt.decode(

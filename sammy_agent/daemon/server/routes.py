@@ -55,7 +55,7 @@ class Events(Managed):
     async def get(self) -> None:
         """List them."""
         limit, before = (
-            _number(self.get_query_argument(name, text)) for name, text in (("limit", "100"), ("cursor", ""))
+            _number(self.get_query_argument(name, text) or "") for name, text in (("limit", "100"), ("cursor", ""))
         )
         if not limit:
             return self.refuse(400, f"limit must be a number from 1 to {MOST_EVENTS}")

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import re
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.cli import events, main
+from sammy_agent.cli import main
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.metrics import summary
@@ -137,7 +138,7 @@ def test_following_shows_the_newest_and_what_comes(
         recorder.record(kinds.TOKEN_SET, f"calm {look}")
         recorder.run_once()
 
-    monkeypatch.setattr(events.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     status, out, _ = shown(capsys, "events", "--root", root, "--follow", "--json", "--level", "warn")
     assert status == 0
     assert [json.loads(line)["message"] for line in out.splitlines()] == [

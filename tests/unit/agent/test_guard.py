@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sammy_agent.daemon.firewall_watch import lockout, watchdog
+from sammy_agent.daemon.firewall_watch import lockout
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
 
@@ -45,7 +46,7 @@ def kept(tmp_path: Path) -> str:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(watchdog.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 

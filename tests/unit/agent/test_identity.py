@@ -13,7 +13,7 @@ from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import token as token_verb
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore, source_wins
-from sammy_agent.daemon.credentials.tokens import Token
+from sammy_agent.daemon.credentials.tokens import NodeToken, Token
 from sammy_agent.node.config import AgentConfig
 
 
@@ -61,7 +61,7 @@ def test_what_would_break_a_header_is_no_token(text: str) -> None:
         Token.parse(text)
 
 
-OLD, NEW, BARE = Token("old", issued=1.0), Token("new", issued=2.0), Token("bare")
+OLD, NEW, BARE = NodeToken("old", issued=1.0), NodeToken("new", issued=2.0), NodeToken("bare")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ OLD, NEW, BARE = Token("old", issued=1.0), Token("new", issued=2.0), Token("bare
     ],
 )
 def test_the_user_datas_token_only_if_absent_or_older(
-    own: Token | None, source: Token | None, began_with: str | None, wins: bool
+    own: NodeToken | None, source: NodeToken | None, began_with: str | None, wins: bool
 ) -> None:
     assert source_wins(own, source, began_with) is wins
 

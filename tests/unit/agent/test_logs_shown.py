@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 
 from sammy_agent.cli import log_lines, main
 from sammy_agent.diagnostics.logs import reader, redaction
+from sammy_agent.diagnostics.logs.cloud_init import LOG
 from sammy_agent.diagnostics.logs.entry import Entry
 from sammy_agent.diagnostics.logs.query import Query
 from sammy_agent.diagnostics.redaction.redactor import GONE, Scrubber
-from tests.unit.agent.test_logs_cloud_init import LOG, LOG_TEXT, put
+from tests.unit.agent.test_logs_cloud_init import LOG_TEXT, put
 
 KEY = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
        "ZZZZ", "-----END PRIVATE KEY-----"]  # fmt: skip
@@ -74,7 +76,7 @@ def test_secrets_cannot_be_searched_for(tmp_path: Path) -> None:
     put(tmp_path, LOG, f"{stamp}password=hunter2hunter2 was used\n{stamp}line {KEY[1]}\n{stamp}hunter of words\n")
     scrubber = Scrubber(["another-secret"])
 
-    def asked(text: str, **more: Scrubber | None) -> list[str]:
+    def asked(text: str, **more: Any) -> list[str]:
         page = reader.page(Query(source="cloud-init", search=text, limit=1), str(tmp_path), **more)
         return [entry.message for entry in page.entries] + [page.cursor] * bool(page.cursor)
 

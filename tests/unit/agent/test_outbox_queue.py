@@ -143,7 +143,8 @@ def test_what_is_known_of_a_bad_row_outlives_the_process_and_goes_with_the_row(t
 
 
 def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
-    outbox, heard = Outbox(str(tmp_path / "o.db")), []
+    outbox = Outbox(str(tmp_path / "o.db"))
+    heard: list[Lane] = []
     outbox.add(LANE, [NewRow("m1", "{}", Weight.FAILURE, "s1"), row(2), row(3)])
     before = outbox.head(LANE, 1)
     outbox.set_aside(LANE, outbox.head(LANE, 1), "400: no")

@@ -65,7 +65,7 @@ def nothing_is_left() -> Iterator[None]:
 def test_output_status_and_input_of_a_program_that_ends() -> None:
     done = run(["sh", "-c", "cat; echo $HOME; pwd; echo bad >&2"], 30.0, input=b"given\n",
                environment={"HOME": "/h", "PATH": os.environ["PATH"]}, directory="/")  # fmt: skip
-    assert done == (("sh", "-c", "cat; echo $HOME; pwd; echo bad >&2"), 0, b"given\n/h\n/\n", b"bad\n", "")
+    assert done == Completed(("sh", "-c", "cat; echo $HOME; pwd; echo bad >&2"), 0, b"given\n/h\n/\n", b"bad\n", "")
     assert done.ok and done.failure == "" and done.text.startswith("given")
 
 

@@ -29,7 +29,9 @@ EDWARDS = ed25519.Ed25519PrivateKey.generate()
 
 
 def jwk(key: Any, kid: str) -> dict[str, Any]:
-    writer = jwt.algorithms.OKPAlgorithm if isinstance(key, ed25519.Ed25519PrivateKey) else jwt.algorithms.RSAAlgorithm
+    writer: Any = (
+        jwt.algorithms.OKPAlgorithm if isinstance(key, ed25519.Ed25519PrivateKey) else jwt.algorithms.RSAAlgorithm
+    )
     return {**json.loads(writer.to_jwk(key.public_key())), "kid": kid, "use": "sig"}
 
 
@@ -83,7 +85,9 @@ def token(key: Any = OURS, algorithm: str = "RS256", kid: str | None = "k1", **c
 
 
 def pem(key: Any) -> bytes:
-    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    encoded: bytes = key.public_key().public_bytes(serialization.Encoding.PEM, form)
+    return encoded
 
 
 def with_the_public_key_as_secret() -> str:

@@ -24,11 +24,11 @@ class Seen(NamedTuple):
     """A state as a reporter has one."""
 
     node: str
-    count: int
+    times: int
 
     @classmethod
     def from_document(cls, document: Any) -> Seen:
-        return cls(str(document["node"]), int(document["count"]))
+        return cls(str(document["node"]), int(document["times"]))
 
     def to_document(self) -> dict[str, Any]:
         return self._asdict()
@@ -90,10 +90,10 @@ def test_what_was_never_written_is_none(fs: FakeFilesystem, path: str) -> None:
         b"[]",
         b'"n1"',
         b'{"node": "n1"}',
-        b'{"node": "n1", "count": null}',
-        b'{"node": "n1", "count": "many"}',
+        b'{"node": "n1", "times": null}',
+        b'{"node": "n1", "times": "many"}',
         b"[" * 100_000,
-        b'{"node": "n1", "count": 1}' + b" " * state_file.MAX_STATE_BYTES,
+        b'{"node": "n1", "times": 1}' + b" " * state_file.MAX_STATE_BYTES,
     ],
     ids=lambda content: f"{len(content)}-{content[:12]!r}",
 )
@@ -144,7 +144,7 @@ def test_a_disk_that_is_read_only_or_goes_bad_keeps_the_state_before(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:  # pyfakefs has no read-only mounts
-        patched.setattr(state_file.files.os, call, fail)
+        patched.setattr(os, call, fail)
         problem(state_file.save(PATH, Seen("n2", 4)), "state-unsaved")
     assert state_file.load(PATH, Seen) == Seen("n1", 3)
     assert os.listdir(FOLDER) == ["ready.json"]

@@ -40,7 +40,8 @@ def test_news_during_a_run_makes_another_one_at_once() -> None:
     clock = FakeClock()
     task = Scripted([60.0, 60.0], clock)
     task.wake()  # before the first run: that one is the answer to it
-    run_once, woken = task.run_once, []
+    run_once = task.run_once
+    woken: list[bool] = []
 
     def woken_within() -> float | None:
         if not woken:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.config import FirewallConfig
+from cc_sammy.contract import paths
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, commands, dry_run, enforce, lock, settings_cache
 from cc_sammy.firewall.backends import nftables
@@ -169,7 +170,7 @@ def test_the_fetched_list_is_used_when_it_is_good(host: FakeHost) -> None:
 def test_settings_are_read_once_and_again_when_a_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     overrides = tmp_path / "sammy"
     overrides.write_text("SAMMY_FIREWALL_SSH=open\n")
-    monkeypatch.setattr(settings_cache.paths, "OVERRIDES", str(overrides))
+    monkeypatch.setattr(paths, "OVERRIDES", str(overrides))
     monkeypatch.setattr(settings_cache, "USER_DATA", str(tmp_path / "none"))
     host = FakeHost({str(overrides): overrides.read_text()})
     assert settings_cache.load(host, {})[0].ssh == "open"

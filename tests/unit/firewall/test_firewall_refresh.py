@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.server
+import ipaddress
 import json
 import ssl
 import subprocess
@@ -82,7 +83,9 @@ def test_a_good_list_with_one_line_damaged_never_opens_more(data: st.DataObject)
         found = cloudflare_ranges.read_list("\n".join(lines).encode())
     except cloudflare_ranges.Refused:
         return
-    for network in (*networks.parse(found, "test")[0], *networks.parse(found, "test")[1]):
+    v4, v6 = networks.parse(found, "test")
+    each: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (*v4, *v6)
+    for network in each:
         assert network.is_global
         assert network.prefixlen >= cloudflare_ranges.WIDEST[network.version]
 
@@ -117,7 +120,8 @@ class Web:
     """An https server whose answer a test sets."""
 
     def __init__(self, folder: Path) -> None:
-        self.status, self.body, self.headers, self.seen = 200, GOOD, {"ETag": '"one"'}, []
+        self.status, self.body, self.headers = 200, GOOD, {"ETag": '"one"'}
+        self.seen: list[str | None] = []
         self.length: int | None = None
         self.hang = threading.Event()
         self.hangs = False

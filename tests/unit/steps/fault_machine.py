@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from cc_sammy.errors import CommandFailed, CommandTimeout
+from cc_sammy.firewall import enforce, metadata_block
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import CommandResult, Host
-from cc_sammy.steps import devcontainer_cli, docker, firewall, metadata_block, nodejs_install, swap
+from cc_sammy.steps import devcontainer_cli, docker, firewall, nodejs_install, swap
 from cc_sammy.system import docker_api as engine
 
 FAULTS = (
@@ -333,7 +334,7 @@ def _play_rules(machine: FaultMachine, patch: Any) -> None:
     def check(host: Host, policy: object) -> list[str]:
         return [] if "sammy" in machine.tables else ["the table is missing"]
 
-    patch.setattr(firewall.enforce, "apply", apply)
-    patch.setattr(firewall.enforce, "check", check)
-    patch.setattr(metadata_block.metadata_block, "apply_metadata", lambda *_: load("sammy_metadata"))
-    patch.setattr(metadata_block.metadata_block, "metadata_in_force", lambda *_: "sammy_metadata" in machine.tables)
+    patch.setattr(enforce, "apply", apply)
+    patch.setattr(enforce, "check", check)
+    patch.setattr(metadata_block, "apply_metadata", lambda *_: load("sammy_metadata"))
+    patch.setattr(metadata_block, "metadata_in_force", lambda *_: "sammy_metadata" in machine.tables)

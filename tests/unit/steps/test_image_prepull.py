@@ -21,6 +21,7 @@ from cc_sammy.engine.runner import Runner
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps import image_prepull
+from cc_sammy.steps.base import Step
 from cc_sammy.system import docker_api as engine
 from tests.unit.test_runner import Listener
 
@@ -120,7 +121,7 @@ def run(*images: str) -> tuple[StepRecord, list[str]]:
     loaded = config.load({"image_prepull": {"images": list(images)}})
     record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord(image_prepull.STEP.name)])
     listener = Listener()
-    alone = image_prepull.Step("image-prepull", "image_prepull", image_prepull.satisfied, image_prepull.run)
+    alone = Step("image-prepull", "image_prepull", image_prepull.satisfied, image_prepull.run)
     Runner([alone], Host(), loaded, record, listener).run()
     return record.steps[0], [what for _, what in listener.told]
 

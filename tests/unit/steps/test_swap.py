@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import os
-from collections import namedtuple
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,7 +98,7 @@ def test_a_power_cut_before_the_file_was_used_is_made_good(place: Path) -> None:
 
 
 def test_a_disk_without_room_is_named_and_left_as_it_was(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = namedtuple("full", "f_bavail f_frsize")(9 << 10, 1 << 10)
+    full = SimpleNamespace(f_bavail=9 << 10, f_frsize=1 << 10)
     monkeypatch.setattr(os, "statvfs", lambda path: full)
     monkeypatch.setattr(swap, "KEPT_FREE_MB", 2)
     with pytest.raises(StepFailed, match=r"no room for 8 MB of swap: 9 MB are free, 2 of them are kept"):
