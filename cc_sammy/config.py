@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the `sammy:` key and the SAMMY_* overrides to values that are known to be right, or all errors at once.
 
-The schema (contract/schema.json) is the one definition of keys, types and defaults. A variable's name follows from
-the key's path: firewall.ssh is SAMMY_FIREWALL_SSH; lists are separated by spaces or commas. The environment wins
-over /etc/default/sammy, which wins over the user-data.
+The schema (contract/schema.json) is the one definition of keys, types and defaults; contract/config_types.py is what
+mypy knows of it. A variable's name follows from the key's path: firewall.ssh is SAMMY_FIREWALL_SSH; lists are separated
+by spaces or commas. The environment wins over /etc/default/sammy, which wins over the user-data.
 """
 
 from __future__ import annotations
@@ -12,68 +12,14 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, get_args
 
+from cc_sammy.contract.config_types import Config
 from cc_sammy.errors import ConfigError
 
+__all__ = ["Config", "Schema", "given", "leaves", "load", "schema", "variable"]
+
 Schema = dict[str, Any]
-
-
-class Section:
-    """One mapping of the configuration, read by attribute: config.docker.source. Absent keys are None."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        # daemon.json's content stays the mapping it is
-        self._values = {
-            key: Section(value) if isinstance(value, dict) and key != "daemon" else value
-            for key, value in values.items()
-        }
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self._values.get(name)
-
-    def __repr__(self) -> str:
-        return f"<Section {', '.join(self._values)}>"
-
-
-class FirewallConfig(NamedTuple):
-    """What the firewall needs of the configuration."""
-
-    enabled: bool
-    backend: str
-    allow: str | tuple[str, ...]
-    ssh: str | tuple[str, ...]
-    published_ports: str = "untouched"
-    input_policy: str = "keep"
-    ranges_url: str | None = None
-
-
-class Config(Section):
-    """The whole configuration with defaults filled in; sections are Section objects."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.plain = dict(values)
-
-    @property
-    def firewall(self) -> FirewallConfig:
-        """The firewall's section as the value its package takes."""
-
-        def frozen(value: str | list[str]) -> str | tuple[str, ...]:
-            return value if isinstance(value, str) else tuple(value)
-
-        section = self.plain["firewall"]
-        return FirewallConfig(
-            section["enabled"],
-            section["backend"],
-            frozen(section["allow"]),
-            frozen(section["ssh"]),
-            section["published_ports"],
-            section["input_policy"],
-            section.get("ranges_url"),
-        )
 
 
 def schema() -> Schema:
@@ -118,7 +64,31 @@ def load(user: Any, overrides_file: str | None = None, environment: Mapping[str,
         problems += _cross_checks(values)
     if problems:
         raise ConfigError(problems)
-    return Config(values)
+    loaded: Config = _typed(Config, values)
+    return loaded
+
+
+def _typed(kind: Any, values: Mapping[str, Any]) -> Any:
+    """Return checked values as their NamedTuple, nested ones too; what is not given is None."""
+
+    def field(name: str, hint: Any) -> Any:
+        value = values.get(name)
+        section = next((part for part in (hint, *get_args(hint)) if hasattr(part, "_fields")), None)
+        if section is not None and value is not None:
+            return _typed(section, value)
+        return tuple(value) if isinstance(value, list) else value
+
+    return kind(**{name: field(name, hint) for name, hint in kind.__annotations__.items()})
+
+
+def given(value: str | None) -> str:
+    """Return an option's value where the chosen source demands one: `load` refuses a configuration without it.
+
+    :raises ConfigError: it is missing all the same.
+    """
+    if value is None:
+        raise ConfigError(["an option that the chosen source needs is missing"])
+    return value
 
 
 def _variables(text: str, environment: Mapping[str, str]) -> dict[str, str]:
@@ -136,7 +106,7 @@ def _apply_variables(whole: Schema, values: dict[str, Any], variables: dict[str,
     options = {variable(path): (path, child) for path, child in leaves(whole)}
     for name, text in sorted(variables.items()):
         if name not in options:
-            yield f"{name} is no variable of sammy; the variables are in sammy(1)"
+            yield f"unknown variable {name}; see sammy(1)"
             continue
         path, child = options[name]
         section = values

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
-from cc_sammy.config import Config
+from cc_sammy.config import Config, given
 from cc_sammy.contract import paths
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import RunRecord
@@ -32,7 +32,7 @@ class Beacon:
 
     def __init__(self, host: Host, config: Config, record: RunRecord) -> None:
         self._host, self._record = host, record
-        self._node, self._plane = config.node_id, config.control_plane
+        self._node, self._plane = config.node_id or "", config.control_plane
         self._last: threading.Thread | None = None
 
     def began(self) -> None:
@@ -82,9 +82,9 @@ class Beacon:
         import requests  # cloud-init has imported it already
 
         try:
-            token = (self._host.read_text(self._plane.token_file) or "").strip()
+            token = (self._host.read_text(given(self._plane.token_file)) or "").strip()
             answer = requests.post(
-                f"{self._plane.url.rstrip('/')}/api/nodes/{quote(self._node, safe='')}/errors",
+                f"{given(self._plane.url).rstrip('/')}/api/nodes/{quote(self._node, safe='')}/errors",
                 json={"errors": [entry]},
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=TIMEOUT,

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cc_sammy.config import FirewallConfig
+from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, enforce, rollback
 from cc_sammy.firewall.model import policy

@@ -33,10 +33,9 @@ from cc_sammy.host.host import Host
 
 TABLE = "sammy_metadata"
 KEPT = boot_files.FOLDER + "/metadata.nft"
-ADDRESSES = ("169.254.169.254", "fd00:ec2::254")
 
 
-def build(addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> Table:
+def build(addresses: Sequence[str], host_processes: bool) -> Table:
     """Return the table that closes the addresses.
 
     :raises SammyError: naming each text that is not an address.
@@ -61,7 +60,7 @@ def build(addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> 
     return Table(TABLE, groups, chains)
 
 
-def apply_metadata(host: Host, addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> None:
+def apply_metadata(host: Host, addresses: Sequence[str], host_processes: bool) -> None:
     """Close the addresses in one transaction, keep the text for the next boot, and read it back.
 
     :raises SammyError: it is not in force.
@@ -70,7 +69,7 @@ def apply_metadata(host: Host, addresses: Sequence[str] = ADDRESSES, host_proces
         nftables.load_table(host, build(addresses, host_processes), KEPT)
 
 
-def metadata_in_force(host: Host, addresses: Sequence[str] = ADDRESSES, host_processes: bool = True) -> bool:
+def metadata_in_force(host: Host, addresses: Sequence[str], host_processes: bool) -> bool:
     """Tell whether the kernel holds exactly these rules.
 
     :raises SammyError: the kernel could not be read.

@@ -12,9 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
-from cc_sammy.config import FirewallConfig
 from cc_sammy.contract import paths
+from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.firewall import boot_files
 from cc_sammy.host.host import Host
 
@@ -54,9 +55,10 @@ def identity(files: tuple[str, ...]) -> list[list[int]]:
     return found
 
 
-def _from_json(values: Mapping[str, object]) -> FirewallConfig:
-    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return FirewallConfig(**frozen)  # type: ignore[arg-type]
+def _from_json(values: Mapping[str, Any]) -> FirewallConfig:
+    """Return what `load` has written and validated before."""
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return FirewallConfig(**fields)
 
 
 def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
@@ -68,4 +70,4 @@ def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, i
     from cc_sammy.config_source import system_configuration
 
     loaded = config.load(system_configuration(), host.read_text(paths.OVERRIDES), environment)
-    return loaded.firewall, int(loaded.agent.port)
+    return loaded.firewall, loaded.agent.port

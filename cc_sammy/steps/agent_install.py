@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 
-from cc_sammy.config import Config
+from cc_sammy.config import Config, given
 from cc_sammy.contract import paths
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -82,15 +82,16 @@ def _install(host: Host, config: Config) -> None:
             "Use an image that has it, or agent.source deb, url or apt",
         )
     if source == "url":
-        apt.download(host, [config.agent.url], FETCHED, f"SHA256:{config.agent.sha256}")
+        apt.download(host, [given(config.agent.url)], FETCHED, f"SHA256:{config.agent.sha256}")
         try:
             apt.install(host, [FETCHED])
         finally:
             host.remove(FETCHED)
     elif source == "deb":
-        if not host.exists(config.agent.deb):
-            raise StepFailed(f"sammy.agent.deb is {config.agent.deb}: no such file", "Put the package there")
-        apt.install(host, [config.agent.deb])
+        deb = given(config.agent.deb)
+        if not host.exists(deb):
+            raise StepFailed(f"sammy.agent.deb is {deb}: no such file", "Put the package there")
+        apt.install(host, [deb])
     else:
         stale = config.agent.apt is not None and apt.Repository.from_config(config.agent.apt).write(host)
         apt.install(host, [PACKAGE], lists_stale=stale)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cc_sammy.config import Config
+from cc_sammy.contract.config_types import StepSection
 from cc_sammy.host.host import Host
 
 
@@ -26,7 +27,7 @@ class Step:
     """
 
     name: str
-    section: str
+    section: StepSection
     satisfied: Callable[[Host, Config], str | None]
     run: Callable[[Host, Config], None]
     needs: tuple[str, ...] = ()
@@ -39,4 +40,4 @@ class Step:
 
     def is_required(self, config: Config) -> bool:
         """Tell whether its failure makes the node failed rather than degraded."""
-        return bool(config.plain[self.section]["required"])
+        return config.is_required(self.section)

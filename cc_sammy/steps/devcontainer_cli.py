@@ -7,7 +7,7 @@ import base64
 import os
 
 from cc_sammy import download_urls
-from cc_sammy.config import Config
+from cc_sammy.config import Config, given
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps import nodejs_install
@@ -33,8 +33,8 @@ def satisfied(host: Host, config: Config) -> str | None:
 
 def run(host: Host, config: Config) -> None:
     """Fetch, check, unpack and link it; have it say its version."""
-    options = config.devcontainer_cli
-    digest = base64.b64decode(options.integrity.removeprefix("sha512-")).hex()
+    integrity = given(config.devcontainer_cli.integrity)
+    digest = base64.b64decode(integrity.removeprefix("sha512-")).hex()
     archive = f"{PREFIX}.archive"
     os.makedirs(os.path.dirname(PREFIX), exist_ok=True)
     try:
@@ -52,7 +52,7 @@ def _mark(config: Config) -> str:
 
 def _urls(host: Host, config: Config) -> list[str]:
     """Return the addresses: the configuration's, else below the registry of the machine's npm client."""
-    version = config.devcontainer_cli.version
+    version = given(config.devcontainer_cli.version)
     if config.devcontainer_cli.urls:
         return [url.replace("{version}", version) for url in config.devcontainer_cli.urls]
     if host.which("npm") is None:

@@ -30,7 +30,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     if not options.enabled:
         is_there = host.exists(metadata_block.KEPT) or host.exists(DROP_IN)
         return None if is_there else "metadata_block.enabled is false"
-    in_force = metadata_block.metadata_in_force(host, tuple(options.addresses), options.host_processes)
+    in_force = metadata_block.metadata_in_force(host, options.addresses, options.host_processes)
     return "the block is in force" if in_force and host.read_text(DROP_IN) == drop_in(config) else None
 
 
@@ -42,7 +42,7 @@ def run(host: Host, config: Config) -> None:
         if host.remove(DROP_IN):
             _have_it_read(host, ())
         return
-    metadata_block.apply_metadata(host, tuple(options.addresses), options.host_processes)
+    metadata_block.apply_metadata(host, options.addresses, options.host_processes)
     if host.write_text(DROP_IN, drop_in(config)):
         _have_it_read(host, options.addresses)
 

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import replace
 
 from cc_sammy import download_urls
-from cc_sammy.config import Config
+from cc_sammy.config import Config, given
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
@@ -95,9 +95,8 @@ def _mark(config: Config) -> str:
 
 
 def _from_archive(host: Host, config: Config) -> None:
-    urls = [
-        url.replace("{version}", config.nodejs.version) for url in config.nodejs.urls or download_urls.NODEJS_ARCHIVES
-    ]
+    version = given(config.nodejs.version)
+    urls = [url.replace("{version}", version) for url in config.nodejs.urls or download_urls.NODEJS_ARCHIVES]
     os.makedirs(os.path.dirname(PREFIX), exist_ok=True)
     archive = f"{PREFIX}.archive"
     try:

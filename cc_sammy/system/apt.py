@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cc_sammy.config import Section
+from cc_sammy.contract.config_types import AptRepository
 from cc_sammy.errors import CommandFailed, SammyError, StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.system import apt_mirror
@@ -62,10 +62,9 @@ class Repository:
     key: str
 
     @classmethod
-    def from_config(cls, section: Section) -> Repository:
+    def from_config(cls, section: AptRepository) -> Repository:
         """Return the repository that a configuration's `apt` section describes."""
-        components = tuple(section.components or ("main",))
-        return cls(section.uri, section.suite, components, section.key)
+        return cls(section.uri, section.suite, section.components or ("main",), section.key)
 
     def paths(self) -> tuple[str, str]:
         """Return the paths of its key and its source entry."""

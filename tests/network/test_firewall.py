@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.config import FirewallConfig
 from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_block
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import iptables_chain as chain
 from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
+from tests.firewall_config import METADATA, firewall_config
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
@@ -239,7 +239,7 @@ def test_published_ports_are_closed_to_strangers_and_outbound_is_not(lab: Lab, v
 
 
 def test_the_verbs_tell_what_is_and_was(lab: Lab, vm: MachineHost, capsys: pytest.CaptureFixture[str]) -> None:
-    config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop")
+    config = firewall_config(allow=("10.91.1.0/24", "fd91:1::/64"), ssh="drop")
     parser = argparse.ArgumentParser()
     commands.add_parser(parser.add_subparsers())
 
@@ -270,8 +270,8 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
     for address in addresses:
         assert lab.connect("stranger", address, 80) == "reached"
         assert lab.connect("vm", address, 80, uid=nobody) == "reached"
-    metadata_block.apply_metadata(vm)
-    assert metadata_block.metadata_in_force(vm)
+    metadata_block.apply_metadata(vm, METADATA, True)
+    assert metadata_block.metadata_in_force(vm, METADATA, True)
     for address in addresses:
         for port in (80, 443):
             assert lab.connect("stranger", address, port) == "dropped"
@@ -279,11 +279,11 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
             assert lab.connect("vm", address, port) == "reached"
         assert lab.connect("stranger", address, 53) == "reached"
         assert lab.connect("vm", address, 53, uid=nobody) == "reached"
-    metadata_block.apply_metadata(vm, host_processes=False)
-    assert not metadata_block.metadata_in_force(vm)
+    metadata_block.apply_metadata(vm, METADATA, False)
+    assert not metadata_block.metadata_in_force(vm, METADATA, True)
     assert lab.connect("vm", METADATA4, 80, uid=nobody) == "reached"
     vm.run(["nft", "flush", "chain", "inet", "sammy_metadata", "forward"])
-    assert not metadata_block.metadata_in_force(vm, host_processes=False)
+    assert not metadata_block.metadata_in_force(vm, METADATA, False)
     metadata_block.remove_metadata(vm)
     assert lab.connect("stranger", METADATA4, 80) == "reached"
 
@@ -292,9 +292,9 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
 def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     lab: Lab, vm: MachineHost, capsys: pytest.CaptureFixture[str], host_processes: bool
 ) -> None:
-    config = FirewallConfig(True, "nftables", ("10.91.1.0/24", "fd91:1::/64"), "drop-always")
+    config = firewall_config(allow=("10.91.1.0/24", "fd91:1::/64"), ssh="drop-always")
     enforce.apply(vm, POLICY)
-    metadata_block.apply_metadata(vm, host_processes=host_processes)
+    metadata_block.apply_metadata(vm, METADATA, host_processes)
 
     def run(verb: str) -> dict[str, Any]:
         commands.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
@@ -307,7 +307,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     assert said["next_step"] == "sammy firewall repair"
     vm.run(["nft", "flush", "ruleset"])
     assert len(run("repair")["repaired"]) == 2
-    assert metadata_block.metadata_in_force(vm, host_processes=host_processes)
+    assert metadata_block.metadata_in_force(vm, METADATA, host_processes)
     assert run("check")["problems"] == []
 
 

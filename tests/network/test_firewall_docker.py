@@ -12,6 +12,7 @@ import pytest
 from cc_sammy.firewall import enforce, lock, metadata_block
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model import policy as policy_module
+from tests.firewall_config import METADATA
 from tests.network.docker import Docker
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost
 
@@ -108,11 +109,11 @@ def test_the_metadata_address_stays_closed_beside_tables_as_dockers_nftables_bac
 ) -> None:
     vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata_block.apply_metadata(vm)
+    metadata_block.apply_metadata(vm, METADATA, True)
     enforce.apply(vm, POLICY)
     for _ in range(2):  # made anew, as at Docker's restart
         assert lab.connect("container", METADATA4, 80, seconds=1) == "dropped"
-        assert metadata_block.metadata_in_force(vm)
+        assert metadata_block.metadata_in_force(vm, METADATA, True)
         assert_guarded(lab, vm, POLICY)
         vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
 
@@ -121,10 +122,10 @@ def test_the_metadata_address_stays_closed_to_containers_over_dockers_restart(
     lab: Lab, vm: MachineHost, docker: Docker, container: str
 ) -> None:
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata_block.apply_metadata(vm)
+    metadata_block.apply_metadata(vm, METADATA, True)
     for _ in range(2):
         assert lab.connect("container", METADATA4, 80) == "dropped"
         assert lab.connect("vm", METADATA4, 80) == "reached"
         docker.stop()
         docker.start()
-        assert metadata_block.metadata_in_force(vm)
+        assert metadata_block.metadata_in_force(vm, METADATA, True)

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, cloudflare_ranges, commands, dry_run, enforce, lock
 from cc_sammy.firewall.backends import iptables, nftables
 from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.host.host import CommandResult, Host
+from tests.firewall_config import firewall_config
 from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost
 
 pytestmark = pytest.mark.needs("root")
@@ -284,7 +284,7 @@ def test_an_admins_flush_is_repaired_by_the_verb(
     lab: Lab, vm: Faulty, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vm.variant = name.removeprefix("iptables-")
-    config = FirewallConfig(True, name.partition("-")[0], tuple(EDGE), "drop-always")
+    config = firewall_config(backend=name.partition("-")[0], allow=tuple(EDGE), ssh="drop-always")
     words = SimpleNamespace(firewall_verb="repair", json=False)
     for first in ("repaired: ", "nothing to repair"):
         assert commands.run(words, vm, config, AGENT) == 0  # type: ignore[arg-type]
@@ -306,7 +306,7 @@ def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
     lab: Lab, vm: Faulty, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vm.variant = name.removeprefix("iptables-")
-    config = FirewallConfig(True, name.partition("-")[0], ("cloudflare", *EDGE), "drop-always")
+    config = firewall_config(backend=name.partition("-")[0], allow=("cloudflare", *EDGE), ssh="drop-always")
     answers = {
         "empty": cloudflare_ranges.Answer(b""),
         "html": cloudflare_ranges.Answer(b"<html><body>Just a moment...</body></html>"),

@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from cc_sammy.config import FirewallConfig
 from cc_sammy.firewall import boot_files, commands, enforce, lock, rollback
 from sammy_agent.daemon.firewall_watch import inbound_contact, lockout, watchdog
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
+from tests.firewall_config import firewall_config
 from tests.network.firewall_lab import BACKENDS, SSH, VM_FOR, Lab, MachineHost, wait_until
 
 pytestmark = pytest.mark.needs("root")
@@ -58,7 +58,7 @@ class Machine:
 
     def __init__(self, lab: Lab, vm: MachineHost, backend: str) -> None:
         self.lab, self.vm = lab, vm
-        self.config = FirewallConfig(True, backend, EDGE, "drop-always")
+        self.config = firewall_config(backend=backend, allow=EDGE, ssh="drop-always")
         self.inbound = InboundContacts()
         self.done: list[str] = []
         self._listener = lab.start("vm", LISTEN)

@@ -8,12 +8,12 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from cc_sammy.firewall import metadata_block as metadata
+from cc_sammy import config
 from cc_sammy.steps import metadata_block
+from tests.firewall_config import METADATA
 from tests.lab import Machine, debian
 from tests.lab.shell import wait_until
 
@@ -102,17 +102,16 @@ for address in sys.argv[1:]:
 
 def test_a_root_process_in_the_containers_slice_does_not_reach_the_metadata_address(machine: Machine) -> None:
     """A container on the host's network is such a process: the slice is its cgroup's parent."""
-    options = SimpleNamespace(metadata_block=SimpleNamespace(addresses=metadata.ADDRESSES))
     folder = os.path.dirname(metadata_block.DROP_IN)
     serve = "socket.create_server(('::', 80), family=socket.AF_INET6, dualstack_ipv6=True)"
     wait = "import socket, signal; listening = " + serve + "; signal.pause()"
     machine.run(["mkdir", "-p", folder])
-    machine.run(["sh", "-ec", f"cat > {metadata_block.DROP_IN}"], input=metadata_block.drop_in(options))  # type: ignore[arg-type]
-    machine.run(["sh", "-ec", "".join(f"ip addr add {one} dev lo;" for one in metadata.ADDRESSES)])
+    machine.run(["sh", "-ec", f"cat > {metadata_block.DROP_IN}"], input=metadata_block.drop_in(config.load({})))
+    machine.run(["sh", "-ec", "".join(f"ip addr add {one} dev lo;" for one in METADATA)])
     machine.run(["systemd-run", "--quiet", "--unit=metadata", "python3", "-c", wait])
     machine.run(["systemctl", "daemon-reload"])
     probe = ["systemd-run", "--quiet", "--wait", "--pipe"]
-    words = ["python3", "-c", PROBE, *metadata.ADDRESSES, "127.0.0.1"]
+    words = ["python3", "-c", PROBE, *METADATA, "127.0.0.1"]
     try:
         wait_until(lambda: machine.run([*probe, *words]).stdout.split() == ["reached"] * 3, "the server", 30)
         inside = machine.run([*probe, "--slice=sammy-containers.slice", *words]).stdout.split()

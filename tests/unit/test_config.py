@@ -17,7 +17,7 @@ def problems(user: object, text: str = "", environment: dict[str, str] | None = 
 def test_the_schema_is_a_schema_and_its_defaults_obey_it() -> None:
     jsonschema.Draft7Validator.check_schema(config.schema())
     assert config.load({}).agent.port == 8443
-    assert config.load(None).packages.install == ["git", "curl", "wget", "jq", "htop", "vim"]
+    assert config.load(None).packages.install == ("git", "curl", "wget", "jq", "htop", "vim")
 
 
 def test_every_problem_is_named_at_once_with_key_value_and_what_is_allowed() -> None:
@@ -32,7 +32,7 @@ def test_every_problem_is_named_at_once_with_key_value_and_what_is_allowed() -> 
         "sammy.agent.port is 0; allowed is 1 or more",
         'sammy.docker.source is "podman"; allowed is one of distro,',
         '"1.2.3/4"; allowed is a network such as 192.0.2.0/24',
-        "SAMMY_FOO is no variable",
+        "unknown variable SAMMY_FOO",
         'sammy.max_parallel is "lots"; allowed is a value of type integer',
     ):
         assert part in found
@@ -75,6 +75,6 @@ def test_each_option_has_one_variable_of_its_own() -> None:
 def test_an_empty_variable_takes_back_what_has_no_default() -> None:
     user = {"docker": {"log_tag": "{{.Name}}", "dns": ["192.0.2.53"]}}
     loaded = config.load(user, "SAMMY_DOCKER_LOG_TAG=\nSAMMY_DOCKER_DNS=\n")
-    assert (loaded.docker.log_tag, loaded.docker.dns) == (None, [])
+    assert (loaded.docker.log_tag, loaded.docker.dns) == (None, ())
     with pytest.raises(ConfigError, match=r"sammy\.journald\.system_max_use"):
         config.load({}, "SAMMY_JOURNALD_SYSTEM_MAX_USE=")

@@ -118,7 +118,7 @@ def test_the_mirrors_lists_are_read_where_the_images_own_are_there() -> None:
     for wanted, updates in ((NONE, 0), (BOTH, 1)):
         apt_mirror.choose(host, wanted)
         host.calls.clear()
-        packages.run(host, config.load({**wanted.plain, "docker": {"source": "none"}}))
+        packages.run(host, wanted._replace(docker=wanted.docker._replace(source="none")))
         assert sum("update" in call for call in host.calls) == updates
 
 

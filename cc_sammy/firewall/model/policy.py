@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cc_sammy.config import FirewallConfig
+from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model.networks import Network4, Network6

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.config import FirewallConfig
 from cc_sammy.contract import paths
+from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, commands, dry_run, enforce, lock, settings_cache
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import networks, policy
 from cc_sammy.host.fake import FakeHost
+from tests.firewall_config import firewall_config
 
 ROUTES4 = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -30,7 +31,7 @@ ROUTES6 = f"""\
 
 
 def config(allow: str | tuple[str, ...] = "cloudflare", ssh: str | tuple[str, ...] = "drop") -> FirewallConfig:
-    return FirewallConfig(enabled=True, backend="nftables", allow=allow, ssh=ssh)
+    return firewall_config(allow=allow, ssh=ssh)
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_check_after_remove_says_so(host: FakeHost, capsys: pytest.CaptureFixtur
 
 
 def test_errors_go_to_stderr_with_status_1(host: FakeHost, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["apply"], host, FirewallConfig(False, "nftables", "any", "open")) == 1
+    assert run(["apply"], host, firewall_config(enabled=False, allow="any", ssh="open")) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "firewall.enabled is false" in captured.err
@@ -152,9 +153,9 @@ def test_wrong_usage_is_status_2(host: FakeHost) -> None:
 
 
 def test_the_backend_and_published_ports_reach_the_policy(host: FakeHost) -> None:
-    chosen = FirewallConfig(True, "nftables", "cloudflare", "drop", "allowed-only")
+    chosen = firewall_config(published_ports="allowed-only")
     assert policy.from_config(chosen, 8443, host).guard_published
-    wrong = FirewallConfig(True, "iptables", "cloudflare", "drop", "allowed-only")
+    wrong = firewall_config(backend="iptables", published_ports="allowed-only")
     with pytest.raises(SammyError, match=r"needs firewall\.backend nftables"):
         policy.from_config(wrong, 8443, host)
 

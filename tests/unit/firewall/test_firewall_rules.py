@@ -16,6 +16,7 @@ from cc_sammy.firewall.backends import drift
 from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.firewall.model.nft_table import Table, render
+from tests.firewall_config import METADATA
 
 POLICY = policy_module.Policy(
     8443,
@@ -204,8 +205,8 @@ def test_a_quote_in_an_interface_name_is_refused() -> None:
 
 
 def test_metadata_closes_web_ports_only() -> None:
-    text = render(metadata_block.build())
+    text = render(metadata_block.build(METADATA, True))
     assert "flush chain inet sammy_metadata output" in text
     assert "ip daddr @metadata4 tcp dport { 80, 443 } counter drop" in text
     assert "meta skuid != 0 ip6 daddr @metadata6 tcp dport { 80, 443 } counter reject with tcp reset" in text
-    assert "skuid" not in render(metadata_block.build(host_processes=False))
+    assert "skuid" not in render(metadata_block.build(METADATA, False))
