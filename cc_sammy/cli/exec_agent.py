@@ -3,22 +3,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 
-from cc_sammy.common.agent_commands import Verb
 from cc_sammy.errors import SammyError
 
 AGENT = "sammy-agent"
 
 
-def become_same(verb: Verb, arguments: argparse.Namespace) -> int:
-    """Become the agent's verb with the same options."""
-    return become(verb.words(arguments))
-
-
-def become(words: Sequence[str]) -> int:
+def exec_agent(words: Sequence[str]) -> int:
     """Run the agent's verb in this process's place; never a secret among the words.
 
     :raises SammyError: the agent is not installed.

@@ -10,10 +10,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 
-from cc_sammy.cli import analyze, exec_agent, options, status, timings, validate
-from cc_sammy.common import agent_commands
+from cc_sammy.cli import analyze, options, status, timings, validate
+from cc_sammy.cli.exec_agent import exec_agent
+from cc_sammy.common.agent_commands import AGENT_COMMANDS
 from cc_sammy.errors import SammyError
 
 
@@ -24,8 +24,8 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (status, timings, analyze, validate, options):
         module.add_parser(verbs)
-    for verb in agent_commands.VERBS:
-        verb.add_parser(verbs)
+    for name, meaning in AGENT_COMMANDS.items():
+        verbs.add_parser(name, help=meaning, add_help=False)  # named here; `main` hands them to the agent
     from cc_sammy.firewall import commands as firewall
 
     firewall.add_parser(verbs)
@@ -43,7 +43,7 @@ def _firewall(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     run: dict[str, Callable[[argparse.Namespace], int]] = {
         "status": status.run,
         "timings": timings.run,
@@ -51,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "validate": validate.run,
         "options": options.run,
         "firewall": _firewall,
-        **{verb.name: partial(exec_agent.become_same, verb) for verb in agent_commands.VERBS},
     }
     try:
+        if words and words[0] in AGENT_COMMANDS:
+            return exec_agent(words)
+        arguments = _parser().parse_args(words)
         return run[arguments.verb](arguments)
     except SammyError as error:
         print(f"sammy: {error}", file=sys.stderr)

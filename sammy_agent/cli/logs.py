@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cc_sammy.common.agent_commands import LOGS
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.logs.query import PARAMETERS, Query, QueryInvalid, parse
 
@@ -93,10 +92,19 @@ def _tell(page: Page, arguments: argparse.Namespace) -> None:
         why = f"; without {' or '.join(bounds)} there may be some" if bounds else " on this machine"
         print(f"sammy-agent: no entries{why}", file=sys.stderr)
     if page.cursor and sys.stderr.isatty():
-        given = argparse.Namespace(**{**vars(arguments), "cursor": page.cursor})
-        words = LOGS.words(given)
-        words = ["sammy-agent", *words, f"--root={arguments.root}"] if arguments.root else ["sammy", *words]
-        print(f"older ones: {shlex.join(words)}", file=sys.stderr)
+        print(f"older ones: {shlex.join(command_for(arguments, page.cursor))}", file=sys.stderr)
+
+
+def command_for(arguments: argparse.Namespace, cursor: str) -> list[str]:
+    """Return the command that goes on from a cursor with the options of this one."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("verb", "root")}
+    options |= {"cursor": cursor, **({"root": arguments.root} if arguments.root else {})}
+    words = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options.items()
+        if value is not None and value is not False
+    ]
+    return ["sammy-agent" if arguments.root else "sammy", "logs", *words]
 
 
 def _tell_note(note: str) -> None:

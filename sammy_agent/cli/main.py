@@ -12,9 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cc_sammy.common import agent_commands
 from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError
+from sammy_agent.cli import arguments as command_line
 from sammy_agent.control_plane.cli import main as control_plane
 
 
@@ -23,8 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sammy-agent {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     running = verbs.add_parser("run", help="run in the foreground, as the unit does")
-    shown = [verb.add_parser(verbs) for verb in agent_commands.VERBS]
-    for one in (running, *shown):
+    for one in (running, *command_line.add_parsers(verbs)):
         one.add_argument("--root", default="", metavar="DIR", help="put DIR before all paths (for tests and images)")
     control_plane.add_parsers(verbs)
     return parser
@@ -74,7 +73,7 @@ def _debug_package(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(command_line.join_negative_values(sys.argv[1:] if argv is None else argv))
     run = {
         "run": _run,
         "token": _token,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cc_sammy.common.agent_commands import LOGS
 from sammy_agent.base.runtime import timespec
 from sammy_agent.base.runtime.clock import Timestamp
+from sammy_agent.cli.arguments import add_parsers, join_negative_values
+from sammy_agent.cli.logs import command_for
 from sammy_agent.diagnostics.logs.query import PARAMETERS, SOURCES, Query, QueryInvalid, parse
 
 NOW = Timestamp(1_795_574_684_500_000, 60_000_000)
@@ -97,8 +98,10 @@ SEARCHES = st.text(string.printable).filter(lambda text: text != "--")
 @given(st.sampled_from(["-5m", "-2h", "yesterday"]), SEARCHES, st.booleans())
 def test_the_options_survive_from_one_command_to_the_other(since: str, search: str, follow: bool) -> None:
     parser = argparse.ArgumentParser()
-    LOGS.add_parser(parser.add_subparsers())
+    for verb in add_parsers(parser.add_subparsers(dest="verb")):
+        verb.add_argument("--root", default="")
     given_ = ["logs", "--since", since, f"--search={search}", "-n", "7", *(["-f"] if follow else [])]
-    first = parser.parse_args(given_)
+    first = parser.parse_args(join_negative_values(given_))
     assert (first.since, first.search, first.limit, first.follow) == (since, search, "7", follow)
-    assert parser.parse_args(LOGS.words(first)) == first
+    again = parser.parse_args(command_for(first, "c")[1:])
+    assert vars(again) == {**vars(first), "cursor": "c"}
