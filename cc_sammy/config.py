@@ -10,38 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
+from cc_sammy.contract import schema
 from cc_sammy.contract.config_types import Config
+from cc_sammy.contract.schema import Schema
 from cc_sammy.errors import ConfigError
 
-__all__ = ["Config", "Schema", "given", "leaves", "load", "schema", "variable"]
-
-Schema = dict[str, Any]
-
-
-def schema() -> Schema:
-    """Return the schema of the `sammy:` key."""
-    path = os.path.join(os.path.dirname(__file__), "contract", "schema.json")
-    with open(path, encoding="utf-8") as file:
-        loaded: Schema = json.load(file)
-    return loaded
-
-
-def leaves(node: Schema, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """Yield every option that is not a mapping of options, with its path."""
-    for name, child in node["properties"].items():
-        if child.get("type") == "object" and "properties" in child:
-            yield from leaves(child, (*path, name))
-        else:
-            yield (*path, name), child
-
-
-def variable(path: tuple[str, ...]) -> str:
-    """Return the variable that overrides an option."""
-    return "SAMMY_" + "_".join(path).upper()
+__all__ = ["Config", "given", "load"]
 
 
 def load(user: Any, overrides_file: str | None = None, environment: Mapping[str, str] | None = None) -> Config:
@@ -52,7 +29,7 @@ def load(user: Any, overrides_file: str | None = None, environment: Mapping[str,
     :param environment: SAMMY_* of it win over the file.
     :raises ConfigError: with every problem found, before anything is done.
     """
-    whole = schema()
+    whole = schema.load()
     if user is not None and not isinstance(user, dict):
         raise ConfigError([f"sammy: is {_shown(user)}; allowed is a mapping of options"])
     values = json.loads(json.dumps(user or {}, default=str))
@@ -103,7 +80,7 @@ def _variables(text: str, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _apply_variables(whole: Schema, values: dict[str, Any], variables: dict[str, str]) -> Iterator[str]:
-    options = {variable(path): (path, child) for path, child in leaves(whole)}
+    options = {schema.variable(path): (path, child) for path, child in schema.options(whole)}
     for name, text in sorted(variables.items()):
         if name not in options:
             yield f"unknown variable {name}; see sammy(1)"

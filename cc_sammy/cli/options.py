@@ -8,14 +8,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from cc_sammy import config
 from cc_sammy.common.text_table import table
+from cc_sammy.contract import schema
 
 HEADING = """# Configuration
 
 Every option of the `sammy:` key of the user-data. A variable in `/etc/default/sammy` or in the environment wins over
 the user-data; a list is written with spaces or commas, and an empty
-value takes an option without a default back. This page is `sammy options --markdown`.
+value unsets an option that has no default. This page is `sammy options --markdown`.
 
 | option | values | default | variable | |
 |---|---|---|---|---|"""
@@ -31,12 +31,12 @@ def add_parser(verbs: Any) -> None:
 
 def rows() -> Iterator[dict[str, Any]]:
     """Yield one row an option."""
-    for path, child in config.leaves(config.schema()):
+    for path, child in schema.options(schema.load()):
         yield {
             "option": ".".join(path),
             "values": _values(child),
             "default": child.get("default"),
-            "variable": config.variable(path),
+            "variable": schema.variable(path),
             "description": child.get("description", ""),
         }
 

@@ -21,7 +21,7 @@ from cc_sammy.host.host import Host
 
 KEPT = boot_files.FOLDER + "/settings.json"
 USER_DATA = "/var/lib/cloud/instance/cloud-config.txt"
-SCHEMA = os.path.join(os.path.dirname(paths.__file__), "schema.json")
+SCHEMA = os.path.join(os.path.dirname(paths.__file__), "schema.json")  # schema.PATH, without its import
 
 
 def load(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:

@@ -8,6 +8,7 @@ import os
 
 from cc_sammy.config import Config, given
 from cc_sammy.contract import paths
+from cc_sammy.contract.agent_config import AgentConfigFile
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
@@ -25,17 +26,11 @@ def packages(config: Config) -> list[str]:
 
 def agent_config(config: Config) -> str:
     """Return what the agent reads at its start; the token stays in its own file."""
-    return json.dumps(
-        {
-            "node_id": config.node_id,
-            "control_plane_url": config.control_plane.url,
-            "token_file": config.control_plane.token_file,
-            "ca_file": config.control_plane.ca_file,
-            "port": config.agent.port,
-            "debug_push": config.agent.debug_push,
-        },
-        indent=2,
-    ) + "\n"  # fmt: skip
+    plane = config.control_plane
+    file = AgentConfigFile(
+        config.node_id, plane.url, plane.token_file, plane.ca_file, config.agent.port, config.agent.debug_push
+    )
+    return json.dumps(file._asdict(), indent=2) + "\n"
 
 
 def satisfied(host: Host, config: Config) -> str | None:

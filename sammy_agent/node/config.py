@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from cc_sammy.contract import schema
+from cc_sammy.contract.agent_config import AgentConfigFile
 from sammy_agent.base.errors import ConfigInvalid
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import Paths
@@ -31,8 +33,8 @@ class AgentConfig:
     token_file: str | None
     ca_file: str | None
     port: int
+    debug_push: bool
     heartbeat_seconds: float = HEARTBEAT_SECONDS
-    debug_push: bool = True
     lost_seconds: float = LOST_SECONDS
 
 
@@ -50,23 +52,30 @@ def load(paths: Paths) -> AgentConfig | None:
         raise ConfigInvalid(f"{paths.config} is damaged: {error}", _NEXT) from error
     if not isinstance(document, dict):
         raise ConfigInvalid(f"{paths.config} holds no mapping", _NEXT)
-    url = document.get("control_plane_url")
-    if not url:
+    file = _with_defaults(document)
+    if not file.control_plane_url:
         return None
     return AgentConfig(
-        node_id=_node_id(document, paths),
-        url=_checked_url(str(url)),
-        token_file=_path(document.get("token_file"), paths),
-        ca_file=_path(document.get("ca_file"), paths),
-        port=_port(document.get("port", 8443)),
+        node_id=_node_id(file.node_id, paths),
+        url=_checked_url(str(file.control_plane_url)),
+        token_file=_path(file.token_file, paths),
+        ca_file=_path(file.ca_file, paths),
+        port=_port(file.port),
+        debug_push=file.debug_push is not False,
         heartbeat_seconds=_interval(document, "heartbeat_seconds", HEARTBEAT_SECONDS),
-        debug_push=document.get("debug_push") is not False,
         lost_seconds=_interval(document, "lost_seconds", LOST_SECONDS),
     )
 
 
-def _node_id(document: dict[str, Any], paths: Paths) -> str:
-    node = document.get("node_id")
+def _with_defaults(document: dict[str, Any]) -> AgentConfigFile:
+    """Return the file's keys, unchecked; what somebody left out of it has the schema's default."""
+    missing = [name for name in ("port", "debug_push") if name not in document]
+    values = {**document, **{name: schema.default("agent", name) for name in missing}}
+    file: dict[str, Any] = {name: values.get(name) for name in AgentConfigFile._fields}
+    return AgentConfigFile(**file)
+
+
+def _node_id(node: Any, paths: Paths) -> str:
     if not isinstance(node, str) or not NODE_ID.fullmatch(node):
         raise ConfigInvalid(f"{paths.config} has a control plane, but its node_id is {node!r}", _NEXT)
     return node

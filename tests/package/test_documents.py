@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy import config
-from cc_sammy.contract import journal_fields
+from cc_sammy.contract import journal_fields, schema
 from cc_sammy.steps import declared
 from tests.package.chroot import TOP
 
@@ -98,8 +97,8 @@ def test_page_names_every_exit_status() -> None:
 
 
 def test_built_page_has_every_option_and_variable(sammy_page: str) -> None:
-    for path, child in config.leaves(config.schema()):
-        assert f" {'.'.join(path)}, {config.variable(path)} " in sammy_page
+    for path, child in schema.options(schema.load()):
+        assert f" {'.'.join(path)}, {schema.variable(path)} " in sammy_page
         assert " ".join(child.get("description", "").split()) in sammy_page
 
 

@@ -5,6 +5,7 @@ import jsonschema
 import pytest
 
 from cc_sammy import config
+from cc_sammy.contract import schema
 from cc_sammy.errors import ConfigError
 
 
@@ -15,7 +16,7 @@ def problems(user: object, text: str = "", environment: dict[str, str] | None = 
 
 
 def test_the_schema_is_a_schema_and_its_defaults_obey_it() -> None:
-    jsonschema.Draft7Validator.check_schema(config.schema())
+    jsonschema.Draft7Validator.check_schema(schema.load())
     assert config.load({}).agent.port == 8443
     assert config.load(None).packages.install == ("git", "curl", "wget", "jq", "htop", "vim")
 
@@ -67,7 +68,7 @@ def test_variables_win_over_the_user_data_and_the_environment_over_the_file() ->
 
 
 def test_each_option_has_one_variable_of_its_own() -> None:
-    names = [config.variable(path) for path, _ in config.leaves(config.schema())]
+    names = [schema.variable(path) for path, _ in schema.options(schema.load())]
     assert len(names) == len(set(names))
     assert {"SAMMY_FIREWALL_BACKEND", "SAMMY_NODEJS_SOURCE", "SAMMY_DOCKER_SOURCE"} <= set(names)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args
 import pytest
 
 from cc_sammy import config
+from cc_sammy.contract import schema
 from cc_sammy.contract.config_types import Config, StepSection
 
 SIMPLE = {"string": str, "integer": int, "boolean": bool}
@@ -48,22 +49,22 @@ def differences(node: dict[str, Any], kind: Any, path: str = "sammy") -> Iterato
 
 
 def test_each_option_has_its_field_with_its_type_and_each_field_its_option() -> None:
-    assert list(differences(config.schema(), Config)) == []
+    assert list(differences(schema.load(), Config)) == []
 
 
 def test_a_field_that_differs_is_named() -> None:
-    schema = config.schema()
-    docker = schema["properties"]["docker"]["properties"]
+    changed = schema.load()
+    docker = changed["properties"]["docker"]["properties"]
     docker["sorce"] = docker.pop("source")
     docker["live_restore"]["type"] = "integer"
     del docker["users"]["default"]
-    found = "\n".join(differences(schema, Config))
+    found = "\n".join(differences(changed, Config))
     for part in ("docker.sorce has no field", "docker.source is no option", "live_restore is <class", "users is"):
         assert part in found
 
 
 def test_each_section_with_required_is_a_steps() -> None:
-    named = {name for name, child in config.schema()["properties"].items() if "required" in child.get("properties", {})}
+    named = {name for name, child in schema.load()["properties"].items() if "required" in child.get("properties", {})}
     assert set(get_args(StepSection)) == named
     loaded = config.load({"docker": {"required": False}})
     assert {name: loaded.is_required(name) for name in ("agent", "docker", "swap")} == {
@@ -82,7 +83,7 @@ def plain(value: Any) -> Any:
 
 def test_what_is_loaded_has_the_schemas_defaults_and_none_elsewhere() -> None:
     loaded = plain(config.load({}))
-    for path, child in config.leaves(config.schema()):
+    for path, child in schema.options(schema.load()):
         if "apt" in path:
             continue  # a repository is whole or absent
         value = loaded

@@ -92,7 +92,7 @@ class FakeIdentity(NodeTokenStore):
     """A node's id and token that lie in no file; `node_token` may be set to another, or None."""
 
     def __init__(self, node_id: str = "n1", text: str | None = "token-of-n1") -> None:
-        config = AgentConfig(node_id=node_id, url=URL, token_file=None, ca_file=None, port=8443)
+        config = AgentConfig(node_id=node_id, url=URL, token_file=None, ca_file=None, port=8443, debug_push=True)
         super().__init__(Paths("/nonexistent"), config)
         self.node_token = NodeToken(text) if text is not None else None
 

@@ -25,10 +25,17 @@ def test_what_agent_install_writes_is_what_the_agent_reads(paths: Paths) -> None
     Path(paths.config).write_text(agent_config(wanted))
     loaded = config.load(paths)
     assert loaded == config.AgentConfig(
-        "n-1", "https://192.0.2.7:8787", f"{paths.root}/etc/sammy/t", f"{paths.root}/etc/sammy/ca", 9443, 60.0
+        "n-1", "https://192.0.2.7:8787", f"{paths.root}/etc/sammy/t", f"{paths.root}/etc/sammy/ca", 9443, True, 60.0
     )
     Path(paths.config).write_text(agent_config(cc_config.load({"node_id": "n-1"})))
     assert config.load(paths) is None, "no control plane"
+
+
+def test_what_a_hand_left_out_has_the_schemas_default(paths: Paths) -> None:
+    Path(paths.config).write_text(json.dumps(RIGHT))
+    loaded = config.load(paths)
+    wanted = cc_config.load({}).agent
+    assert loaded is not None and (loaded.port, loaded.debug_push) == (wanted.port, wanted.debug_push)
 
 
 def test_no_file_is_no_control_plane(paths: Paths) -> None:

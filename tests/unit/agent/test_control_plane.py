@@ -107,7 +107,7 @@ def test_add_node_merges_more_options(state: Path, capsys: pytest.CaptureFixture
     loaded = config.load(document["sammy"])
     assert loaded.docker.source == "none" and loaded.firewall.ssh == "open"
     assert loaded.firewall.allow == ("10.0.0.0/8",), "mappings are merged, not replaced"
-    assert loaded.control_plane.url == "https://plane.example:1" and node_schema.NODE_ID.fullmatch(loaded.node_id)
+    assert loaded.control_plane.url == "https://plane.example:1" and node_schema.NODE_ID.fullmatch(loaded.node_id or "")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def identity(paths: Paths, source: Path) -> NodeTokenStore:
-    return NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
+    return NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443, True))
 
 
 def kept(paths: Paths) -> str:
@@ -103,7 +103,7 @@ def test_a_renewed_token_outlives_the_process_and_the_same_user_data(
     identity.reload()
     renewed = jwt_like(iat=50, sub="n1", scope="node")  # its clock was ahead before: the answer counts all the same
     identity.refresh(renewed)
-    again = NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443))
+    again = NodeTokenStore(paths, AgentConfig("n1", "https://x", str(source), None, 8443, True))
     token = again.reload()
     assert token is not None and token.text == renewed == kept(paths)
 

@@ -173,7 +173,7 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
     delivery = Delivery(
         "https://127.0.0.1:1",
         paths,
-        identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443)),
+        identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443, True)),
         tokens=WorkspaceTokens(paths),
         transport=ControlPlaneTransport(),
         contact=ConnectionStatus(),

@@ -139,7 +139,9 @@ def test_a_dockerd_that_dpkg_has_only_unpacked_is_none_of_the_image(state: str, 
 def test_a_repository_counts_for_its_own_key_alone() -> None:
     host = FakeHost()
     section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
-    repository = apt.Repository.from_config(make(packages={"apt": section}).packages.apt)
+    chosen = make(packages={"apt": section}).packages.apt
+    assert chosen is not None
+    repository = apt.Repository.from_config(chosen)
     assert (repository.write(host), repository.write(host)) == (True, False)
     key, entry = repository.paths()
     assert host.files[entry] == f"deb [signed-by={key}] http://192.0.2.1/debian stable main\n"
