@@ -21,11 +21,11 @@ from sammy_agent.base.events.kinds import LEVELS
 from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.diagnostics.event_store.query import Wanted
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 
 LIMIT, LIMIT_WITHIN, LIMIT_FOLLOWED = 100, 10_000, 10
-LOOK = 0.5  # seconds between two looks of --follow
+POLL_INTERVAL = 0.5  # seconds, of --follow
 Event = dict[str, Any]
 
 
@@ -40,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     boot = this_boot()
     store = EventStore(Paths(arguments.root).events, boot_id=boot, read_only=True)
     try:
-        wanted = _wanted(arguments, boot)
+        query = _query(arguments, boot)
     except AgentError as error:
         print(f"sammy-agent: {error}", file=sys.stderr)
         return 2
     try:
-        return _follow(store, wanted, arguments) if arguments.follow else _show(store, wanted, arguments)
+        return _follow(store, query, arguments) if arguments.follow else _show(store, query, arguments)
     except sqlite3.Error as error:
         raise StoreUnusable(
             f"{store.path} cannot be read: {error}",
@@ -55,15 +55,15 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # it is how one ends --follow
 
 
-def _wanted(arguments: argparse.Namespace, boot: str) -> Wanted:
+def _query(arguments: argparse.Namespace, boot: str) -> EventQuery:
     if arguments.level is not None and arguments.level not in LEVELS:
-        raise AskedWrong(f"{arguments.level!r} is no level", f"Known are {', '.join(LEVELS)}")
+        raise AskedWrong(f"invalid level {arguments.level!r}", f"Choose from {', '.join(LEVELS)}")
     limit = LIMIT_FOLLOWED if arguments.follow else LIMIT_WITHIN if arguments.since or arguments.run else LIMIT
     if arguments.limit is not None:
         if not arguments.limit.isdecimal() or not 1 <= int(arguments.limit) <= 10**9:
-            raise AskedWrong(f"--limit is {arguments.limit!r}", "Write a number of events, at least 1")
+            raise AskedWrong(f"invalid --limit {arguments.limit!r}", "Use a number of events, at least 1")
         limit = int(arguments.limit)
-    return Wanted(
+    return EventQuery(
         limit=limit,
         level=arguments.level,
         type_prefix=arguments.type or "",
@@ -73,45 +73,45 @@ def _wanted(arguments: argparse.Namespace, boot: str) -> Wanted:
     )
 
 
-def _show(store: EventStore, wanted: Wanted, arguments: argparse.Namespace) -> int:
+def _show(store: EventStore, query: EventQuery, arguments: argparse.Namespace) -> int:
     # one more than is shown tells whether there are older ones
-    found = store.wanted(replace(wanted, limit=wanted.limit + 1))
-    events = found[: wanted.limit][::-1]
+    found = store.events(replace(query, limit=query.limit + 1))
+    events = found[: query.limit][::-1]
     if arguments.json:
         print(json.dumps(events, indent=1))
     else:
-        printer = _Printer(wanted.boot_id)
-        for event in sorted(events, key=printer.time_of):  # boot steps are told when their record is read
+        printer = _Printer(query.boot_id)
+        for event in sorted(events, key=printer.time_of):  # boot steps are recorded when their record is read
             print("\n".join(printer.lines(event)))
     if not events:
         if not arguments.json:
-            print("sammy-agent: there is no such event" if _any(store) else _none_yet(store), file=sys.stderr)
+            print("sammy-agent: no such event" if _any(store) else _none_yet(store), file=sys.stderr)
         return 3
-    if len(found) > wanted.limit and sys.stderr.isatty():
-        print(f"(the newest {wanted.limit}; there are older ones: --limit {wanted.limit * 10})", file=sys.stderr)
+    if len(found) > query.limit and sys.stderr.isatty():
+        print(f"(the newest {query.limit}; there are older ones: --limit {query.limit * 10})", file=sys.stderr)
     return 0
 
 
 def _any(store: EventStore) -> bool:
-    return bool(store.events(1))
+    return bool(store.events(EventQuery(1)))
 
 
 def _none_yet(store: EventStore) -> str:
-    return f"sammy-agent: no events are kept yet in {store.path}. Does the agent run? systemctl status sammy-agent"
+    return f"sammy-agent: no events yet in {store.path}. Is the agent running? systemctl status sammy-agent"
 
 
-def _follow(store: EventStore, wanted: Wanted, arguments: argparse.Namespace) -> int:
-    """Show the newest, then what comes; ends by an interrupt only."""
-    events = store.wanted(wanted)[::-1]
-    printer = _Printer(wanted.boot_id)
-    last = max((event["seq"] for event in store.events(1)), default=0)
+def _follow(store: EventStore, query: EventQuery, arguments: argparse.Namespace) -> int:
+    """Show the newest, then what follows; ends by an interrupt only."""
+    events = store.events(query)[::-1]
+    printer = _Printer(query.boot_id)
+    last = max((event["seq"] for event in store.events(EventQuery(1))), default=0)
     while True:
         for event in events:
             print(json.dumps(event) if arguments.json else "\n".join(printer.lines(event)))
             last = max(last, event["seq"])
         sys.stdout.flush()
-        time.sleep(LOOK)
-        events = store.wanted(replace(wanted, after_seq=last, limit=1000))
+        time.sleep(POLL_INTERVAL)
+        events = store.events(replace(query, after_seq=last, limit=1000))
 
 
 class _Printer:
@@ -122,12 +122,12 @@ class _Printer:
         self._last: str | None = None
 
     def time_of(self, event: Event) -> int:
-        """Return when it was, microseconds since the epoch; times of this boot are told by the clock as it is now."""
+        """Return when it was, microseconds since the epoch; times of this boot by the clock as it is now."""
         here = event["boot_id"] == self._boot
         return self._now.to_wall_clock(event["created_at"], event["boottime_us"], same_boot=here)
 
     def lines(self, event: Event) -> Iterator[str]:
-        """Yield the event's line, and before it one that begins another boot."""
+        """Yield the event's line, after one that introduces another boot."""
         here = event["boot_id"] == self._boot
         boot, kind, message = map(
             terminal.escape_control_characters, (event["boot_id"], event["type"], event["message"])

@@ -20,7 +20,7 @@ from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.metrics import summary
-from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.diagnostics.metrics.summary import Course, Sample
 
 SINCE = "-1h"
@@ -71,7 +71,7 @@ def _print_table(samples: Iterable[Sample], since: Timestamp, now: Timestamp, bo
         for course in courses:
             course.add(last, sample)
     if not number:
-        print("sammy-agent: there is no sample from then on. Does the agent run? systemctl status sammy-agent",
+        print("sammy-agent: no samples since then. Is the agent running? systemctl status sammy-agent",
               file=sys.stderr)  # fmt: skip
         return 3
     rows = summary.table(courses, bars=bars)

@@ -14,7 +14,7 @@ from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.node.provisioning import Provisioning, read
 
 LOG = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.event_store import lifecycle
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.recorder import Recorder
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.diagnostics.metrics.sampler import Sampler
-from sammy_agent.diagnostics.metrics.store import MetricsStore
 
 
 class Recording:

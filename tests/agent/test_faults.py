@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from sammy_agent.control_plane.tokens import Signer
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from tests.agent.lab import Agent, ControlPlane, Misbehaving, control_plane, wait_for
 
 KILLS = 50
@@ -275,7 +276,7 @@ def test_a_store_damaged_in_the_middle_of_work_is_begun_anew_and_said(plane: Con
     node.provisioned("ready")
     node.start()
     ends_ready(plane, node)
-    wait_for(lambda: len(store.events(type_prefix="provision.")) == 4, "the steps' events")
+    wait_for(lambda: len(store.events(EventQuery(type_prefix="provision."))) == 4, "the steps' events")
     with sqlite3.connect(path, timeout=30) as database:  # nothing of the file is in the journal beside it now
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     database.close()
@@ -286,7 +287,7 @@ def test_a_store_damaged_in_the_middle_of_work_is_begun_anew_and_said(plane: Con
     wait_for(path.with_suffix(".db.damaged").exists, "it to be moved aside")
     wait_for(lambda: "events.db is corrupt" in node.status()["store"]["damage"], "it to be said")
     wait_for(lambda: plane.nodes()["n1"]["incidents"], "it to be reported")
-    wait_for(lambda: len(store.events(type_prefix="provision.")) == 4, "the steps' events again")
+    wait_for(lambda: len(store.events(EventQuery(type_prefix="provision."))) == 4, "the steps' events again")
     assert {"store.damaged", "network.changed"} <= {event["type"] for event in store.events()}
     assert node.is_alive() and node.status()["contact"]["state"] == "ok"
 
@@ -307,8 +308,8 @@ def test_the_agents_own_events(plane: ControlPlane, node: Agent) -> None:
     wait_for(lambda: "contact.lost" in types(), "the loss")
     plane.start()
     wait_for(lambda: "contact.regained" in types(), "the return")
-    (lost,) = store.events(type_prefix="contact.lost")
-    (again,) = store.events(type_prefix="contact.regained")
+    (lost,) = store.events(EventQuery(type_prefix="contact.lost"))
+    (again,) = store.events(EventQuery(type_prefix="contact.regained"))
     assert lost["detail"]["code"] == "unreachable" and lost["level"] == "warn"
     apart = again["boottime_us"] - lost["boottime_us"]
     assert abs(again["duration_us"] - apart) < 1_000_000, "how long the contact was gone"
@@ -321,7 +322,7 @@ def test_the_agents_own_events(plane: ControlPlane, node: Agent) -> None:
     assert "agent.crashed" not in types()
     node.start()
     wait_for(lambda: types().count("agent.started") == 3, "the third")
-    (crash,) = store.events(type_prefix="agent.crashed")
+    (crash,) = store.events(EventQuery(type_prefix="agent.crashed"))
     assert "killed or it crashed" in crash["message"] and crash["detail"]["pid"] != node.pid
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which records lie between two times, as SQL over `created_at`, `boottime_us` and `boot_id`."""
+"""The condition that selects records between two times, as SQL over `created_at`, `boottime_us` and `boot_id`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from sammy_agent.base.runtime.clock import Timestamp
 
-Term = tuple[str, tuple[Any, ...]]
+Condition = tuple[str, tuple[Any, ...]]
 
 
-def terms(since: Timestamp | None, until: Timestamp | None, boot_id: str) -> list[Term]:
-    """Return conditions with values: records of `boot_id` are judged by the boot clock, others by the wall clock."""
+def conditions(since: Timestamp | None, until: Timestamp | None, boot_id: str) -> list[Condition]:
+    """Return conditions with values: records of `boot_id` are compared by the boot clock, others by the wall clock."""
     return [
         (
             f"CASE WHEN boot_id=? THEN boottime_us {sign} ? ELSE created_at {sign} ? END",
@@ -22,6 +22,6 @@ def terms(since: Timestamp | None, until: Timestamp | None, boot_id: str) -> lis
     ]
 
 
-def joined(found: list[Term]) -> tuple[str, list[Any]]:
-    """Return the terms as one condition, true where there are none, and their values."""
+def join_and(found: list[Condition]) -> tuple[str, list[Any]]:
+    """Return all conditions as one, true where there are none, and their values."""
     return " AND ".join(text for text, _ in found) or "1", [value for _, values in found for value in values]

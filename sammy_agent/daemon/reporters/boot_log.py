@@ -21,7 +21,7 @@ from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
-from sammy_agent.diagnostics.event_store.from_run_record import events_of, wall_clock_us
+from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_record, wall_clock_us
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def say(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
 
 def rows(record: RunRecord) -> Iterator[NewRow]:
     """Yield a run's entries in the order they happened, the whole run's last. ValueError: its wall clock is none."""
-    for event in sorted(events_of(record), key=lambda event: event.created_at):
+    for event in sorted(events_from_run_record(record), key=lambda event: event.created_at):
         detail: dict[str, Any] = {"attempt": event.attempt}
         if event.duration_us is not None:
             detail["durationMs"] = event.duration_us / 1000

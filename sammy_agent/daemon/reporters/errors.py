@@ -25,8 +25,8 @@ from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
-from sammy_agent.diagnostics.event_store.incidents import incident_of
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.event_store.incidents import incident_from_event
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class ErrorReporter(Worker):
                 self._enqueue_or_send(incident(record), f"run {record.run_id}")
                 self._done.add(record.run_id)
             while self._events:
-                self._enqueue_or_send(incident_of(self._events[0]), self._events[0].type)
+                self._enqueue_or_send(incident_from_event(self._events[0]), self._events[0].type)
                 self._events.popleft()
         except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)

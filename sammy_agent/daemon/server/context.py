@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.server.jwks import Keys
-from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.node.provisioning import Provisioning
 
 

@@ -16,8 +16,9 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import AgentError
 from sammy_agent.daemon.server import debug_package_job
 from sammy_agent.daemon.server.base_handler import Handler, Managed, workshop
-from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.node.provisioning import Provisioning
 from sammy_agent.node.system_info import SystemInfo
 
@@ -63,7 +64,7 @@ class Events(Managed):
             return self.refuse(400, "cursor must be the nextCursor of an answer")
         limit = min(limit, MOST_EVENTS)
         try:
-            rows = await self.in_thread(partial(self.parts.store.events, limit, before_seq=before))
+            rows = await self.in_thread(partial(self.parts.store.events, EventQuery(limit, before_seq=before)))
         except (sqlite3.Error, OSError, AgentError) as error:
             return self.refuse(503, f"the event store cannot be read: {error}")
         following = str(rows[-1]["seq"]) if len(rows) == limit else None

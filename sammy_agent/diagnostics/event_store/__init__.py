@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Events kept, throttled, queried; the vocabulary is in events."""
+"""Events recorded, throttled, stored and queried; what events there are is in base.events."""

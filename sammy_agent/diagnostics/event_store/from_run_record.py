@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run record as events: one for each step that began or ended, and what each is, by which it is told only once."""
+"""A run record as events: one for each step that started or ended, with a key by which it is stored only once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, detail_text
 from sammy_agent.base.events.kinds import PROVISION
 
 
-def events_of(record: RunRecord) -> Iterator[NewEvent]:
-    """Yield the events that a record tells of so far. ValueError: its wall clock is none."""
+def events_from_run_record(record: RunRecord) -> Iterator[NewEvent]:
+    """Yield the events that a record implies so far. ValueError: its wall clock is not valid."""
     for step in record.steps:
         if step.started is not None and step.status is not Status.SKIPPED:
             yield _event(record, step, Status.STARTED, step.started)

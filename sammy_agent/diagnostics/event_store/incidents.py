@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An event that the control plane is told of as an error report (POST /errors)."""
+"""An event as the error report that goes to the control plane (POST /errors)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from cc_sammy.contract.incident_id import incident_id
 from sammy_agent.base.events.event import NewEvent
 
 
-def incident_of(event: NewEvent) -> dict[str, Any]:
-    """Return the entry; its id is made from the event, so that one that comes twice is one."""
+def incident_from_event(event: NewEvent) -> dict[str, Any]:
+    """Return the entry; its id is made from the event, so that a repeated report counts once."""
     at = datetime.fromtimestamp(event.created_at / 1e6, timezone.utc)
     return {
         "incidentId": incident_id(f"{at:%Y%m%dT%H%M%S}-{event.boot_id}-{event.created_at}", event.type),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How every part of the agent tells what happened: one call that never waits for the disk and never raises.
+"""How every part of the agent records what happened: one call that never waits for the disk and never raises.
 
 Events wait in memory, within bounds, for one thread that writes them; what cannot be kept, for a full disk or for
 want of room, is counted, and the count is an event as soon as one can be kept again.
@@ -22,16 +22,16 @@ from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.diagnostics.event_store.throttle import Throttle
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.event_store.throttle import EventThrottle
 
 LOG = logging.getLogger(__name__)
-# In memory at the most; the last quarter is left to warnings and errors.
-MOST, MOST_CALM = 1000, 750
-MOST_INCIDENTS = 20
-# The bounds by age are looked at so often when nothing is written.
-LOOK = 3600.0
-STOP_PATIENCE = 2.0
+# Events in memory; the last quarter is reserved for warnings and errors.
+MAX_PENDING, MAX_PENDING_INFO = 1000, 750
+MAX_INCIDENTS = 20
+# Seconds after which the bounds by age are applied although nothing is written.
+TRIM_INTERVAL = 3600.0
+STOP_TIMEOUT = 2.0
 
 
 class Recorder(Worker):
@@ -40,18 +40,18 @@ class Recorder(Worker):
     def __init__(self, store: EventStore, boot_id: str) -> None:
         super().__init__("recorder")
         self._store, self._boot_id = store, boot_id
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._waiting: deque[tuple[Kind, NewEvent]] = deque()
         self._unwritten: list[NewEvent] = []
-        self._throttle = Throttle()
+        self._throttle = EventThrottle()
         self._lost: Counter[str] = Counter()
         self._backoff = Backoff(first=1.0, longest=10.0)
-        self._look_at = 0.0
+        self._next_trim = 0.0
         # what keeps events from the disk now, "" when nothing does; and how many never reached it since the start
         self.problem = ""
         self.lost = 0
-        # what the control plane is still to be told of, and who wakes the one that tells it
-        self.incidents: deque[NewEvent] = deque(maxlen=MOST_INCIDENTS)
+        # what must still be reported to the control plane, and who is woken for it
+        self.incidents: deque[NewEvent] = deque(maxlen=MAX_INCIDENTS)
         self.on_incident: Callable[[], None] = lambda: None
 
     def record(
@@ -63,7 +63,7 @@ class Recorder(Worker):
         seconds: float | None = None,
         at: clock.Timestamp | None = None,
     ) -> None:
-        """Tell an event; returns at once, whatever the disk does. `seconds`: how long what it tells of took."""
+        """Record an event; returns at once, whatever the disk does. `seconds`: the duration of what it is about."""
         try:
             wall, boot = at or clock.now()
             event = NewEvent(
@@ -76,8 +76,8 @@ class Recorder(Worker):
                 duration_us=None if seconds is None else round(seconds * 1e6),
                 detail=detail_text(detail),
             )
-            with self._gate:
-                room = MOST if kind.level in ("warn", "error") else MOST_CALM
+            with self._lock:
+                room = MAX_PENDING if kind.level in ("warn", "error") else MAX_PENDING_INFO
                 if len(self._waiting) + len(self._unwritten) < room:
                     self._waiting.append((kind, event))
                 else:
@@ -89,16 +89,16 @@ class Recorder(Worker):
     def run_once(self) -> float | None:
         """Write what waits; try again later what the disk does not take."""
         now = time.monotonic()
-        self._take(now)
+        self._drain_queue(now)
         try:
             self._write(now)
         except (sqlite3.Error, OSError, AgentError) as error:
             if not self.problem:
-                LOG.warning("events cannot be kept: %s", error)
+                LOG.warning("events cannot be stored: %s", error)
             self.problem = str(error)
             return self._backoff.next_delay()
         except Exception:
-            with self._gate:  # whatever it is, these must not hold up all later ones
+            with self._lock:  # whatever the cause, these must not block all later ones
                 for event in self._unwritten:
                     self._count_lost(event)
                 self._unwritten = []
@@ -106,34 +106,34 @@ class Recorder(Worker):
         self.problem = ""
         self._backoff.reset()
         due = self._throttle.next_due()
-        return max(0.0, min(self._look_at, self._look_at if due is None else due) - time.monotonic())
+        return max(0.0, min(self._next_trim, self._next_trim if due is None else due) - time.monotonic())
 
     def run(self) -> None:
         """Write until stopped, then what is left."""
         super().run()
-        self._take(float("inf"))
+        self._drain_queue(float("inf"))
         try:
             self._write(time.monotonic())
         except (sqlite3.Error, OSError, AgentError) as error:
-            LOG.warning("the last events cannot be kept: %s", error)
+            LOG.warning("the last events cannot be stored: %s", error)
 
     def close(self) -> None:
         """Stop; wait for the last events to be written, but not for a disk that hangs."""
         self.stop()
         if self.is_alive():
-            self.join(STOP_PATIENCE)
+            self.join(STOP_TIMEOUT)
 
-    def _take(self, now: float) -> None:
-        """Move what waits to what is to be written, many equal ones as one."""
+    def _drain_queue(self, now: float) -> None:
+        """Move pending events to those to be written; many of one type become one."""
         while True:
-            with self._gate:
+            with self._lock:
                 if not self._waiting:
                     break
                 kind, event = self._waiting.popleft()
-                told = self._throttle.passes(event, kind.burst, time.monotonic())
-                if told:
+                allowed = self._throttle.allow(event, kind.burst, time.monotonic())
+                if allowed:
                     self._unwritten.append(event)
-            if told and kind.incident:
+            if allowed and kind.incident:
                 self.incidents.append(event)
                 self.on_incident()
         self._unwritten += self._throttle.due(now)
@@ -141,31 +141,31 @@ class Recorder(Worker):
     def _write(self, now: float) -> None:
         if self._unwritten:
             self._store.add(self._unwritten)
-            with self._gate:
+            with self._lock:
                 self._unwritten = []
-        self._tell_lost()
-        if now >= self._look_at:
+        self._record_lost()
+        if now >= self._next_trim:
             self._store.trim()
-            self._look_at = now + LOOK
+            self._next_trim = now + TRIM_INTERVAL
 
     def _count_lost(self, event: NewEvent) -> None:
         self._lost[event.type] += 1
         self.lost += 1
 
-    def _tell_lost(self) -> None:
-        """Keep the number of what was lost, now that something can be kept."""
-        with self._gate:
+    def _record_lost(self) -> None:
+        """Record how many events were lost, now that one can be stored."""
+        with self._lock:
             lost, self._lost = self._lost, Counter()
         if not lost:
             return
         number, why = lost.total(), f" ({self.problem})" if self.problem else ""
         wall, boot = clock.now()
         kind = kinds.EVENTS_LOST
-        message = f"{number} events could not be kept{why}"
+        message = f"{number} events could not be stored{why}"
         event = NewEvent(wall, boot, self._boot_id, kind.level, kind.type, message, detail=detail_text({"lost": lost}))
         try:
             self._store.add([event])
         except BaseException:
-            with self._gate:
+            with self._lock:
                 self._lost += lost
             raise

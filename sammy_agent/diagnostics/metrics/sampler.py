@@ -10,9 +10,9 @@ from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.metrics import snapshot
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.diagnostics.metrics.sample import sample_of
 from sammy_agent.diagnostics.metrics.snapshot import Reading
-from sammy_agent.diagnostics.metrics.store import MetricsStore
 
 LOG = logging.getLogger(__name__)
 INTERVAL = 60.0

@@ -21,9 +21,9 @@ from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
 from sammy_agent.base.storage.retention import DAY, Retention
 from sammy_agent.base.storage.sqlite import Database
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
-from sammy_agent.diagnostics.event_store import store as store_module
-from sammy_agent.diagnostics.event_store.query import Wanted
-from sammy_agent.diagnostics.event_store.store import MIGRATIONS, EventStore
+from sammy_agent.diagnostics.event_store import event_store as store_module
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import MIGRATIONS, EventStore
 
 BOOT = "b-now"
 
@@ -57,7 +57,7 @@ def test_an_event_is_told_as_it_was_given_to_the_microsecond(store: EventStore) 
 
 def test_the_store_gives_ids_and_numbers_and_nothing_is_lost_to_a_clash(store: EventStore) -> None:
     assert store.add([event()] * 500) == 500, "equal in every field, and events of their own all the same"
-    told = store.events(1000)
+    told = store.events(EventQuery(1000))
     assert [one["seq"] for one in told] == sorted({one["seq"] for one in told}, reverse=True)
     assert len({one["id"] for one in told}) == 500 and all(len(one["id"]) == 16 for one in told)
 
@@ -81,11 +81,11 @@ def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
     ])  # fmt: skip
 
     def numbers(**what: object) -> list[int]:
-        return [int(one["message"].split()[1]) for one in store.wanted(Wanted(boot_id=BOOT, **what))]  # type: ignore[arg-type]
+        return [int(one["message"].split()[1]) for one in store.events(EventQuery(boot_id=BOOT, **what))]  # type: ignore[arg-type]
 
     assert numbers() == [4, 3, 2, 1, 0]
     assert numbers(limit=2) == [4, 3]
-    third = store.events(3)[-1]["seq"]
+    third = store.events(EventQuery(3))[-1]["seq"]
     assert numbers(before_seq=third) == [1, 0]
     assert numbers(after_seq=third) == [3, 4], "oldest first, for those who follow"
     assert numbers(level="warn") == [3, 0] and numbers(level="error") == [3]
@@ -94,16 +94,16 @@ def test_choosing_by_number_level_type_run_and_time(store: EventStore) -> None:
     assert numbers(run_id="r1") == [3]
     hour_ago = Timestamp(now.wall - 3_600_000_000, now.boot - 3_600_000_000)
     assert numbers(since=hour_ago) == [4, 3, 2, 1] and numbers(until=hour_ago) == [0]
-    with pytest.raises(ValueError, match="'loud' is no level; known are debug, info, warn, error"):
-        store.events(level="loud")
+    with pytest.raises(ValueError, match="invalid level 'loud'; choose from debug, info, warn, error"):
+        store.events(EventQuery(level="loud"))
 
 
 def test_time_within_this_boot_is_the_boot_clocks(store: EventStore) -> None:
     now = clock.now()
     store.add([event(at=Timestamp(0, now.boot - 1_000_000))])  # it was 1970 by this machine's clock, a second ago
     minute_ago = Timestamp(now.wall - 60_000_000, now.boot - 60_000_000)
-    assert len(store.wanted(Wanted(since=minute_ago, boot_id=BOOT))) == 1
-    assert store.wanted(Wanted(since=minute_ago, boot_id="b-later")) == []
+    assert len(store.events(EventQuery(since=minute_ago, boot_id=BOOT))) == 1
+    assert store.events(EventQuery(since=minute_ago, boot_id="b-later")) == []
 
 
 def test_ten_times_the_bytes_leave_a_bounded_file(path: str) -> None:
@@ -114,10 +114,10 @@ def test_ten_times_the_bytes_leave_a_bounded_file(path: str) -> None:
         store.add([event(written, size=1000) for _ in range(100)])
         written += 100 * 1000
         largest = max(largest, os.path.getsize(path))
-    margin = store_module.LOOK_EVERY * 1300  # what may come between two looks
+    margin = store_module.TRIM_AFTER_ROWS * 1300  # what may come between two looks
     assert largest <= most + margin, f"{largest} bytes"
-    assert store.events(1)[0]["message"].startswith(f"event {written - 100_000}"), "the newest are there"
-    assert len(store.events(10_000)) > 500
+    assert store.events(EventQuery(1))[0]["message"].startswith(f"event {written - 100_000}"), "the newest are there"
+    assert len(store.events(EventQuery(10_000))) > 500
     journal = os.path.getsize(path + "-wal")
     assert journal < 8 * 1024 * 1024, f"{journal} bytes of journal"
 
@@ -148,7 +148,7 @@ def test_rows_and_age_bound_too_and_this_boot_is_judged_by_its_own_clock(path: s
     assert store.trim() == 2
     assert [one["message"] for one in store.events()] == ["event 2", "event 1"]
     store.add([event(number) for number in range(2000)])
-    assert len(store.events(10_000)) <= 600
+    assert len(store.events(EventQuery(10_000))) <= 600
 
 
 def failed_run(number: int) -> RunRecord:
@@ -156,8 +156,8 @@ def failed_run(number: int) -> RunRecord:
 
 
 def test_failed_runs_that_nobody_heard_of_are_never_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "RUNS_WHOLE", 3)
-    monkeypatch.setattr(store_module, "RUNS_KNOWN", 6)
+    monkeypatch.setattr(store_module, "MAX_FULL_RUNS", 3)
+    monkeypatch.setattr(store_module, "MAX_KNOWN_RUNS", 6)
     store = EventStore(path, Retention(days=1, rows=10, bytes=1), BOOT)
     for number in range(20):
         store.add_run(failed_run(number))
@@ -184,14 +184,14 @@ def test_damage_in_the_middle_of_work_is_moved_aside_told_and_gone(store: EventS
     told: list[str] = []
     store.on_corruption.connect(told.append)
     store.add([event(number, size=200) for number in range(400)])
-    last = store.events(1)[0]["seq"]
+    last = store.events(EventQuery(1))[0]["seq"]
     corrupt(path)
     with pytest.raises(sqlite3.DatabaseError):
         for _ in range(100):
             store.add([event(size=200)])
     assert store.add([event(7)]) == 1, "recreated at the next call"
     assert [one["message"] for one in store.events()] == ["event 7"]
-    assert store.events(1)[0]["seq"] > last, "the numbers do not fall back"
+    assert store.events(EventQuery(1))[0]["seq"] > last, "the numbers do not fall back"
     assert len(told) == 1 and f"moved to {path}.damaged and recreated" in told[0]
     assert (store.corruptions, store.corruption) == (1, told[0]) and Path(path + ".damaged").exists()
 
@@ -210,7 +210,7 @@ def test_damage_that_only_a_reader_meets_is_acted_on_by_the_next_writer(store: E
         file.write(b"\xa5" * 4096)
     assert store.add([event(401)]) == 1, "the writer appends and never comes to that page"
     with pytest.raises(sqlite3.DatabaseError):
-        store.events(1000)
+        store.events(EventQuery(1000))
     assert store.corruptions == 0
     with pytest.raises(sqlite3.DatabaseError):
         store.add([event(402)])
@@ -284,7 +284,7 @@ def test_a_copy_made_while_others_write_is_whole_and_a_prefix(store: EventStore,
     try:
         for number in range(5):
             copy = str(tmp_path / f"copy{number}.db")
-            before = len(store.events(1_000_000))
+            before = len(store.events(EventQuery(1_000_000)))
             store.snapshot(copy)
             with sqlite3.connect(copy) as db:
                 assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -20,11 +20,12 @@ from sammy_agent.base.runtime import clock, timespec
 from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.cli import main
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.recorder import Recorder
-from sammy_agent.diagnostics.event_store.store import EventStore
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
-from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 
 TOP = Path(__file__).resolve().parents[3]
 NOW = Timestamp(1_795_600_000_000_000, 5_000_000_000)
@@ -70,7 +71,7 @@ def test_events_for_a_person(root: str, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_person_reads_by_time_what_was_told_late(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     store = EventStore(Paths(root).events, boot_id=this_boot())
-    last = store.events(1)[0]
+    last = store.events(EventQuery(1))[0]
     earlier = {"created_at": last["created_at"] - 3_000_000, "boottime_us": last["boottime_us"] - 3_000_000}
     store.add([NewEvent(**earlier, boot_id=this_boot(), level="info", type="provision.x", message="x completed")])
     _, out, _ = shown(capsys, "events", "--root", root)
@@ -92,10 +93,10 @@ def test_events_for_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["--level", "loud"], 2, "'loud' is no level. Known are debug, info, warn, error"),
+        (["--level", "loud"], 2, "invalid level 'loud'. Choose from debug, info, warn, error"),
         (["--since", "-5x"], 2, "invalid time '-5x'. Use -5m"),
-        (["--limit", "0"], 2, "--limit is '0'"),
-        (["--type", "nothing."], 3, "there is no such event"),
+        (["--limit", "0"], 2, "invalid --limit '0'"),
+        (["--type", "nothing."], 3, "no such event"),
         (["--run", "r", "--json"], 3, ""),
     ],
 )
@@ -109,8 +110,8 @@ def test_what_is_not_there_or_wrong_is_said(
 def test_a_machine_without_files_and_one_with_damaged_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(tmp_path)
     assert shown(capsys, "events", "--root", root)[::2] == (
-        3, f"sammy-agent: no events are kept yet in {root}/var/lib/sammy/agent/events.db. "
-        "Does the agent run? systemctl status sammy-agent\n",
+        3, f"sammy-agent: no events yet in {root}/var/lib/sammy/agent/events.db. "
+        "Is the agent running? systemctl status sammy-agent\n",
     )  # fmt: skip
     assert shown(capsys, "metrics", "--root", root)[0] == 3
     assert shown(capsys, "metrics", "--root", root, "--json")[:2] == (3, "[]\n")

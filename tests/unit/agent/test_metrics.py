@@ -17,13 +17,14 @@ from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import Retention
 from sammy_agent.daemon.recording import Recording
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.metrics import metrics_store as store_module
 from sammy_agent.diagnostics.metrics import snapshot
-from sammy_agent.diagnostics.metrics import store as store_module
 from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.diagnostics.metrics.sample import class_of, sample_of
 from sammy_agent.diagnostics.metrics.sampler import Sampler
 from sammy_agent.diagnostics.metrics.snapshot import Reading
-from sammy_agent.diagnostics.metrics.store import MetricsStore
 from tests.agent.lab import wait_for
 
 BOOT = "b-now"
@@ -188,9 +189,9 @@ def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path)
     recording.begin()
     wait_for(Path(paths.metrics + ".damaged").exists, "the damaged one to be moved aside")
     wait_for(lambda: list(recording.metrics.samples()), "a sample in the new file")
-    wait_for(lambda: recording.store.events(type_prefix="store.damaged"), "the event")
+    wait_for(lambda: recording.store.events(EventQuery(type_prefix="store.damaged")), "the event")
     recording.stop()
-    (event,) = recording.store.events(type_prefix="store.damaged")
+    (event,) = recording.store.events(EventQuery(type_prefix="store.damaged"))
     assert f"moved to {paths.metrics}.damaged" in event["message"]
     assert [one.type for one in recording.recorder.incidents] == ["store.damaged"]
     assert recording.snapshot("")["metrics"] == {"problem": "", "lost": 0}

@@ -11,7 +11,7 @@ from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.node.provisioning import Provisioning
 
 

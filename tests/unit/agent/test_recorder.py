@@ -18,10 +18,11 @@ from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.clock import Timestamp, now
 from sammy_agent.control_plane import node_schema
 from sammy_agent.diagnostics.event_store import lifecycle
-from sammy_agent.diagnostics.event_store.incidents import incident_of
-from sammy_agent.diagnostics.event_store.recorder import MOST, MOST_CALM, Recorder
-from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.diagnostics.event_store.throttle import WINDOW, Throttle
+from sammy_agent.diagnostics.event_store.event_query import EventQuery
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.event_store.incidents import incident_from_event
+from sammy_agent.diagnostics.event_store.recorder import MAX_PENDING, MAX_PENDING_INFO, Recorder
+from sammy_agent.diagnostics.event_store.throttle import WINDOW, EventThrottle
 from tests.agent.lab import wait_for
 
 BOOT = "b-now"
@@ -64,7 +65,7 @@ def running(recorder: Recorder, disk: Disk) -> Iterator[Recorder]:
 
 
 def told(store: EventStore) -> list[tuple[str, str]]:
-    return [(event["type"], event["message"]) for event in store.events(10_000)][::-1]
+    return [(event["type"], event["message"]) for event in store.events(EventQuery(10_000))][::-1]
 
 
 def test_an_event_has_both_clocks_its_detail_and_its_duration(running: Recorder, disk: Disk) -> None:
@@ -80,19 +81,21 @@ def test_a_disk_that_hangs_holds_up_no_caller_and_what_is_lost_is_counted(runnin
     disk.free.clear()
     calm, grave = kinds.Kind("x.calm", "info", "", 10**6), kinds.Kind("x.grave", "error", "", 10**6)
     began = time.monotonic()
-    for number in range(MOST + 500):
+    for number in range(MAX_PENDING + 500):
         running.record(calm, f"calm {number}")
-    for number in range(MOST - MOST_CALM + 10):
+    for number in range(MAX_PENDING - MAX_PENDING_INFO + 10):
         running.record(grave, f"grave {number}")
     assert time.monotonic() - began < 20, "nobody waited for the 30 s that the disk would have"
-    lost = MOST + 500 - MOST_CALM + 10
+    lost = MAX_PENDING + 500 - MAX_PENDING_INFO + 10
     assert running.lost == lost
     disk.free.set()
-    wait_for(lambda: told(disk)[-1:] == [("events.lost", f"{lost} events could not be kept")], "the number of the lost")
-    assert disk.events(1)[0]["detail"] == {"lost": {"x.calm": lost - 10, "x.grave": 10}}
+    wait_for(
+        lambda: told(disk)[-1:] == [("events.lost", f"{lost} events could not be stored")], "the number of the lost"
+    )
+    assert disk.events(EventQuery(1))[0]["detail"] == {"lost": {"x.calm": lost - 10, "x.grave": 10}}
     kept = told(disk)[:-1]
-    assert kept[0] == ("x.calm", "calm 0") and kept[-1] == ("x.grave", f"grave {MOST - MOST_CALM - 1}")
-    assert len(kept) == MOST
+    assert kept[0] == ("x.calm", "calm 0") and kept[-1] == ("x.grave", f"grave {MAX_PENDING - MAX_PENDING_INFO - 1}")
+    assert len(kept) == MAX_PENDING
 
 
 def test_a_full_disk_is_said_and_what_waited_is_kept_once_there_is_room(running: Recorder, disk: Disk) -> None:
@@ -112,7 +115,7 @@ def test_no_caller_meets_an_error_and_nothing_unfit_holds_up_the_rest(running: R
     running.record(kinds.CONTACT_LOST, "x" * 100_000, detail={"long": "y" * 100_000})
     running.record(kinds.CONNECTED, "later")
     wait_for(lambda: told(disk)[-1:] == [("contact.made", "later")], "the later one")
-    first, second = disk.events(10)[1:][::-1]
+    first, second = disk.events(EventQuery(10))[1:][::-1]
     assert first["message"] == "undecodable ?" and first["detail"]["path"] == "?"
     assert len(second["message"]) == 2000 and set(second["detail"]) == {"cut"}
 
@@ -129,7 +132,7 @@ def test_a_bug_in_writing_loses_those_events_counted_and_no_later_one(
         recorder.run_once()
     recorder.record(kinds.CONNECTED, "two")
     recorder.run_once()
-    assert told(disk) == [("contact.made", "two"), ("events.lost", "1 events could not be kept")]
+    assert told(disk) == [("contact.made", "two"), ("events.lost", "1 events could not be stored")]
 
 
 def test_threads_that_tell_at_once_lose_nothing(running: Recorder, disk: Disk) -> None:
@@ -159,7 +162,7 @@ def test_what_is_told_before_the_start_waits_and_the_end_writes_the_rest(recorde
     recorder.close()
     types = [type for type, _ in told(disk)]
     assert types == ["agent.started", "transport.remounted", "agent.stopped", "transport.remounted"]
-    summary = disk.events(1)[0]
+    summary = disk.events(EventQuery(1))[0]
     assert summary["message"].startswith("29 more in 0 s: docker0 is up (1) (15x); docker0 is up (0) (14x)")
     assert summary["detail"]["count"] == 29
 
@@ -170,19 +173,19 @@ def at(seconds: float, message: str = "r") -> NewEvent:
 
 
 def test_a_minute_keeps_the_first_of_a_kind_and_counts_the_rest() -> None:
-    throttle = Throttle()
-    assert [throttle.passes(at(second), 2, second) for second in (0, 1, 2, 3)] == [True, True, False, False]
+    throttle = EventThrottle()
+    assert [throttle.allow(at(second), 2, second) for second in (0, 1, 2, 3)] == [True, True, False, False]
     assert throttle.due(WINDOW - 0.1) == [] and throttle.next_due() == WINDOW
     (summary,) = throttle.due(WINDOW)
     assert summary.message == "2 more in 1 s: r (2x)" and summary.created_at == 3_000_000
-    assert throttle.passes(at(61), 2, 61), "a new minute"
-    assert throttle.due(200) == [] and throttle.next_due() is None, "nothing untold, nothing to tell"
+    assert throttle.allow(at(61), 2, 61), "a new minute"
+    assert throttle.due(200) == [] and throttle.next_due() is None, "nothing suppressed, nothing to tell"
 
 
 def test_a_summary_names_only_so_many_messages_but_counts_all() -> None:
-    throttle = Throttle()
+    throttle = EventThrottle()
     for number in range(1000):
-        throttle.passes(at(1, f"reason {number}"), 0, 1)
+        throttle.allow(at(1, f"reason {number}"), 0, 1)
     (summary,) = throttle.due(100)
     assert summary.message.startswith("1000 more in 0 s") and summary.message.count("reason") == 5
 
@@ -198,7 +201,7 @@ def test_an_agent_that_began_and_never_ended_died(disk: Disk) -> None:
         return [f"{type}: {message}" for type, message in told(disk)[seen:]]
 
     began = "agent.started: sammy-agent 0.1.0 began"
-    died = "agent.crashed: the agent before this one ended: "
+    died = "agent.crashed: the previous agent ended: "
     assert one(BOOT, stopped=True) == [began, "agent.stopped: stopped by SIGTERM"]
     assert one(BOOT, stopped=False) == [began]
     assert one(BOOT, stopped=False) == [died + "it was killed or it crashed", began]
@@ -215,8 +218,10 @@ def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(r
     recorder.run_once()
     assert [type for type, _ in told(disk)] == ["agent.started", "store.damaged"]
     (event,) = recorder.incidents
-    (kept,) = node_schema.error_entries(b'{"errors": [%s]}' % __import__("json").dumps(incident_of(event)).encode())
-    assert "moved to" in kept["message"] and kept["incidentId"] == incident_of(event)["incidentId"]
+    (kept,) = node_schema.error_entries(
+        b'{"errors": [%s]}' % __import__("json").dumps(incident_from_event(event)).encode()
+    )
+    assert "moved to" in kept["message"] and kept["incidentId"] == incident_from_event(event)["incidentId"]
 
 
 def test_each_kind_has_a_name_of_its_own_a_level_and_a_meaning() -> None:
@@ -240,13 +245,13 @@ def test_a_disk_that_is_really_full_and_one_that_takes_no_writes(tmp_path: Path)
             if number % 50 == 49:
                 recorder.run_once()
         assert "full" in recorder.problem
-        kept = len(store.events(10_000))
+        kept = len(store.events(EventQuery(10_000)))
         assert 0 < kept < 700, "what was kept can be read on a full disk"
         store.close()
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         recorder.run_once()
         assert "Read-only" in recorder.problem or "readonly" in recorder.problem
-        assert len(store.events(10_000)) == kept, "and on one that is read-only"
+        assert len(store.events(EventQuery(10_000))) == kept, "and on one that is read-only"
         subprocess.run(["mount", "-o", "remount,rw,size=16m", str(folder)], check=True)
         recorder.run_once()
         assert recorder.problem == "" and [message.split()[0] for _, message in told(store)] == list(

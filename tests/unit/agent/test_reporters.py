@@ -14,7 +14,7 @@ from sammy_agent.daemon.reporters.errors import incident
 from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
 from sammy_agent.daemon.reporters.ready import Acknowledgement
 from sammy_agent.diagnostics import metrics
-from sammy_agent.diagnostics.event_store.store import EventStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.node.provisioning import Provisioning
 
 

@@ -32,8 +32,8 @@ from sammy_agent.daemon.server.context import Parts
 from sammy_agent.daemon.server.jwks import Keys
 from sammy_agent.daemon.server.listener import Listener, tls_context
 from sammy_agent.diagnostics.debug_package import command as debug_program
-from sammy_agent.diagnostics.event_store.store import EventStore
-from sammy_agent.diagnostics.metrics.store import MetricsStore
+from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.node.provisioning import Provisioning
 from tests.agent.lab import wait_for
 

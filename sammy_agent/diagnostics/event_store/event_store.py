@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The event store: what happened on this node, and its runs, in SQLite; one connection writes.
 
-An event has a key where it may be told twice (a step's is run, step, attempt and status, from records that are fed
-again and again); the store gives every event its number, and no event is lost to a clash of ids made elsewhere, which
-once left SAM a single row of its first boot. Order is `seq`, which never falls back, not even after a damaged file.
+An event that may be recorded twice has a key (a step's is run, step, attempt and status, from records that are fed
+again and again); the store gives every event its number, so no event is lost to a clash of ids made elsewhere, which
+once left SAM a single row of its first boot. Order is `seq`, which never falls back, not even after a corrupt file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage import retention
 from sammy_agent.base.storage.retention import MIB, Retention
 from sammy_agent.base.storage.sqlite import Database, seed_autoincrement_from_clock
-from sammy_agent.diagnostics.event_store import query
-from sammy_agent.diagnostics.event_store.from_run_record import events_of
-from sammy_agent.diagnostics.event_store.query import Wanted
+from sammy_agent.diagnostics.event_store import event_query
+from sammy_agent.diagnostics.event_store.event_query import NEWEST, EventQuery
+from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_record
 
 MIGRATIONS = (
     (
@@ -41,11 +41,11 @@ MIGRATIONS = (
             outcome TEXT NOT NULL, reason TEXT NOT NULL, duration_ms REAL, document TEXT NOT NULL, reported_at TEXT)""",
     ),
 )
-# Runs whose record is kept whole; of older ones only that they were, so that a record fed again is known.
-RUNS_WHOLE, RUNS_KNOWN = 1000, 20_000
+# Runs whose record is kept whole; of older ones only the id is, so that a record that is fed again is recognised.
+MAX_FULL_RUNS, MAX_KNOWN_RUNS = 1000, 20_000
 KEPT = Retention(days=30, rows=100_000, bytes=64 * MIB)
-# So many new rows at the most between two looks at the bounds.
-LOOK_EVERY = 500
+# New rows after which the bounds are applied.
+TRIM_AFTER_ROWS = 500
 
 
 class EventStore:
@@ -58,7 +58,7 @@ class EventStore:
         self.path = path
         self._keep, self._boot_id = keep, boot_id
         self._database = Database(path, MIGRATIONS, shrinks=True, read_only=read_only)
-        self._since_look = 0
+        self._rows_since_trim = 0
 
     def __repr__(self) -> str:
         return f"<EventStore {self.path}>"
@@ -87,12 +87,12 @@ class EventStore:
         self._database.snapshot(path)
 
     def add(self, events: Sequence[NewEvent]) -> int:
-        """Keep events, all or none; return how many are new: one whose key is known is passed over. sqlite3.Error."""
+        """Keep events, all or none; return how many are new, one whose key is known is ignored. sqlite3.Error."""
         with self._database.transaction() as db:
             return self._insert(db, events)
 
     def add_run(self, record: RunRecord) -> bool:
-        """Keep a run as it is now, with an event for each step that began or ended.
+        """Keep a run as it is now, with an event for each step that started or ended.
 
         :return: whether it was kept; a run that ended is not overwritten by an older record of it.
         :raises sqlite3.Error: the store cannot be written.
@@ -104,7 +104,7 @@ class EventStore:
                 if record.outcome is Outcome.RUNNING:
                     return False
                 if known[1] in ("", document):
-                    return True  # its events may be given up already; they do not come back as the newest
+                    return True  # its events may be trimmed already; they do not come back as the newest
             db.execute(
                 "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL) ON CONFLICT (run_id) DO UPDATE SET "
                 "outcome=excluded.outcome, reason=excluded.reason, duration_ms=excluded.duration_ms, "
@@ -112,11 +112,11 @@ class EventStore:
                 (record.run_id, record.boot_id, record.instance_id, record.wall_clock, record.outcome.value,
                  record.reason, record.duration_ms, document),
             )  # fmt: skip
-            self._insert(db, list(events_of(record)))
+            self._insert(db, list(events_from_run_record(record)))
         return True
 
     def unreported_failures(self) -> list[RunRecord]:
-        """Return failed runs that the control plane does not know of yet, oldest first. sqlite3.Error."""
+        """Return failed runs that were not reported to the control plane yet, oldest first. sqlite3.Error."""
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT document FROM runs WHERE outcome=? AND reported_at IS NULL ORDER BY run_id",
@@ -125,35 +125,23 @@ class EventStore:
         return [RunRecord.from_json(row[0]) for row in rows]
 
     def mark_reported(self, run_id: str) -> None:
-        """Remember that the control plane has a failed run. sqlite3.Error."""
+        """Mark a failed run as reported to the control plane. sqlite3.Error."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with self._database.transaction() as db:
             db.execute("UPDATE runs SET reported_at=? WHERE run_id=?", (now, run_id))
 
-    def events(
-        self,
-        limit: int = 100,
-        *,
-        before_seq: int | None = None,
-        level: str | None = None,
-        type_prefix: str = "",
-        **more: Any,
-    ) -> list[dict[str, Any]]:
-        """Return the newest events, newest first; `reading.Wanted` says what each argument does.
+    def events(self, query: EventQuery = NEWEST) -> list[dict[str, Any]]:
+        """Return events: their columns, `id` (16 hex digits), and `detail` as an object or None.
 
         :raises sqlite3.Error: the file cannot be read.
         :raises StoreUnusable: another version wrote it.
         :raises ValueError: there is no such level.
         """
-        return self.wanted(Wanted(limit, before_seq=before_seq, level=level, type_prefix=type_prefix, **more))
-
-    def wanted(self, what: Wanted) -> list[dict[str, Any]]:
-        """Return events, as `events` does."""
         with self._database.read() as db:
-            return query.select(db, what)
+            return event_query.select(db, query)
 
     def trim(self) -> int:
-        """Hold the bounds now; return how many events were given up. sqlite3.Error."""
+        """Apply the bounds now; return how many events were removed. sqlite3.Error."""
         with self._database.transaction() as db:
             return self._trim(db)
 
@@ -168,19 +156,19 @@ class EventStore:
             events,
         )
         added = db.total_changes - before
-        self._since_look += added
-        if self._since_look >= LOOK_EVERY:
+        self._rows_since_trim += added
+        if self._rows_since_trim >= TRIM_AFTER_ROWS:
             self._trim(db)
         return added
 
     def _trim(self, db: sqlite3.Connection) -> int:
-        self._since_look = 0
-        # a failed run that the control plane has not heard of stays, whatever its age
+        self._rows_since_trim = 0
+        # a failed run that was not reported to the control plane stays, whatever its age
         reported = "(outcome != 'failed' OR reported_at IS NOT NULL)"
         newest = "(SELECT run_id FROM runs ORDER BY run_id DESC LIMIT ?)"
         db.execute(
             f"UPDATE runs SET document='', reason='' WHERE document != '' AND {reported} AND run_id NOT IN {newest}",
-            (RUNS_WHOLE,),
+            (MAX_FULL_RUNS,),
         )
-        db.execute(f"DELETE FROM runs WHERE {reported} AND run_id NOT IN {newest}", (RUNS_KNOWN,))
+        db.execute(f"DELETE FROM runs WHERE {reported} AND run_id NOT IN {newest}", (MAX_KNOWN_RUNS,))
         return retention.trim(db, "events", self._keep, clock.now(), self._boot_id)

@@ -39,7 +39,7 @@ MIGRATIONS = (
     ),
 )
 KEPT = Retention(days=30, rows=50_000, bytes=32 * MIB)
-LOOK_EVERY = 60
+TRIM_AFTER_ROWS = 60
 
 
 class MetricsStore:
@@ -77,7 +77,7 @@ class MetricsStore:
             db.execute(f"INSERT INTO samples ({columns}) VALUES ({', '.join('?' * len(values))})", values)
             self._until_look -= 1
             if self._until_look <= 0:
-                self._until_look = LOOK_EVERY
+                self._until_look = TRIM_AFTER_ROWS
                 retention.trim(db, "samples", self._keep, clock.now(), self._boot_id)
 
     def samples(
@@ -88,7 +88,7 @@ class MetricsStore:
         :raises sqlite3.Error: the file cannot be read.
         :raises StoreUnusable: another version wrote it.
         """
-        condition, values = time_range.joined(time_range.terms(since, until, self._boot_id))
+        condition, values = time_range.join_and(time_range.conditions(since, until, self._boot_id))
         chosen = f"SELECT * FROM samples WHERE {condition} ORDER BY seq"
         if limit is not None:
             chosen = f"SELECT * FROM ({chosen} DESC LIMIT ?) ORDER BY seq"
