@@ -17,7 +17,7 @@ from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens, check_id
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
-from sammy_agent.daemon.outbox.service import Delivery
+from sammy_agent.daemon.outbox.service import OutboxService
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
 from sammy_agent.daemon.recording import Recording
 from sammy_agent.daemon.reporters import boot_log
@@ -59,7 +59,7 @@ class Reporting:
         self.monitor.start()
         client = ControlPlaneClient(loaded.url, self.transport.session, self.contact)
         plane = ReporterClient(client, self.identity)
-        self.delivery = Delivery(
+        self.delivery = OutboxService(
             loaded.url,
             paths,
             identity=self.identity,
@@ -125,7 +125,7 @@ class Reporting:
             self.packages.wake()
         for worker in (self.ready, self.errors, self.activity, self.certificate):
             worker.wake()
-        self.delivery.hurry()
+        self.delivery.retry_now()
 
     def _level_changed(self, before: Provisioning, now: Provisioning) -> None:
         self._check_instance(before, now)
@@ -169,7 +169,7 @@ class Reporting:
         until = f", good until {iso(token.expires)}" if token and token.expires else ""
         self._record(kinds.TOKEN_SET, f"the token's files were read again{until}")
         self.workspaces.reload()
-        self.delivery.hurry()
+        self.delivery.retry_now()
         for worker in self.workers:
             worker.wake()
 

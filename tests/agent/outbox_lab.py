@@ -20,17 +20,17 @@ from typing import Any
 from sammy_agent.daemon.client.client import ControlPlaneClient
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.tokens import WorkspaceToken
-from sammy_agent.daemon.outbox.dispatcher import Drains
+from sammy_agent.daemon.outbox.dispatcher import Dispatcher
 from sammy_agent.daemon.outbox.exchange import OutboxHttp
 from sammy_agent.daemon.outbox.queue import Outbox
-from sammy_agent.daemon.outbox.retry_policy import Pace
+from sammy_agent.daemon.outbox.retry_policy import RetryPolicy
 from sammy_agent.daemon.reporters.messages import Message, MessageReporter
 from sammy_agent.transport import ControlPlaneTransport
 from tests.agent.lab import PATIENCE, TREE
 
 MIX = ("400", "401", "403", "409", "429", "500", "hang", "cut", "cut-late")
 DEADLINE = 0.5
-QUICK = Pace(0.02, 0.2, 0.01, 0.1, confirmations=8)
+QUICK = RetryPolicy(0.02, 0.2, 0.01, 0.1, confirmations=8)
 POISON = "poison"
 
 
@@ -175,7 +175,7 @@ def send(folder: Path, url: str, workspaces: int, each: int) -> None:
     token = WorkspaceToken.parse("a-token")
     clients = [ControlPlaneClient(url, transport.session, ConnectionStatus()) for _ in range(3)]
     exchanges = [OutboxHttp(client, lambda channel, lane: token, deadline=DEADLINE) for client in clients]
-    for worker in Drains(outbox, exchanges, QUICK).all_workers():
+    for worker in Dispatcher(outbox, exchanges, QUICK).workers:
         worker.start()
     writers = [
         threading.Thread(target=_write, args=(folder, MessageReporter(outbox), f"ws-{number}", each), daemon=True)

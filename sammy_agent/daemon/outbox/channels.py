@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The words of the outbox: what a row is, which lane it waits in, and what the wire allows on each channel."""
+"""What the outbox is about: rows, the lanes that they wait in, and what the wire allows on each channel."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from enum import IntEnum
 from typing import NamedTuple
 
 
-class Weight(IntEnum):
-    """What a full outbox gives up first: the oldest row of the lowest weight."""
+class Priority(IntEnum):
+    """What a full outbox drops first: the oldest row of the lowest priority."""
 
-    CHATTER = 0  # an agent's thinking and plans
+    LOW = 0  # an agent's thinking and plans
     PROGRESS = 1  # steps that began or went well
-    SPEECH = 2  # what user, assistant and tools said
-    FAILURE = 3  # what went wrong
+    NORMAL = 2  # what user, assistant and tools said
+    HIGH = 3  # what went wrong
+
+    @property
+    def counter(self) -> str:
+        """The name by which dropped rows are counted, on disk and in the status."""
+        return ("chatter", "progress", "speech", "failure")[self]
 
 
 class Scope(IntEnum):
-    """Whose token opens a channel's door."""
+    """Whose token gives access to a channel."""
 
     NODE = 0
     WORKSPACE = 1
@@ -27,7 +32,7 @@ class Scope(IntEnum):
 
 @dataclass(frozen=True)
 class Channel:
-    """One kind of report: its door and the server's limits in the server's own units (rows, bytes of the body)."""
+    """One kind of report: its endpoint and the server's limits in its own units (rows, bytes of the body)."""
 
     name: str
     path: str
@@ -36,7 +41,7 @@ class Channel:
     most_rows: int
     most_bytes: int
     numbered: bool = False  # each row carries its `sequence`
-    optional: bool = False  # SAM has no such door: its 401 for unknown paths is no trouble of ours
+    optional: bool = False  # SAM does not have the endpoint: its 401 for unknown paths is not a failure
 
     @property
     def most_row_bytes(self) -> int:
@@ -72,7 +77,7 @@ CHANNELS = {channel.name: channel for channel in (MESSAGES, NODE_BOOT_LOG, WORKS
 
 
 class Lane(NamedTuple):
-    """One first-in-first-out queue: a channel, and the workspace or node that it speaks for."""
+    """One first-in-first-out queue: a channel, and the workspace or node that its rows come from."""
 
     channel: str
     owner: str
@@ -83,7 +88,7 @@ class NewRow(NamedTuple):
 
     id: str
     body: str
-    weight: Weight
+    priority: Priority
     group: str = ""  # rows of two groups never share a request: the wire refuses mixed sessions
 
 
@@ -97,15 +102,15 @@ class Row(NamedTuple):
     group: str
 
 
-def take(rows: Iterable[Row], channel: Channel, most: int) -> list[Row]:
+def batch(rows: Iterable[Row], channel: Channel, limit: int) -> list[Row]:
     """Return the longest head of `rows` that may share a request; one row always goes."""
     taken: list[Row] = []
     room = channel.most_bytes - len(channel.frame())
     for row in rows:
         room -= row.size + 1
-        if taken and (room < 0 or len(taken) >= most or row.group != taken[0].group):
+        if taken and (room < 0 or len(taken) >= limit or row.group != taken[0].group):
             break
         taken.append(row)
-        if len(taken) >= most:
+        if len(taken) >= limit:
             break
     return taken

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage.sqlite import Database, is_corruption, seed_autoincrement_from_clock
-from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Row, Weight, take
+from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Priority, Row, batch
 
 LOG = logging.getLogger(__name__)
 MOST_JOBS = 1000
@@ -55,19 +55,19 @@ class OutboxUnavailable(AgentError):
 
 @dataclass(frozen=True)
 class Bounds:
-    """What the outbox may hold; beyond it the oldest row of the lowest weight goes."""
+    """What the outbox may hold; beyond it the oldest row of the lowest priority goes."""
 
     rows: int = 200_000
     bytes: int = 256 * 1024 * 1024
     set_aside: int = 1000
 
 
-class Suspicion(NamedTuple):
-    """What is known of a bad row at a lane's head (see decisions.Progress); `due` in seconds since the epoch."""
+class PoisonState(NamedTuple):
+    """What is known of a bad row at a lane's head (see retry_policy.LaneState); `due` in seconds since the epoch."""
 
-    suspects: int = 0
+    suspect_rows: int = 0
     refusals: int = 0
-    streak: int = 0
+    consecutive_rejections: int = 0
     due: float = 0.0
 
 
@@ -132,7 +132,7 @@ class Outbox:
                 "WHERE channel=? AND owner=? ORDER BY seq",
                 lane,
             )
-            rows = take(map(Row._make, found), CHANNELS[lane.channel], most)
+            rows = batch(map(Row._make, found), CHANNELS[lane.channel], most)
             found.close()
         return rows
 
@@ -140,7 +140,7 @@ class Outbox:
         """Forget rows that were delivered. sqlite3.Error."""
         self._do(lambda db: self._delete(db, rows))
 
-    def set_aside(self, lane: Lane, rows: Sequence[Row], reason: str) -> None:
+    def dead_letter(self, lane: Lane, rows: Sequence[Row], reason: str) -> None:
         """Take rows out of the way, kept with the reason. sqlite3.Error."""
 
         def work(db: sqlite3.Connection) -> None:
@@ -158,7 +158,13 @@ class Outbox:
 
         self._do(work)
         for row in rows:
-            LOG.error("%s of %s: row %s is set aside: %s", lane.channel, lane.owner, row.id, reason)
+            LOG.error(
+                "%s of %s: row %s rejected permanently, moved to dead letters: %s",
+                lane.channel,
+                lane.owner,
+                row.id,
+                reason,
+            )
             self.on_set_aside(lane, row.id, reason)
 
     def requeue(self, ids: Sequence[str] | None = None) -> int:
@@ -175,7 +181,7 @@ class Outbox:
             for seq, channel, owner, id, weight, size, session, body in found.fetchall():
                 lane = Lane(channel, owner)
                 if (ids is None or id in ids) and channel in CHANNELS:
-                    self._insert(db, lane, [(NewRow(id, body, Weight(weight), session), size)])
+                    self._insert(db, lane, [(NewRow(id, body, Priority(weight), session), size)])
                     db.execute("DELETE FROM set_aside WHERE seq=?", (seq,))
                     moved[lane] = moved.get(lane, 0) + 1
             return moved
@@ -193,7 +199,7 @@ class Outbox:
             ).fetchall()
         return [Lane(*row) for row in found if row[0] in CHANNELS]
 
-    def suspicion(self, lane: Lane) -> Suspicion:
+    def poison_state(self, lane: Lane) -> PoisonState:
         """Return what an earlier process knew of the row that is a lane's head. sqlite3.Error."""
         with self._read() as db:
             row = db.execute(
@@ -201,10 +207,10 @@ class Outbox:
                 "AND head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id)",
                 lane,
             ).fetchone()
-        return Suspicion(*row) if row else Suspicion()
+        return PoisonState(*row) if row else PoisonState()
 
-    def suspect(self, lane: Lane, known: Suspicion) -> None:
-        """Keep what is known of the row that is a lane's head: an agent that is killed often would else begin anew.
+    def save_poison_state(self, lane: Lane, known: PoisonState) -> None:
+        """Keep what is known of the row at a lane's head; an agent that is killed often would restart the bisection.
 
         :raises sqlite3.Error: it cannot be kept.
         """
@@ -319,7 +325,7 @@ class Outbox:
         for row, size in sized:
             done = db.execute(
                 "INSERT OR IGNORE INTO rows (lane, id, weight, size, session, body) VALUES (?, ?, ?, ?, ?, ?)",
-                (number, row.id, int(row.weight), size, row.group, row.body),
+                (number, row.id, int(row.priority), size, row.group, row.body),
             )
             if done.rowcount == 1:
                 self._count("rows", 1)
@@ -350,7 +356,7 @@ class Outbox:
                 self._count("rows", -1)
                 self._count("bytes", -size)
                 self._count("dropped", 1)
-                self._count(f"dropped_{Weight(weight).name.lower()}", 1)
+                self._count(f"dropped_{Priority(weight).counter}", 1)
             dropped += len(gone)
 
     def _count(self, name: str, change: int) -> None:
@@ -360,4 +366,4 @@ class Outbox:
     def _tell(self, dropped: int) -> None:
         if time.monotonic() >= self._tell_from:
             self._tell_from = time.monotonic() + TOLD_EVERY
-            LOG.error("the outbox is full: %d rows were given up, the oldest of the lowest weight", dropped)
+            LOG.error("outbox full: dropped %d rows (oldest, lowest priority)", dropped)

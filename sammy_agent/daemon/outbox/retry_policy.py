@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an answer means for the rows that were sent, and when to ask again. No I/O.
+"""What an answer means for the rows that were sent, and when to send again. No I/O.
 
-A 400 names no row. The lane remembers how many rows at its head hold the bad one and sends half of them, until it
-stands alone. Alone it is asked again before it is set aside: SAM answers 400 also while a workspace restarts. Where row
-after row is refused it is rather the workspace than the rows, so each further one is asked over a longer time.
+A 400 names no row. So the lane remembers how many rows at its head are known to contain the rejected one and sends
+half of them, until it stands alone. Alone it is sent again before it is moved to the dead letters: SAM answers 400 also
+while a workspace restarts. Where row after row is rejected it is rather the workspace than the rows, so each further
+one is sent again over a longer time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from sammy_agent.base.runtime.backoff import exponential
+
 
 @dataclass(frozen=True)
-class Pace:
-    """Seconds; `confirmations` is how often a row alone must be refused before it is set aside."""
+class RetryPolicy:
+    """Seconds; `confirmations` is how often a row alone must be rejected before it becomes a dead letter."""
 
     first: float = 1.0
     longest: float = 60.0
@@ -37,95 +40,100 @@ class ResponseInfo:
     remaining: int | None = None  # rows a full session would still take
 
     @property
-    def words(self) -> str:
-        """Return it for people."""
+    def summary(self) -> str:
+        """The answer for people."""
         return f"{self.status or 'no answer'}{': ' if self.message else ''}{self.message}"
 
 
-class Verdict(Enum):
+class Classification(Enum):
     """What an answer means."""
 
     DELIVERED = "delivered"
-    RETRY = "retry"  # trouble that passes
-    HOLD = "hold"  # the door is closed to us: everything is kept until somebody opens it
-    REFUSED = "refused"  # a row of these is bad
+    RETRY = "retry"  # a transient failure
+    HOLD = "hold"  # access is denied: everything is kept until somebody grants it
+    REFUSED = "refused"  # one of these rows is rejected
     FULL = "full"  # the session takes no more, ever
-    UNSUPPORTED = "unsupported"  # that control plane has no such door
+    UNSUPPORTED = "unsupported"  # that control plane does not have the endpoint
 
 
-def judge(reply: ResponseInfo, *, optional: bool = False) -> Verdict:  # noqa: PLR0911  (a table in order)
+def classify(response: ResponseInfo, *, optional: bool = False) -> Classification:  # noqa: PLR0911  (a table in order)
     """Return what an answer means; `optional` for a channel that a control plane need not have."""
-    status = reply.status
-    if status is None or (200 <= status < 400 and not reply.accepted):
-        return Verdict.RETRY  # nobody, or not a control plane: a portal answers 200 to everything
-    if reply.accepted:
-        return Verdict.DELIVERED
-    if optional and (status == 404 or (status == 401 and reply.message == "Authentication required")):
-        return Verdict.UNSUPPORTED
-    if status in (401, 403, 404) or (status == 500 and reply.token_expired):
-        return Verdict.HOLD
+    status = response.status
+    if status is None or (200 <= status < 400 and not response.accepted):
+        return Classification.RETRY  # no answer, or not a control plane's: a login page answers 200 to everything
+    if response.accepted:
+        return Classification.DELIVERED
+    if optional and (status == 404 or (status == 401 and response.message == "Authentication required")):
+        return Classification.UNSUPPORTED
+    if status in (401, 403, 404) or (status == 500 and response.token_expired):
+        return Classification.HOLD
     if status in (400, 413, 422):
-        return Verdict.REFUSED
-    if status == 409 and reply.error == "SESSION_MESSAGE_LIMIT_EXCEEDED":
-        return Verdict.REFUSED if reply.remaining else Verdict.FULL
-    return Verdict.RETRY
+        return Classification.REFUSED
+    if status == 409 and response.error == "SESSION_MESSAGE_LIMIT_EXCEEDED":
+        return Classification.REFUSED if response.remaining else Classification.FULL
+    return Classification.RETRY
 
 
 @dataclass(frozen=True)
-class Progress:
+class LaneState:
     """Where a lane stands."""
 
-    suspects: int = 0  # so many rows at the head hold a bad one
-    refusals: int = 0  # so often the first row was refused alone
-    streak: int = 0  # so many rows were set aside since one was taken
-    failures: int = 0  # so many answers in succession were no help
+    suspect_rows: int = 0  # number of rows at the head that are known to contain the rejected row
+    refusals: int = 0  # how often the first row was rejected alone
+    consecutive_rejections: int = 0  # dead letters since a row was accepted
+    failures: int = 0  # consecutive answers that neither accepted nor rejected a row
 
     @property
-    def about_rows(self) -> tuple[int, int, int]:
-        """Return what is known of the rows, which a restart must not forget."""
-        return self.suspects, self.refusals, self.streak
+    def poison(self) -> tuple[int, int, int]:
+        """What is known of a rejected row, which a restart must not forget."""
+        return self.suspect_rows, self.refusals, self.consecutive_rejections
 
-    def most(self, limit: int) -> int:
+    def batch_limit(self, limit: int) -> int:
         """Return how many rows the next request may hold."""
-        return min(limit, max(1, self.suspects // 2)) if self.suspects else limit
+        return min(limit, max(1, self.suspect_rows // 2)) if self.suspect_rows else limit
 
 
 @dataclass(frozen=True)
-class Step:
-    """What to do: rows to remove as delivered or to set aside, both from the head, and the pause's upper end."""
+class NextAction:
+    """What to do: rows to remove as delivered or as dead letters, both from the head, and how long to wait.
 
-    progress: Progress
+    The wait is `at_least` and a share of `backoff_limit` drawn from 0 to 1 (full jitter: a fleet comes back spread).
+    """
+
+    state: LaneState
     delivered: int = 0
-    set_aside: int = 0
-    pause: float = 0.0
+    dead_letters: int = 0
+    backoff_limit: float = 0.0
     at_least: float = 0.0
 
 
-def decide(progress: Progress, verdict: Verdict, sent: int, reply: ResponseInfo, pace: Pace) -> Step:  # noqa: PLR0911
-    """Return what follows from the verdict on a request with `sent` rows of the lane's head."""
-    if verdict is Verdict.DELIVERED:
-        return Step(Progress(suspects=max(0, progress.suspects - sent)), delivered=sent)
-    if verdict is Verdict.FULL:
-        return Step(replace(progress, suspects=0, refusals=0, failures=0), set_aside=sent)
-    if verdict is Verdict.UNSUPPORTED:
-        return Step(progress, pause=0.1 * pace.unsupported, at_least=pace.unsupported)
-    if verdict is not Verdict.REFUSED:
-        pause = grown(pace.first, progress.failures, pace.longest)
-        return Step(replace(progress, failures=progress.failures + 1), pause=pause, at_least=reply.retry_after)
+def decide(
+    state: LaneState, classification: Classification, sent: int, response: ResponseInfo, policy: RetryPolicy
+) -> NextAction:
+    """Return what follows from the answer to a request with `sent` rows of the lane's head."""
+    if classification is Classification.DELIVERED:
+        return NextAction(LaneState(suspect_rows=max(0, state.suspect_rows - sent)), delivered=sent)
+    if classification is Classification.FULL:
+        return NextAction(replace(state, suspect_rows=0, refusals=0, failures=0), dead_letters=sent)
+    if classification is Classification.UNSUPPORTED:
+        return NextAction(state, backoff_limit=0.1 * policy.unsupported, at_least=policy.unsupported)
+    if classification is Classification.REFUSED:
+        return _after_refusal(state, sent, response, policy)
+    limit = exponential(policy.first, state.failures, policy.longest)
+    return NextAction(replace(state, failures=state.failures + 1), backoff_limit=limit, at_least=response.retry_after)
+
+
+def _after_refusal(state: LaneState, sent: int, response: ResponseInfo, policy: RetryPolicy) -> NextAction:
+    """Halve what may be the rejected row, or count how often it was rejected alone."""
     if sent > 1:
-        return Step(replace(progress, suspects=sent, refusals=0, failures=0), at_least=reply.retry_after)
-    refusals = progress.refusals + 1
-    if refusals >= pace.confirmations:
-        return Step(Progress(suspects=max(0, progress.suspects - 1), streak=progress.streak + 1), set_aside=1)
-    pause = grown(pace.confirm_first, refusals - 1 + progress.streak, pace.confirm_longest)
-    return Step(replace(progress, suspects=1, refusals=refusals, failures=0), pause=pause, at_least=reply.retry_after)
-
-
-def grown(first: float, times: int, longest: float) -> float:
-    """Return `first` doubled so many times, at most `longest`: a pause's upper end, its length is drawn below it."""
-    return min(longest, first * 2.0 ** min(times, 40))
-
-
-def drawn(step: Step, share: float) -> float:
-    """Return the seconds to wait; `share` is drawn from 0 to 1 (full jitter: a fleet comes back spread evenly)."""
-    return step.at_least + step.pause * share
+        return NextAction(replace(state, suspect_rows=sent, refusals=0, failures=0), at_least=response.retry_after)
+    refusals, rejections = state.refusals + 1, state.consecutive_rejections
+    if refusals >= policy.confirmations:
+        left = max(0, state.suspect_rows - 1)
+        return NextAction(LaneState(suspect_rows=left, consecutive_rejections=rejections + 1), dead_letters=1)
+    limit = exponential(policy.confirm_first, refusals - 1 + rejections, policy.confirm_longest)
+    return NextAction(
+        replace(state, suspect_rows=1, refusals=refusals, failures=0),
+        backoff_limit=limit,
+        at_least=response.retry_after,
+    )

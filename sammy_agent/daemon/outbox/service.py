@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The outbox at work: the queue on disk, the threads that empty it, and whose token opens which door."""
+"""The outbox as a service: the queue on disk, the senders that empty it, and which token each channel takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sammy_agent.base.events import kinds
@@ -16,13 +15,13 @@ from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
-from sammy_agent.daemon.outbox.dispatcher import THREADS, Drains
+from sammy_agent.daemon.outbox.dispatcher import SENDERS, Dispatcher
 from sammy_agent.daemon.outbox.exchange import OutboxHttp
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.transport import ControlPlaneTransport
 
 
-class Delivery:
+class OutboxService:
     """What reporters put rows into, and what brings them to the control plane."""
 
     def __init__(
@@ -46,18 +45,17 @@ class Delivery:
             OutboxHttp(
                 ControlPlaneClient(url, transport.session, contact), self._token_for, on_refreshed=self._refreshed
             )
-            for _ in range(THREADS)
+            for _ in range(SENDERS)
         ]
-        self._drains = Drains(self.outbox, exchanges)
-        self.workers: tuple[Worker, ...] = self._drains.all_workers()
+        self._dispatcher = Dispatcher(self.outbox, exchanges)
+        self.workers: tuple[Worker, ...] = self._dispatcher.workers
 
     def __repr__(self) -> str:
-        return f"<Delivery {self.outbox!r}>"
+        return f"<OutboxService {self.outbox!r}>"
 
-    @property
-    def hurry(self) -> Callable[[], None]:
-        """What lets no lane sit out its pause: contact is back, or a token is new."""
-        return self._drains.hurry
+    def retry_now(self) -> None:
+        """End the delays of all lanes: contact is back, or a token is new."""
+        self._dispatcher.retry_now()
 
     def close(self) -> None:
         """Write what waits and close the file."""
@@ -65,14 +63,16 @@ class Delivery:
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `outbox` part of the socket's status."""
-        return self._drains.snapshot()
+        return self._dispatcher.snapshot()
 
     def _dropped(self, rows: int) -> None:
-        self._record(kinds.OUTBOX_DROPPED, f"the outbox was full: {rows} rows were given up", detail={"rows": rows})
+        self._record(
+            kinds.OUTBOX_DROPPED, f"outbox full: dropped {rows} rows (oldest, lowest priority)", detail={"rows": rows}
+        )
 
     def _set_aside(self, lane: Lane, id: str, reason: str) -> None:
-        words = f"{lane.channel} of {lane.owner}: row {id} is set aside: {reason}"
-        self._record(kinds.OUTBOX_SET_ASIDE, words, detail={"channel": lane.channel, "owner": lane.owner, "id": id})
+        message = f"{lane.channel} of {lane.owner}: row {id} rejected permanently, moved to dead letters: {reason}"
+        self._record(kinds.OUTBOX_SET_ASIDE, message, detail={"channel": lane.channel, "owner": lane.owner, "id": id})
 
     def _token_for(self, channel: Channel, lane: Lane) -> Token | None:
         return self._identity.token() if channel.scope is Scope.NODE else self._tokens.token(lane.owner)

@@ -18,7 +18,7 @@ from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_record, wall_clock_us
@@ -80,7 +80,7 @@ def say(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
     body = {"step": entry["step"], "status": entry["status"], "message": _short(entry.get("message", ""))}
     if entry.get("detail") is not None:
         body["detail"] = _short(entry["detail"])
-    weight = Weight.FAILURE if entry["status"] == "failed" else Weight.PROGRESS
+    weight = Priority.HIGH if entry["status"] == "failed" else Priority.PROGRESS
     row = NewRow(entry["id"], _json({**body, "timestamp": entry["timestamp"]}), weight)
     outbox.add(Lane(WORKSPACE_BOOT_LOG.name, workspace), [row])
 
@@ -114,7 +114,7 @@ def _row(id: str, step: str, status: str, message: str, detail: dict[str, Any], 
         "detail": _json(detail),
         "timestamp": datetime.fromtimestamp(at / 1e6, timezone.utc).isoformat(timespec="milliseconds"),
     }
-    return NewRow(id, _json(body), Weight.FAILURE if status == Status.FAILED.value else Weight.PROGRESS)
+    return NewRow(id, _json(body), Priority.HIGH if status == Status.FAILED.value else Priority.PROGRESS)
 
 
 def _short(text: object) -> str:

@@ -22,7 +22,7 @@ from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
-from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.diagnostics.event_store.event_store import EventStore
@@ -59,7 +59,7 @@ def row(entry: Mapping[str, Any]) -> NewRow:
     body = _json(entry)
     if len(body.encode()) > ERRORS.most_row_bytes:
         body = _json({**entry, "context": {"truncated": True, "bytes": len(body.encode())}})
-    return NewRow(str(entry["incidentId"]), body, Weight.FAILURE)
+    return NewRow(str(entry["incidentId"]), body, Priority.HIGH)
 
 
 def _json(value: object) -> str:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
-from sammy_agent.daemon.outbox.channels import MESSAGES, Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.channels import MESSAGES, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox
 
 ROLES = {
-    "user": Weight.SPEECH,
-    "assistant": Weight.SPEECH,
-    "system": Weight.SPEECH,
-    "tool": Weight.SPEECH,
-    "thinking": Weight.CHATTER,
-    "plan": Weight.CHATTER,
+    "user": Priority.NORMAL,
+    "assistant": Priority.NORMAL,
+    "system": Priority.NORMAL,
+    "tool": Priority.NORMAL,
+    "thinking": Priority.LOW,
+    "plan": Priority.LOW,
 }
 MAX_UTF16_UNITS = 102_400
 MOST_PARTS = 20

@@ -8,7 +8,7 @@ import pytest
 
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.control_plane import node_schema, workspace_schema
-from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Row, Weight
+from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Priority, Row
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.daemon.reporters import boot_log, errors
 from sammy_agent.node.provisioning import Provisioning
@@ -46,7 +46,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
     assert json.loads(entries[3]["detail"]) == {"attempt": 2, "durationMs": 250.0}
     assert 1900 < len(entries[3]["message"]) <= 2000
     assert len({row.id for row in rows}) == len(rows)
-    assert {row.id.split("/")[1] for row in rows if row.weight is Weight.FAILURE} == {"nodejs-install", "all"}
+    assert {row.id.split("/")[1] for row in rows if row.priority is Priority.HIGH} == {"nodejs-install", "all"}
 
 
 def test_each_entry_is_put_once_and_again_when_the_disk_refused_it(tmp_path: Path) -> None:

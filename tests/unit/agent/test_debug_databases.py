@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
+from sammy_agent.daemon.outbox.channels import Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.diagnostics.debug_package import builder, sqlite_dump
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member, Tables
@@ -92,7 +92,7 @@ def test_the_outbox_tells_how_much_waits_and_not_what(tmp_path: Path) -> None:
     (member,) = [one for one in MEMBERS if isinstance(one, Tables) and one.name == "outbox.jsonl"]
     outbox = Outbox(paths.under_root(member.path))
     body = json.dumps({"content": "what a user confided to an agent"})
-    outbox.add(Lane("messages", "w1"), [NewRow(f"m{number}", body, Weight.SPEECH) for number in range(3)])
+    outbox.add(Lane("messages", "w1"), [NewRow(f"m{number}", body, Priority.NORMAL) for number in range(3)])
     members: list[Member] = [member]
     builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
     text = opened(tmp_path / "p.tar.gz")["outbox.jsonl"]

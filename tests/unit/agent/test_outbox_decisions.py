@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 
 from sammy_agent.control_plane import workspace_schema
 from sammy_agent.daemon.client.client import Response
-from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, take
-from sammy_agent.daemon.outbox.retry_policy import Pace, Progress, ResponseInfo, Verdict, decide, drawn, judge
+from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, batch
+from sammy_agent.daemon.outbox.retry_policy import (
+    Classification,
+    LaneState,
+    ResponseInfo,
+    RetryPolicy,
+    classify,
+    decide,
+)
 from sammy_agent.daemon.reporters.messages import (
     MAX_UTF16_UNITS,
     Message,
@@ -21,7 +28,7 @@ from sammy_agent.daemon.reporters.messages import (
     split_by_limits,
 )
 
-PACE = Pace(confirmations=3)
+POLICY = RetryPolicy(confirmations=3)
 TEXTS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=400)
 
 
@@ -30,87 +37,89 @@ def units(text: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("reply", "verdict"),
+    ("response", "classification"),
     [
-        (ResponseInfo(None), Verdict.RETRY),
-        (ResponseInfo(200, accepted=True), Verdict.DELIVERED),
-        (ResponseInfo(200), Verdict.RETRY),  # a portal
-        (ResponseInfo(302), Verdict.RETRY),
-        (ResponseInfo(400), Verdict.REFUSED),
-        (ResponseInfo(401), Verdict.HOLD),
-        (ResponseInfo(403), Verdict.HOLD),
-        (ResponseInfo(404), Verdict.HOLD),
-        (ResponseInfo(500), Verdict.RETRY),
-        (ResponseInfo(500, token_expired=True), Verdict.HOLD),
-        (ResponseInfo(413), Verdict.REFUSED),
-        (ResponseInfo(408), Verdict.RETRY),
-        (ResponseInfo(409, error="CONFLICT"), Verdict.RETRY),
-        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=0), Verdict.FULL),
-        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=3), Verdict.REFUSED),
-        (ResponseInfo(429), Verdict.RETRY),
-        (ResponseInfo(503), Verdict.RETRY),
+        (ResponseInfo(None), Classification.RETRY),
+        (ResponseInfo(200, accepted=True), Classification.DELIVERED),
+        (ResponseInfo(200), Classification.RETRY),  # a portal
+        (ResponseInfo(302), Classification.RETRY),
+        (ResponseInfo(400), Classification.REFUSED),
+        (ResponseInfo(401), Classification.HOLD),
+        (ResponseInfo(403), Classification.HOLD),
+        (ResponseInfo(404), Classification.HOLD),
+        (ResponseInfo(500), Classification.RETRY),
+        (ResponseInfo(500, token_expired=True), Classification.HOLD),
+        (ResponseInfo(413), Classification.REFUSED),
+        (ResponseInfo(408), Classification.RETRY),
+        (ResponseInfo(409, error="CONFLICT"), Classification.RETRY),
+        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=0), Classification.FULL),
+        (ResponseInfo(409, error="SESSION_MESSAGE_LIMIT_EXCEEDED", remaining=3), Classification.REFUSED),
+        (ResponseInfo(429), Classification.RETRY),
+        (ResponseInfo(503), Classification.RETRY),
     ],
 )
-def test_the_verdict_on_an_answer(reply: ResponseInfo, verdict: Verdict) -> None:
-    assert judge(reply) is verdict
+def test_the_verdict_on_an_answer(response: ResponseInfo, classification: Classification) -> None:
+    assert classify(response) is classification
 
 
 def test_a_door_that_a_control_plane_need_not_have() -> None:
     unknown = ResponseInfo(401, message="Authentication required")
-    assert judge(unknown, optional=True) is Verdict.UNSUPPORTED and judge(unknown) is Verdict.HOLD
-    assert judge(ResponseInfo(401, message="Invalid callback token"), optional=True) is Verdict.HOLD
-    assert drawn(decide(Progress(), Verdict.UNSUPPORTED, 1, unknown, PACE), 0.0) == PACE.unsupported
+    assert classify(unknown, optional=True) is Classification.UNSUPPORTED and classify(unknown) is Classification.HOLD
+    assert classify(ResponseInfo(401, message="Invalid callback token"), optional=True) is Classification.HOLD
+    assert decide(LaneState(), Classification.UNSUPPORTED, 1, unknown, POLICY).at_least == POLICY.unsupported
 
 
-@pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.HOLD])
-def test_trouble_keeps_everything_and_is_never_given_up(verdict: Verdict) -> None:
-    progress = Progress(suspects=8, refusals=2)
+@pytest.mark.parametrize("classification", [Classification.RETRY, Classification.HOLD])
+def test_trouble_keeps_everything_and_is_never_given_up(classification: Classification) -> None:
+    state = LaneState(suspect_rows=8, refusals=2)
     for failure in range(2000):
-        step = decide(progress, verdict, 5, ResponseInfo(500), PACE)
-        assert (step.delivered, step.set_aside) == (0, 0)
-        assert drawn(step, 1.0) == min(PACE.longest, PACE.first * 2 ** min(failure, 9)) and drawn(step, 0.0) == 0.0
-        progress = step.progress
-    assert (progress.suspects, progress.refusals) == (8, 2)
-    assert drawn(decide(progress, verdict, 5, ResponseInfo(429, retry_after=90.0), PACE), 0.0) == 90.0
+        action = decide(state, classification, 5, ResponseInfo(500), POLICY)
+        assert (action.delivered, action.dead_letters) == (0, 0)
+        assert (
+            action.backoff_limit == min(POLICY.longest, POLICY.first * 2 ** min(failure, 9)) and action.at_least == 0.0
+        )
+        state = action.state
+    assert (state.suspect_rows, state.refusals) == (8, 2)
+    assert decide(state, classification, 5, ResponseInfo(429, retry_after=90.0), POLICY).at_least == 90.0
 
 
 @given(st.lists(st.booleans(), max_size=120), st.integers(1, 100))
 def test_bisecting_sets_aside_the_bad_rows_alone_and_keeps_the_order(bad: list[bool], limit: int) -> None:
     """A server that refuses a batch for one bad row; the lane must end empty, and soon."""
     waiting, delivered, aside, requests = list(enumerate(bad)), [], [], 0
-    progress = Progress()
+    state = LaneState()
     while waiting:
-        batch = waiting[: progress.most(limit)]
-        refused = any(is_bad for _, is_bad in batch)
-        reply = ResponseInfo(400) if refused else ResponseInfo(200, accepted=True)
-        step = decide(progress, judge(reply), len(batch), reply, PACE)
-        delivered += waiting[: step.delivered]
-        aside += waiting[: step.set_aside]
-        waiting, progress = waiting[step.delivered + step.set_aside :], step.progress
+        head = waiting[: state.batch_limit(limit)]
+        refused = any(is_bad for _, is_bad in head)
+        response = ResponseInfo(400) if refused else ResponseInfo(200, accepted=True)
+        action = decide(state, classify(response), len(head), response, POLICY)
+        delivered += waiting[: action.delivered]
+        aside += waiting[: action.dead_letters]
+        waiting, state = waiting[action.delivered + action.dead_letters :], action.state
         requests += 1
-        assert requests <= len(bad) + sum(bad) * (2 * 8 + PACE.confirmations)
+        assert requests <= len(bad) + sum(bad) * (2 * 8 + POLICY.confirmations)
     assert [number for number, is_bad in enumerate(bad) if is_bad] == [number for number, _ in aside]
     assert [number for number, is_bad in enumerate(bad) if not is_bad] == [number for number, _ in delivered]
 
 
 def test_a_row_is_found_among_a_hundred_in_a_few_requests() -> None:
-    progress, sent = Progress(), []
-    while progress.refusals == 0:
-        count = progress.most(100)
+    state, sent = LaneState(), []
+    while state.refusals == 0:
+        count = state.batch_limit(100)
         sent.append(count)
-        progress = decide(progress, Verdict.REFUSED, count, ResponseInfo(400), PACE).progress
+        state = decide(state, Classification.REFUSED, count, ResponseInfo(400), POLICY).state
     assert sent == [100, 50, 25, 12, 6, 3, 1]
 
 
 def test_where_row_after_row_is_refused_each_is_asked_over_a_longer_time() -> None:
     """A workspace that restarts answers 400 to everything; it must not cost its messages at full speed."""
-    progress, pauses = Progress(), []
-    for _ in range(PACE.confirmations * 10):
-        step = decide(progress, Verdict.REFUSED, 1, ResponseInfo(400), PACE)
-        progress = step.progress
-        pauses.append(step.pause)
-    assert progress.streak == 10 and sum(pauses[-3:]) > 50 * sum(pauses[:3])
-    assert decide(progress, Verdict.DELIVERED, 1, ResponseInfo(200, accepted=True), PACE).progress == Progress()
+    state, pauses = LaneState(), []
+    for _ in range(POLICY.confirmations * 10):
+        action = decide(state, Classification.REFUSED, 1, ResponseInfo(400), POLICY)
+        state = action.state
+        pauses.append(action.backoff_limit)
+    assert state.consecutive_rejections == 10 and sum(pauses[-3:]) > 50 * sum(pauses[:3])
+    assert decide(state, Classification.DELIVERED, 1, ResponseInfo(200, accepted=True), POLICY).state == LaneState()
 
 
 @given(
@@ -124,14 +133,14 @@ def test_a_batch_is_a_head_within_the_servers_limits(sizes: list[tuple[int, str]
         Row(2**62 + number, str(number), json.dumps({"x": "y" * size}), size + 9 + channel.row_overhead, group)
         for number, (size, group) in enumerate(sizes)
     ]
-    batch = take(iter(waiting), channel, min(most, channel.most_rows))
-    assert batch == waiting[: len(batch)] and 1 <= len(batch) <= most and len({row.group for row in batch}) == 1
-    body = channel.encode(batch)
-    assert json.loads(body) and (len(batch) == 1 or len(body) <= channel.most_bytes)
-    if len(batch) < min(most, channel.most_rows, len(waiting)):  # as long as it may be
-        after = waiting[len(batch)]
-        longer = len(channel.encode([*batch, after]))
-        assert after.group != batch[0].group or longer > channel.most_bytes - (SEQUENCE_BYTES + 1) * (len(batch) + 1)
+    head = batch(iter(waiting), channel, min(most, channel.most_rows))
+    assert head == waiting[: len(head)] and 1 <= len(head) <= most and len({row.group for row in head}) == 1
+    body = channel.encode(head)
+    assert json.loads(body) and (len(head) == 1 or len(body) <= channel.most_bytes)
+    if len(head) < min(most, channel.most_rows, len(waiting)):  # as long as it may be
+        after = waiting[len(head)]
+        longer = len(channel.encode([*head, after]))
+        assert after.group != head[0].group or longer > channel.most_bytes - (SEQUENCE_BYTES + 1) * (len(head) + 1)
 
 
 @given(TEXTS, st.integers(2, 50), st.integers(12, 60))

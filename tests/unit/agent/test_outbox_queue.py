@@ -19,16 +19,16 @@ from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
-from sammy_agent.daemon.outbox.channels import Lane, NewRow, Weight
-from sammy_agent.daemon.outbox.queue import Bounds, Outbox, OutboxUnavailable, Suspicion
-from sammy_agent.daemon.outbox.service import Delivery
+from sammy_agent.daemon.outbox.channels import Lane, NewRow, Priority
+from sammy_agent.daemon.outbox.queue import Bounds, Outbox, OutboxUnavailable, PoisonState
+from sammy_agent.daemon.outbox.service import OutboxService
 from sammy_agent.node.config import AgentConfig
 from sammy_agent.transport import ControlPlaneTransport
 
 LANE = Lane("messages", "w1")
 
 
-def row(number: int, weight: Weight = Weight.SPEECH, size: int = 10) -> NewRow:
+def row(number: int, weight: Priority = Priority.NORMAL, size: int = 10) -> NewRow:
     return NewRow(f"m{number}", json.dumps({"text": "x" * size}), weight)
 
 
@@ -59,7 +59,7 @@ def test_whoever_adds_while_it_closes_is_kept_or_told_and_never_left_waiting(tmp
 
 
 def test_beyond_its_bounds_the_oldest_of_the_lowest_weight_goes_and_is_counted(tmp_path: Path) -> None:
-    low, *_, high = sorted(Weight)
+    low, *_, high = sorted(Priority)
     outbox = Outbox(str(tmp_path / "o.db"), Bounds(rows=5))
     outbox.add(LANE, [row(0, high)])
     outbox.add(LANE, [row(number, low) for number in range(1, 8)])
@@ -107,7 +107,7 @@ def test_a_corrupt_file_that_a_reader_meets_first_is_cleared_away_at_once(tmp_pa
     [
         lambda outbox: [one.id for one in outbox.head(LANE, 10)] == ["m1"],
         lambda outbox: outbox.lanes() == [LANE],
-        lambda outbox: outbox.suspicion(LANE) == Suspicion(),
+        lambda outbox: outbox.poison_state(LANE) == PoisonState(),
         lambda outbox: outbox.refused() == [],
         lambda outbox: outbox.totals()["rows"] == 1,
     ],
@@ -131,24 +131,24 @@ def test_what_is_known_of_a_bad_row_outlives_the_process_and_goes_with_the_row(t
     path = str(tmp_path / "o.db")
     outbox = Outbox(path)
     outbox.add(LANE, [row(1), row(2)])
-    known = Suspicion(2, 3, 1, 1234.5)
-    outbox.suspect(LANE, known)
+    known = PoisonState(2, 3, 1, 1234.5)
+    outbox.save_poison_state(LANE, known)
     outbox.close()
     again = Outbox(path)
-    assert again.suspicion(LANE) == known
+    assert again.poison_state(LANE) == known
     # a kill between the removal and the next word of it must not cast the suspicion on the row behind
     again.remove(again.head(LANE, 1))
-    assert again.suspicion(LANE) == Suspicion() == again.suspicion(Lane("messages", "unknown"))
+    assert again.poison_state(LANE) == PoisonState() == again.poison_state(Lane("messages", "unknown"))
     again.close()
 
 
 def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
     outbox = Outbox(str(tmp_path / "o.db"))
     heard: list[Lane] = []
-    outbox.add(LANE, [NewRow("m1", "{}", Weight.FAILURE, "s1"), row(2), row(3)])
+    outbox.add(LANE, [NewRow("m1", "{}", Priority.HIGH, "s1"), row(2), row(3)])
     before = outbox.head(LANE, 1)
-    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: no")
-    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: no")
+    outbox.dead_letter(LANE, outbox.head(LANE, 1), "400: no")
+    outbox.dead_letter(LANE, outbox.head(LANE, 1), "400: no")
     assert [one["id"] for one in outbox.refused()] == ["m1", "m2"]
     assert outbox.totals()["set_aside_now"] == 2
     outbox.on_added = heard.append
@@ -170,7 +170,7 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
     def record(kind: Kind, message: str, **_: object) -> None:
         told.append((kind.type, message))
 
-    delivery = Delivery(
+    delivery = OutboxService(
         "https://127.0.0.1:1",
         paths,
         identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443, True)),
@@ -182,11 +182,14 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
     outbox = delivery.outbox
     outbox._bounds = Bounds(rows=2)
     outbox.add(LANE, [row(number) for number in range(5)])
-    outbox.set_aside(LANE, outbox.head(LANE, 1), "400: role must be one of user, assistant")
+    outbox.dead_letter(LANE, outbox.head(LANE, 1), "400: role must be one of user")
     outbox.close()
     assert told == [
-        ("outbox.dropped", "the outbox was full: 3 rows were given up"),
-        ("outbox.set-aside", "messages of w1: row m3 is set aside: 400: role must be one of user, assistant"),
+        ("outbox.dropped", "outbox full: dropped 3 rows (oldest, lowest priority)"),
+        (
+            "outbox.set-aside",
+            "messages of w1: row m3 rejected permanently, moved to dead letters: 400: role must be one of user",
+        ),
     ]
     Path(paths.outbox).write_bytes(b"no database" * 1000)
     again = Outbox(paths.outbox)
