@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sammy-agent metrics`: how this machine fared, from the file: also when the agent is dead.
+"""`sammy-agent metrics`: this machine's metrics over time, from the file: also when the agent is dead.
 
 Exit statuses: 0 something was shown, 1 it cannot be read, 2 the command line is wrong, 3 there is no sample.
 """
@@ -21,10 +21,10 @@ from sammy_agent.base.runtime.clock import Timestamp, this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.metrics import summary
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
-from sammy_agent.diagnostics.metrics.summary import Course, Sample
+from sammy_agent.diagnostics.metrics.summary import Sample, Series
 
 SINCE = "-1h"
-WIDEST, NARROWEST, BESIDE = 60, 10, 66  # columns of the course, and of what stands before it
+WIDEST, NARROWEST, BESIDE = 60, 10, 66  # columns of the bars, and of what stands before them
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,22 +59,22 @@ def _print_json(samples: Iterable[Sample]) -> int:
 def _print_table(samples: Iterable[Sample], since: Timestamp, now: Timestamp, boot: str) -> int:
     width = min(WIDEST, shutil.get_terminal_size().columns - BESIDE)
     bars = sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf") and width >= NARROWEST
-    courses: list[Course] = []
+    all_series: list[Series] = []
     number, first, last = 0, 0, 0
     for sample in samples:
         here = sample["boot_id"] == boot
         last = now.to_wall_clock(sample["created_at"], sample["boottime_us"], same_boot=here)
-        if not courses:  # the course begins where there is something to see
+        if not all_series:  # the series starts at the first sample
             first = last
-            courses = [Course(row, max(first, since.wall), now.wall, max(width, 1)) for row in summary.ROWS]
+            all_series = [Series(row, max(first, since.wall), now.wall, max(width, 1)) for row in summary.ROWS]
         number += 1
-        for course in courses:
-            course.add(last, sample)
+        for series in all_series:
+            series.add(last, sample)
     if not number:
         print("sammy-agent: no samples since then. Is the agent running? systemctl status sammy-agent",
               file=sys.stderr)  # fmt: skip
         return 3
-    rows = summary.table(courses, bars=bars)
+    rows = summary.table(all_series, bars=bars)
     print("\n".join(table(rows, right=(1, 2, 3))))
     samples_word = "sample" if number == 1 else "samples"
     print(f"\n{number} {samples_word} from {terminal.format_time(first)[:16]} to {terminal.format_time(last)[:16]}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three figures of a heartbeat, from /proc and the root file system; one that cannot be had is left out.
+"""The three metrics of a heartbeat, from /proc and the root file system; one that is not available is left out.
 
 The wire refuses a whole heartbeat for a null among them.
 """

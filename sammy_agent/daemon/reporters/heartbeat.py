@@ -20,7 +20,7 @@ from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
-from sammy_agent.diagnostics import metrics
+from sammy_agent.node import heartbeat_metrics
 from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -90,9 +90,9 @@ class HeartbeatReporter(Worker):
             body["reason"] = reason[:LONGEST_REASON]
         if self._port is not None:
             body["agentPort"] = self._port
-        figures = metrics.collect()
-        if figures:
-            body["metrics"] = figures
+        metrics = heartbeat_metrics.collect()
+        if metrics:
+            body["metrics"] = metrics
         steps = level.steps()
         text = json.dumps([body.get("runId"), steps])
         if steps and text != self._steps_known:

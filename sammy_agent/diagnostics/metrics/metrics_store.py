@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples in a file of their own, metrics.db: it may be lost without harm, and its bulk is kept from the events."""
+"""Samples in a file of their own, metrics.db: losing it does no harm, and its bulk does not displace events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sammy_agent.base.storage.retention import MIB, Retention
 from sammy_agent.base.storage.sqlite import Database, seed_autoincrement_from_clock
 from sammy_agent.diagnostics.metrics.fields import NAMES
 
-# Released columns stay; a new figure is a new migration. tests/unit/agent/test_metrics.py holds both to figures.py.
+# Released columns stay; a new metric is a new migration. tests/unit/agent/test_metrics.py holds both to fields.py.
 MIGRATIONS = (
     (
         """CREATE TABLE samples (
@@ -49,7 +49,7 @@ class MetricsStore:
         self.path = path
         self._keep, self._boot_id = keep, boot_id
         self._database = Database(path, MIGRATIONS, shrinks=True, read_only=read_only)
-        self._until_look = 0
+        self._until_trim = 0
 
     def __repr__(self) -> str:
         return f"<MetricsStore {self.path}>"
@@ -68,16 +68,16 @@ class MetricsStore:
         self._database.snapshot(path)
 
     def add(self, sample: Mapping[str, float], at: Timestamp) -> None:
-        """Keep a sample; unknown names are passed over. sqlite3.Error: it cannot be written."""
+        """Store a sample; unknown names are ignored. sqlite3.Error: it cannot be written."""
         names = [name for name in NAMES if name in sample]
         columns = ", ".join(("created_at", "boottime_us", "boot_id", *names))
         values = (at.wall, at.boot, self._boot_id, *(sample[name] for name in names))
         with self._database.transaction() as db:
             seed_autoincrement_from_clock(db, "samples")
             db.execute(f"INSERT INTO samples ({columns}) VALUES ({', '.join('?' * len(values))})", values)
-            self._until_look -= 1
-            if self._until_look <= 0:
-                self._until_look = TRIM_AFTER_ROWS
+            self._until_trim -= 1
+            if self._until_trim <= 0:
+                self._until_trim = TRIM_AFTER_ROWS
                 retention.trim(db, "samples", self._keep, clock.now(), self._boot_id)
 
     def samples(

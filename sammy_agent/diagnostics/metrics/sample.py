@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two readings as one sample: levels as they are now, counters as what came in between. Decisions only."""
+"""The difference of two snapshots as one sample: gauges as they are now, counters as their growth. No I/O."""
 
 from __future__ import annotations
 
 from sammy_agent.diagnostics.metrics.fields import CLASSES
-from sammy_agent.diagnostics.metrics.snapshot import Reading
+from sammy_agent.diagnostics.metrics.snapshot import Snapshot
 
 SHARES = ("user", "system", "iowait", "steal")
 COUNTED = ("rx", "tx", "errors", "drops")
 
 
-def sample_of(before: Reading | None, now: Reading) -> dict[str, float]:
-    """Return the figures that are known; without a reading before, levels only."""
-    sample = dict(now.levels)
+def diff_snapshots(before: Snapshot | None, now: Snapshot) -> dict[str, float]:
+    """Return the metrics that are known; without a previous snapshot, gauges only."""
+    sample = dict(now.gauges)
     if before is None or now.at <= before.at:
         return sample
     interval = now.at - before.at
@@ -27,7 +27,7 @@ def sample_of(before: Reading | None, now: Reading) -> dict[str, float]:
     return sample | _traffic(before, now)
 
 
-def _traffic(before: Reading, now: Reading) -> dict[str, float]:
+def _traffic(before: Snapshot, now: Snapshot) -> dict[str, float]:
     """Sum up by class, interface by interface: a new one brings all it counted, one that is gone takes nothing away."""
     if not now.interfaces:
         return {}

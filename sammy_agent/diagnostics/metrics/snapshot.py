@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the kernel says of the machine at one moment, read from /proc: no program is run for it, and none is needed.
+"""The machine's counters and gauges at one moment, read from /proc; no program is run for it.
 
-What this kernel does not have (PSI, a swap) or will not say is left out, never an error.
+What this kernel does not have (PSI, swap) or denies is left out, never an error.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from dataclasses import dataclass, field
 from sammy_agent.diagnostics.metrics.fields import PRESSURES
 
 DOCKER = "/var/lib/docker"
-LONGEST = 256 * 1024  # bytes of a file: a machine with thousands of interfaces
+MAX_BYTES = 256 * 1024  # of a file: a machine with thousands of interfaces
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
-class Reading:
-    """Counters since boot, and levels. Bytes, and seconds of CPU."""
+class Snapshot:
+    """Counters since boot, and gauges. Bytes, and seconds of CPU."""
 
     at: float  # CLOCK_BOOTTIME, seconds
-    levels: dict[str, float] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)  # user, system, iowait, steal, all
     interfaces: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)  # rx, tx, errors, drops
     agent_cpu: float | None = None
 
 
-def read(at: float, proc: str = "/proc", root: str = "") -> Reading:
+def read(at: float, proc: str = "/proc", root: str = "") -> Snapshot:
     """Read everything; takes about a fifth of a millisecond.
 
     :param at: the present time of CLOCK_BOOTTIME, seconds.
     :param proc: where procfs is mounted.
     :param root: put before the paths of file systems.
     """
-    found = Reading(at)
+    found = Snapshot(at)
     for fill in (_cpu, _load, _memory, _interfaces, _pressure, _agent):
         with contextlib.suppress(OSError, ValueError, IndexError, KeyError):
             fill(found, proc)
@@ -53,7 +53,7 @@ def _text(path: str, most: int = 8192) -> str:
         os.close(descriptor)
 
 
-def _cpu(found: Reading, proc: str) -> None:
+def _cpu(found: Snapshot, proc: str) -> None:
     line = _text(f"{proc}/stat", 512).split("\n", 1)[0].split()
     user, nice, system, idle, iowait, irq, softirq, steal = (int(value) / _TICKS for value in line[1:9])
     found.cpu = {
@@ -65,20 +65,20 @@ def _cpu(found: Reading, proc: str) -> None:
     }
 
 
-def _load(found: Reading, proc: str) -> None:
+def _load(found: Snapshot, proc: str) -> None:
     for minutes, value in zip((1, 5, 15), _text(f"{proc}/loadavg").split(), strict=False):
-        found.levels[f"load{minutes}"] = float(value)
+        found.gauges[f"load{minutes}"] = float(value)
 
 
-def _memory(found: Reading, proc: str) -> None:
+def _memory(found: Snapshot, proc: str) -> None:
     values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in _text(f"{proc}/meminfo").splitlines()}
-    found.levels["memory_total"], found.levels["memory_available"] = values["MemTotal"], values["MemAvailable"]
-    found.levels["swap_total"] = values["SwapTotal"]
-    found.levels["swap_used"] = values["SwapTotal"] - values["SwapFree"]
+    found.gauges["memory_total"], found.gauges["memory_available"] = values["MemTotal"], values["MemAvailable"]
+    found.gauges["swap_total"] = values["SwapTotal"]
+    found.gauges["swap_used"] = values["SwapTotal"] - values["SwapFree"]
 
 
-def _interfaces(found: Reading, proc: str) -> None:
-    for name, values in _interface_lines(_text(f"{proc}/self/net/dev", LONGEST)):
+def _interfaces(found: Snapshot, proc: str) -> None:
+    for name, values in _interface_lines(_text(f"{proc}/self/net/dev", MAX_BYTES)):
         found.interfaces[name] = (values[0], values[8], values[2] + values[10], values[3] + values[11])
 
 
@@ -90,7 +90,7 @@ def _interface_lines(text: str) -> Iterator[tuple[str, list[int]]]:
             yield name.strip(), values
 
 
-def _pressure(found: Reading, proc: str) -> None:
+def _pressure(found: Snapshot, proc: str) -> None:
     for what in PRESSURES:
         with contextlib.suppress(
             OSError, ValueError, KeyError
@@ -99,17 +99,17 @@ def _pressure(found: Reading, proc: str) -> None:
                 share, *pairs = line.split()
                 values = dict(pair.split("=") for pair in pairs)
                 for name in ("avg10", "avg60", "total"):
-                    found.levels[f"{what}_{share}_{name}"] = float(values[name])
+                    found.gauges[f"{what}_{share}_{name}"] = float(values[name])
 
 
-def _agent(found: Reading, proc: str) -> None:
+def _agent(found: Snapshot, proc: str) -> None:
     values = _text(f"{proc}/self/stat").rpartition(")")[2].split()  # a program's name may hold anything
     found.agent_cpu = (int(values[11]) + int(values[12])) / _TICKS
-    found.levels["agent_threads"] = int(values[17])
-    found.levels["agent_rss"] = int(values[21]) * _PAGE
+    found.gauges["agent_threads"] = int(values[17])
+    found.gauges["agent_rss"] = int(values[21]) * _PAGE
 
 
-def _disks(found: Reading, root: str) -> None:
+def _disks(found: Snapshot, root: str) -> None:
     with contextlib.suppress(OSError):
         top = os.stat(root or "/").st_dev
         _disk(found, "root", root or "/")
@@ -117,11 +117,11 @@ def _disks(found: Reading, root: str) -> None:
             _disk(found, "docker", root + DOCKER)
 
 
-def _disk(found: Reading, name: str, path: str) -> None:
+def _disk(found: Snapshot, name: str, path: str) -> None:
     disk = os.statvfs(path)
-    found.levels[f"{name}_size"] = disk.f_blocks * disk.f_frsize
-    found.levels[f"{name}_used"] = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-    found.levels[f"{name}_free"] = disk.f_bavail * disk.f_frsize
+    found.gauges[f"{name}_size"] = disk.f_blocks * disk.f_frsize
+    found.gauges[f"{name}_used"] = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
+    found.gauges[f"{name}_free"] = disk.f_bavail * disk.f_frsize
     if disk.f_files:  # btrfs counts none
-        found.levels[f"{name}_inodes"] = disk.f_files
-        found.levels[f"{name}_inodes_used"] = disk.f_files - disk.f_ffree
+        found.gauges[f"{name}_inodes"] = disk.f_files
+        found.gauges[f"{name}_inodes_used"] = disk.f_files - disk.f_ffree

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples as a table: what each figure is now, was at most and on the mean, and its course as a line of bars."""
+"""Samples as a table: each metric's current value, mean and maximum, and its history as a line of bars."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Row(NamedTuple):
 
 
 def percent(value: float) -> str:
-    """Return a share in words."""
+    """Format a share."""
     return f"{value:.1f} %"
 
 
 def size(value: float) -> str:
-    """Return bytes in the unit that reads best."""
+    """Format bytes in the unit that reads best."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
@@ -65,7 +65,7 @@ def _share(part: str, whole: str, *, of_rest: bool = False) -> Callable[[Sample]
 
 
 def _disk(name: str) -> Callable[[Sample], float | None]:
-    """Return the share in use as df tells it: what root alone may use is no room."""
+    """Return the share in use as df shows it: what is reserved for root counts as used."""
 
     def value(sample: Sample) -> float | None:
         used: float | None = sample[f"{name}_used"]
@@ -106,8 +106,8 @@ ROWS = (
 )
 
 
-class Course:
-    """A row's values over time: each falls into one of `width` spans between two times."""
+class Series:
+    """A row's values over time: each falls into one of `width` intervals between two times."""
 
     def __init__(self, row: Row, begin: float, end: float, width: int) -> None:
         self.row = row
@@ -129,14 +129,14 @@ class Course:
         self._highest[span] = value if before is None else max(before, value)
 
     def cells(self) -> tuple[str, ...] | None:
-        """Return name, now, mean and most; None where nothing is known."""
+        """Return name, current value, mean and maximum; None where nothing is known."""
         if not self._count or self.highest is None:
             return None
         values = (self.now, self._sum / self._count, self.highest)
         return (self.row.name, *("-" if value is None else self.row.shown(value) for value in values))
 
     def bars(self) -> str:
-        """Return the course, a blank where nothing is known."""
+        """Return the bars, a blank where nothing is known."""
         full = self.row.full or self.highest or 1.0
         steps = len(BARS) - 1
         return "".join(
@@ -144,11 +144,11 @@ class Course:
         )
 
 
-def table(courses: Sequence[Course], *, bars: bool) -> list[tuple[str, ...]]:
-    """Return the table's rows, its heading first; figures that this machine does not have are left out."""
-    rows = [("FIGURE", "NOW", "MEAN", "MOST", *(("COURSE",) if bars else ()))]
-    for course in courses:
-        cells = course.cells()
+def table(all_series: Sequence[Series], *, bars: bool) -> list[tuple[str, ...]]:
+    """Return the table's rows, its heading first; metrics that this machine does not have are left out."""
+    rows = [("METRIC", "NOW", "MEAN", "MAX", *(("HISTORY",) if bars else ()))]
+    for series in all_series:
+        cells = series.cells()
         if cells is not None:
-            rows.append((*cells, *((course.bars(),) if bars else ())))
+            rows.append((*cells, *((series.bars(),) if bars else ())))
     return rows

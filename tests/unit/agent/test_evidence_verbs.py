@@ -24,7 +24,7 @@ from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.metrics import summary
-from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
+from sammy_agent.diagnostics.metrics.fields import METRICS, NAMES
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 
 TOP = Path(__file__).resolve().parents[3]
@@ -149,7 +149,7 @@ def test_following_shows_the_newest_and_what_comes(
 def test_metrics_for_a_person_and_a_script(root: str, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = shown(capsys, "metrics", "--root", root)
     lines = out.splitlines()
-    assert status == 0 and lines[0].split() == ["FIGURE", "NOW", "MEAN", "MOST"]
+    assert status == 0 and lines[0].split() == ["METRIC", "NOW", "MEAN", "MAX"]
     assert lines[1].split() == ["CPU", "91.0", "%", "46.0", "%", "91.0", "%"]
     assert any(re.split(r"\s{2,}", line) == ["network in", "1.0 KiB/s", "1.0 KiB/s", "1.0 KiB/s"] for line in lines)
     assert "swap" not in out, "what this machine does not have is left out"
@@ -161,12 +161,12 @@ def test_metrics_for_a_person_and_a_script(root: str, capsys: pytest.CaptureFixt
 
 def test_a_course_has_a_bar_for_what_is_known_and_a_blank_for_what_is_not() -> None:
     row = summary.Row("x", lambda sample: sample["x"], summary.percent, 100)
-    course = summary.Course(row, 0, 10, 10)
+    series = summary.Series(row, 0, 10, 10)
     for at, value in ((0, 0.0), (1, 50.0), (1.5, 100.0), (3, None), (9.9, 25.0)):
-        course.add(at, {"x": value})
-    assert course.bars() == "▁█       ▃"
-    assert course.cells() == ("x", "25.0 %", "43.8 %", "100.0 %")
-    assert summary.Course(row, 0, 1, 1).cells() is None
+        series.add(at, {"x": value})
+    assert series.bars() == "▁█       ▃"
+    assert series.cells() == ("x", "25.0 %", "43.8 %", "100.0 %")
+    assert summary.Series(row, 0, 1, 1).cells() is None
 
 
 def test_every_row_of_the_table_takes_its_figures_from_a_sample() -> None:
@@ -210,14 +210,14 @@ def test_sammy_hands_the_agents_verbs_over_untouched(monkeypatch: pytest.MonkeyP
         assert became[-1] == ["sammy-agent", "sammy-agent", name]
 
 
-def test_the_documentation_lists_every_kind_and_every_figure() -> None:
+def test_the_documentation_lists_every_kind_and_every_metric() -> None:
     text = (TOP / "docs" / "events.md").read_text()
     lines = [
         f"| `{kind.type}` | {kind.level}{', reported' if kind.incident else ''} | {kind.meaning} |"
         for kind in kinds.KINDS
     ]
-    lines += [f"| `{figure.name}` | {figure.unit} | {figure.meaning} |" for figure in FIGURES]
+    lines += [f"| `{metric.name}` | {metric.unit} | {metric.meaning} |" for metric in METRICS]
     lacking = [line for line in lines if f"{line}\n" not in text]
     assert lacking == [], "these lines belong into docs/events.md, in the place of those of their names"
     listed = re.findall(r"^\| `([a-z0-9_.-]+)` \|", text, re.M)
-    assert len(listed) == len(kinds.KINDS) + len(FIGURES), "and no other"
+    assert len(listed) == len(kinds.KINDS) + len(METRICS), "and no other"

@@ -20,11 +20,11 @@ from sammy_agent.daemon.recording import Recording
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.metrics import metrics_store as store_module
 from sammy_agent.diagnostics.metrics import snapshot
-from sammy_agent.diagnostics.metrics.fields import FIGURES, NAMES
+from sammy_agent.diagnostics.metrics.fields import METRICS, NAMES
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
-from sammy_agent.diagnostics.metrics.sample import class_of, sample_of
+from sammy_agent.diagnostics.metrics.sample import class_of, diff_snapshots
 from sammy_agent.diagnostics.metrics.sampler import Sampler
-from sammy_agent.diagnostics.metrics.snapshot import Reading
+from sammy_agent.diagnostics.metrics.snapshot import Snapshot
 from tests.agent.lab import wait_for
 
 BOOT = "b-now"
@@ -62,7 +62,7 @@ def test_every_figure_of_proc_is_read_as_the_kernel_means_it(proc: Path) -> None
     assert found.cpu == {
         "user": 120 / TICKS, "system": 43 / TICKS, "iowait": 50 / TICKS, "steal": 8 / TICKS, "all": 621 / TICKS
     }  # fmt: skip
-    levels = found.levels
+    levels = found.gauges
     assert (levels["load1"], levels["load5"], levels["load15"]) == (0.5, 1.25, 2.0)
     assert (levels["memory_total"], levels["memory_available"]) == (1_024_000, 614_400)
     assert (levels["swap_total"], levels["swap_used"]) == (81_920, 51_200)
@@ -75,12 +75,12 @@ def test_every_figure_of_proc_is_read_as_the_kernel_means_it(proc: Path) -> None
 
 @pytest.mark.parametrize("name", ["stat", "loadavg", "meminfo", "self/net/dev", "self/stat", "pressure/cpu"])
 @pytest.mark.parametrize("text", ["", "garbage", "cpu x y\n", "a b c d\ne: f\n: 1 2\n"])
-def test_a_file_that_is_missing_or_strange_costs_only_its_own_figures(proc: Path, name: str, text: str) -> None:
-    whole = set(snapshot.read(1.0, str(proc)).levels)
+def test_a_file_that_is_missing_or_strange_costs_only_its_own_metrics(proc: Path, name: str, text: str) -> None:
+    whole = set(snapshot.read(1.0, str(proc)).gauges)
     (proc / name).write_text(text)
-    assert len(whole - set(snapshot.read(1.0, str(proc)).levels)) <= 4
+    assert len(whole - set(snapshot.read(1.0, str(proc)).gauges)) <= 4
     (proc / name).unlink()
-    assert len(whole - set(snapshot.read(1.0, str(proc)).levels)) <= 4
+    assert len(whole - set(snapshot.read(1.0, str(proc)).gauges)) <= 4
 
 
 def test_this_machine_is_read_whole() -> None:
@@ -88,7 +88,7 @@ def test_this_machine_is_read_whole() -> None:
     end = time.monotonic() + 0.05
     while time.monotonic() < end:
         pass
-    sample = sample_of(before, snapshot.read(1.05))
+    sample = diff_snapshots(before, snapshot.read(1.05))
     may_lack = re.compile("docker_|(cpu|memory|io)_(some|full)_|root_inodes")
     assert [name for name in NAMES if name not in sample and not may_lack.match(name)] == []
     assert set(sample) <= set(NAMES)
@@ -97,25 +97,25 @@ def test_this_machine_is_read_whole() -> None:
     assert 0 < sample["memory_available"] < sample["memory_total"] and sample["agent_rss"] > 1_000_000
 
 
-def counted(at: float, interfaces: Mapping[str, tuple[int, int, int, int]], **cpu: float) -> Reading:
-    return Reading(at, {"load1": 1.0}, cpu, dict(interfaces), agent_cpu=at / 100)
+def counted(at: float, interfaces: Mapping[str, tuple[int, int, int, int]], **cpu: float) -> Snapshot:
+    return Snapshot(at, {"load1": 1.0}, cpu, dict(interfaces), agent_cpu=at / 100)
 
 
 def test_counters_become_what_came_in_between() -> None:
     before = counted(100, {}, user=10, system=5, iowait=2, steal=0, all=50)
     now = counted(160, {}, user=40, system=20, iowait=1.9, steal=12, all=170)
-    sample = sample_of(before, now)
+    sample = diff_snapshots(before, now)
     assert sample["interval_s"] == 60
     assert (sample["cpu_user"], sample["cpu_system"], sample["cpu_steal"]) == (25, 12.5, 10)
     assert sample["cpu_iowait"] == 0, "the kernel's iowait may fall back"
     assert sample["agent_cpu"] == 1.0
-    assert sample_of(None, now) == {"load1": 1.0}, "the first one has levels only"
+    assert diff_snapshots(None, now) == {"load1": 1.0}, "the first one has levels only"
 
 
 def test_interfaces_that_come_go_and_begin_anew_are_counted_right() -> None:
     before = counted(1, {"eth0": (100, 200, 1, 1), "veth1": (5000, 5000, 0, 0), "veth2": (900, 900, 0, 0)})
     now = counted(2, {"eth0": (150, 260, 2, 4), "veth3": (30, 40, 0, 0), "veth2": (10, 20, 0, 0), "lo": (7, 7, 0, 0)})
-    sample = sample_of(before, now)
+    sample = diff_snapshots(before, now)
     assert [sample[f"uplink_{name}"] for name in ("rx", "tx", "errors", "drops")] == [50, 60, 1, 3]
     assert (sample["container_rx"], sample["container_tx"]) == (40, 60), "veth1 is gone, veth2 another, veth3 new"
     assert (sample["other_rx"], sample["bridge_rx"]) == (7, 0)
@@ -127,14 +127,14 @@ def test_classes_by_name() -> None:
     assert {name: class_of(name) for name in classes} == classes
 
 
-def test_the_files_columns_are_the_tables_figures() -> None:
+def test_the_files_columns_are_the_tables_metrics() -> None:
     with sqlite3.connect(":memory:") as db:
         for statements in store_module.MIGRATIONS:
             for statement in statements:
                 db.execute(statement)
         columns = [row[1] for row in db.execute("PRAGMA table_info(samples)")]
     assert columns == ["seq", "created_at", "boottime_us", "boot_id", *NAMES]
-    assert len(set(NAMES)) == len(FIGURES) and all(figure.meaning for figure in FIGURES)
+    assert len(set(NAMES)) == len(METRICS) and all(metric.meaning for metric in METRICS)
 
 
 def at(seconds: float) -> Timestamp:

@@ -13,8 +13,8 @@ from sammy_agent.daemon.client.fake import answer, fake_reporter_client
 from sammy_agent.daemon.reporters.errors import incident
 from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
 from sammy_agent.daemon.reporters.ready import Acknowledgement
-from sammy_agent.diagnostics import metrics
 from sammy_agent.diagnostics.event_store.event_store import EventStore
+from sammy_agent.node import heartbeat_metrics
 from sammy_agent.node.provisioning import Provisioning
 
 
@@ -53,7 +53,7 @@ def test_without_a_record_nothing_is_ready() -> None:
 
 def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
     level = Provisioning(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
-    body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": metrics.collect()}))
+    body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": heartbeat_metrics.collect()}))
     values = node_schema.heartbeat_values(body)
     assert len(values["provisioning"]["reason"]) == 500
     assert values["provisioning"]["steps"][1] == {
