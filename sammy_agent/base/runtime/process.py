@@ -92,6 +92,7 @@ class Program:
     :param merge: write standard error into standard output.
     :param input: its standard input.
     :param environment: its whole environment; None is ours.
+    :param nice: its scheduling priority, 0 to 19; its children inherit it.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Program:
         input: bytes = b"",
         environment: Mapping[str, str] | None = None,
         directory: str | None = None,
+        nice: int = 0,
     ) -> None:
         import subprocess  # late: an agent that has nothing to run does not load it
 
@@ -131,6 +133,9 @@ class Program:
         except ValueError as error:  # a zero byte in an argument
             self.problem = str(error)
         else:
+            if nice:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, self._process.pid, nice)
             for number, file in ((STDOUT, self._process.stdout), (STDERR, self._process.stderr)):
                 if file is not None:
                     os.set_blocking(file.fileno(), False)

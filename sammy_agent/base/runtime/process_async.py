@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 from sammy_agent.base.runtime.process import Completed, Program
 
 
-async def run(argv: Sequence[str], deadline: float, *, environment: Mapping[str, str] | None = None) -> Completed:
+async def run(
+    argv: Sequence[str], deadline: float, *, environment: Mapping[str, str] | None = None, nice: int = 0
+) -> Completed:
     """Run a program to its end, `deadline` seconds at most; cancelled, return only when nothing of it runs any more."""
-    program = Program(argv, deadline, environment=environment)
+    program = Program(argv, deadline, environment=environment, nice=nice)
     waiting = asyncio.get_running_loop().run_in_executor(None, program.wait)
     try:
         return await asyncio.shield(waiting)

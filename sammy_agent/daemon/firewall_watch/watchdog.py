@@ -15,7 +15,6 @@ import glob
 import json
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from cc_sammy.contract import paths
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
+from sammy_agent.base.runtime import process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.firewall_watch import lockout
@@ -40,13 +40,12 @@ LOG_INTERVAL = 600.0
 
 def ask(*words: str) -> dict[str, Any]:
     """Run a verb of the firewall; return its answer, {"ok": false, "error": …} when it gave none."""
+    done = process.run([*paths.FIREWALL, *words, "--json"], DEADLINE, directory="/")
     try:
-        argv = [*paths.FIREWALL, *words, "--json"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False, cwd="/")
-        answer: Any = json.loads(done.stdout or "null")
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return {"ok": False, "error": str(error)}
-    return answer if isinstance(answer, dict) else {"ok": False, "error": done.stderr.strip() or "no answer"}
+        answer: Any = json.loads(done.text)  # it answers with a status other than 0, too
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {"ok": False, "error": done.failure or "no answer"}
 
 
 class FirewallWatchdog(Worker):

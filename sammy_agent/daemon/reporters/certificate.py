@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 
 from sammy_agent.base.errors import Code, Problem
-from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
@@ -33,12 +32,16 @@ def is_certificate(answer: Response) -> bool:
     return answer.text.lstrip().startswith("-----BEGIN CERTIFICATE-----")
 
 
+class _HelperFailed(Exception):
+    """The key, the request or the certificate could not be made or kept."""
+
+
 class CertificateRenewer(Worker):
     """Gets and renews the node's certificate, once there is contact."""
 
-    def __init__(self, plane: ReporterClient, paths: Paths) -> None:
+    def __init__(self, plane: ReporterClient, paths: Paths, run: process.Run = process.run) -> None:
         super().__init__("certificate")
-        self._plane, self._paths = plane, paths
+        self._plane, self._paths, self._run = plane, paths, run
         self._backoff = Backoff(longest=60.0)
         self.on_installed: Callable[[], None] = lambda: None
 
@@ -51,7 +54,7 @@ class CertificateRenewer(Worker):
         except RequestFailed as failed:
             unknown = failed.status in (401, 404) and failed.problem.code is not Code.TOKEN_EXPIRED
             return UNSUPPORTED_RETRY if unknown else max(self._backoff.next_delay(), failed.retry_after)
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, _HelperFailed) as error:
             self._plane.contact.failure("certificate", Problem(Code.NODE_KEY, f"the node's TLS key: {error}"))
             return self._backoff.next_delay()
 
@@ -77,12 +80,10 @@ class CertificateRenewer(Worker):
         return True
 
     def _helper(self, verb: str, *more: str, input: str = "") -> str:
-        """Run `node_key`; SubprocessError with its words when it fails."""
+        """Run `certificate_request`; return what it prints. _HelperFailed with its reason."""
         paths = (self._paths.tls_key, self._paths.tls_certificate)
-        done = subprocess.run(
-            [sys.executable, "-m", "sammy_agent.daemon.credentials.certificate_request", verb, *paths, *more],
-            input=input, capture_output=True, text=True, timeout=HELPER_DEADLINE, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            raise subprocess.SubprocessError((done.stderr.strip().splitlines() or ["no words"])[-1])
-        return done.stdout
+        argv = [sys.executable, "-m", "sammy_agent.daemon.credentials.certificate_request", verb, *paths, *more]
+        done = self._run(argv, HELPER_DEADLINE, input=input.encode())
+        if not done.ok:
+            raise _HelperFailed(done.failure)
+        return done.text

@@ -13,8 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +24,7 @@ from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent
-from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
@@ -129,7 +127,7 @@ class DebugPackagePusher(Worker):
         self._memory: PushState | None = None
         self._backoff = Backoff(first=2.0, longest=LONGEST_PAUSE)
         self._problem = ""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: process.Program | None = None
 
     def heard(self, kind: kinds.Kind, message: str, seconds: float | None) -> None:
         """Take an event: contact that is back after long is an incident."""
@@ -174,7 +172,8 @@ class DebugPackagePusher(Worker):
     def stop(self) -> None:
         """Let no further turn begin, and end the program that makes one."""
         super().stop()
-        _end(self._process)
+        if self._program is not None:
+            self._program.stop()
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `packages` part of the socket's status."""
@@ -199,25 +198,19 @@ class DebugPackagePusher(Worker):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             for left in glob.glob(os.path.join(glob.escape(self._folder), "*.new")):
                 files.remove(left)  # by a program that was killed
-            self._process = process = subprocess.Popen(
-                [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MAX_MIB}")],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
-            _, said = process.communicate(timeout=DEADLINE)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            self._problem = f"no debug package was made: {error}"
-            LOG.warning("%s", self._problem)
-            return False
-        finally:
-            _end(self._process)
-        if process.returncode != 0:
-            self._problem = f"no debug package was made: {command.failure(said, process.returncode)}"
-            LOG.warning("%s", self._problem)
-            return False
-        return True
+        except OSError as error:
+            return self._not_made(str(error))
+        argv = [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MAX_MIB}")]
+        self._program = process.Program(argv, DEADLINE)
+        if self._stopping.is_set():  # `stop` may have come before there was a program to stop
+            self._program.stop()
+        done = self._program.wait()
+        return done.ok or self._not_made(command.failure(done))
+
+    def _not_made(self, why: str) -> bool:
+        self._problem = f"no debug package was made: {why}"
+        LOG.warning("%s", self._problem)
+        return False
 
     def _send(self, case: Incident) -> None:
         """Report the incident, declare its package and send it; all of it may be repeated. RequestFailed."""
@@ -283,15 +276,3 @@ class DebugPackagePusher(Worker):
             files.write(os.path.join(self._folder, "memory.json"), json.dumps(asdict(memory)), mode=files.PRIVATE)
         except OSError as error:
             LOG.warning("%s cannot be written: %s", self._folder, error.strerror)
-
-
-def _end(process: subprocess.Popen[bytes] | None) -> None:
-    """End a program with all that it started; it leads a session of its own."""
-    if process is None or process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5.0)
-    if process.stderr is not None:
-        process.stderr.close()

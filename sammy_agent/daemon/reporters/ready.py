@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
-from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
@@ -77,9 +76,10 @@ class ReadyReporter(Worker):
         level: Callable[[], Provisioning],
         paths: Paths,
         record: RecordEvent = discard_event,
+        run: process.Run = process.run,
     ) -> None:
         super().__init__("ready")
-        self._record = record
+        self._record, self._run = record, run
         self._plane, self._level, self._paths = plane, level, paths
         self._backoff = Backoff()
         self._attempts_left = FIREWALL_ATTEMPTS
@@ -153,31 +153,17 @@ class ReadyReporter(Worker):
 
     def _apply_firewall(self, known: Acknowledgement) -> float | None:
         self._attempts_left -= 1
-        problem = _run(FIREWALL)
-        if problem is None:
+        done = self._run(FIREWALL, FIREWALL_DEADLINE)
+        if done.ok:
             self._record(kinds.FIREWALL_APPLIED, "the firewall holds the rules of a node that is ready")
             self._acknowledgement, self._unsaved = (
                 Acknowledgement(known.node_id, known.url, known.acknowledged_at, True),
                 True,
             )
             return 0.0
-        LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), problem)
-        self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {problem}")
+        LOG.warning("ready is acknowledged, but %s: %s", " ".join(FIREWALL), done.failure)
+        self._record(kinds.FIREWALL_FAILED, f"`{' '.join(FIREWALL)}` failed: {done.failure}")
         self._firewall_problem = Problem(
-            Code.FIREWALL_APPLY, f"`{' '.join(FIREWALL)}` failed: {problem}", "Run it by hand"
+            Code.FIREWALL_APPLY, f"`{' '.join(FIREWALL)}` failed: {done.failure}", "Run it by hand"
         )
         return self._backoff.next_delay()
-
-
-def _run(argv: tuple[str, ...]) -> str | None:
-    """Run a command; return what went wrong, None when nothing did."""
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=FIREWALL_DEADLINE, check=False
-        )
-    except OSError as error:
-        return str(error.strerror)
-    except subprocess.TimeoutExpired:
-        return f"it did not end within {FIREWALL_DEADLINE:.0f} s"
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return None if done.returncode == 0 else said[-1] if said else f"status {done.returncode}"

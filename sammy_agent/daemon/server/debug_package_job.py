@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
+from sammy_agent.base.runtime import process_async
 from sammy_agent.diagnostics.debug_package import command
 
 DEADLINE = 150.0  # seconds; collecting is bounded to 60, packing and the last look come on top
 RETRY_AFTER = 30
 NICE = 10
-LAST_WISH = 3.0  # seconds
 
 
 class PackageFailed(AgentError):
@@ -64,45 +61,20 @@ class Maker:
             self._gone.set_result(None)
 
     async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
+        running = asyncio.ensure_future(process_async.run(command.words(path, self._root), DEADLINE, nice=NICE))
+        awaited: set[asyncio.Future[Any]] = {running, gone}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command.words(path, self._root),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise PackageFailed(f"the debug package's program cannot be started: {error.strerror}") from error
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-        ending = asyncio.ensure_future(process.communicate())
-        awaited: set[asyncio.Future[Any]] = {ending, gone}
-        try:
-            await asyncio.wait(awaited, timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:  # the server ends
-            _signal(process.pid, signal.SIGKILL)
-            raise
-        in_time = ending.done()
-        await _end(process.pid, ending)
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not running.done():  # nobody waits any more, or the server ends
+                running.cancel()
+                await asyncio.wait({running})
         if gone.done():
             raise GivenUp("nobody waits for the debug package any more")
-        if not in_time:
-            raise PackageFailed(f"the debug package was not done within {DEADLINE:.0f} s")
-        if process.returncode != 0:
-            raise PackageFailed(command.failure(ending.result()[1], process.returncode or 0))
-
-
-async def _end(pid: int, ending: asyncio.Future[tuple[bytes, bytes]]) -> None:
-    """End a program, which may end its own ones first, and whatever it leaves behind."""
-    for sign in (signal.SIGINT, signal.SIGKILL):
-        if not ending.done():
-            _signal(pid, sign)
-            await asyncio.wait({ending}, timeout=LAST_WISH)
-    _signal(pid, signal.SIGKILL)
-
-
-def _signal(pid: int, sign: signal.Signals) -> None:
-    """Signal a program with all of its session."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, sign)
+        done = running.result()
+        if done.status is None:
+            raise PackageFailed(f"the debug package's program cannot be started: {done.failure}")
+        if done.problem:
+            raise PackageFailed(f"the debug package {done.problem}")
+        if not done.ok:
+            raise PackageFailed(command.failure(done))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import sys
 
+from sammy_agent.base.runtime.process import Completed
+
 PROGRAM = (sys.executable, "-m", "sammy_agent")
-LONGEST_WORDS = 2000
 
 
 def words(path: str, root: str, *options: str) -> list[str]:
@@ -18,9 +19,6 @@ def words(path: str, root: str, *options: str) -> list[str]:
     return [*PROGRAM, "debug-package", "--json", "--output", path, *([f"--root={root}"] if root else []), *options]
 
 
-def failure(said: bytes, status: int) -> str:
-    """Return why it made none, of what it said on its standard error."""
-    lines = said.decode("utf-8", errors="replace").strip().splitlines()
-    return (lines[-1] if lines else "").removeprefix("sammy-agent: ")[
-        :LONGEST_WORDS
-    ] or f"it ended with status {status}"
+def failure(done: Completed) -> str:
+    """Return why it made none, in its own words where it has some."""
+    return done.failure.removeprefix("sammy-agent: ")

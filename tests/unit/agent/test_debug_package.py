@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -22,6 +24,7 @@ from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive, builder
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, Files, Member
 from sammy_agent.diagnostics.redaction import known_secrets, redactor
+from tests.agent.lab import wait_for
 
 TOKEN = "a-Token/of+this=node~with:odd.signs-0123456789"
 KEY = ["-----BEGIN PRIVATE KEY-----", *(hashlib.sha512(bytes([n])).hexdigest()[:64] for n in range(9)), ""]
@@ -185,3 +188,30 @@ def test_the_verb_makes_one_on_this_machine(paths: Paths, tmp_path: Path) -> Non
     assert told["path"] == str(tmp_path / "p.tar.gz")
     held = opened(tmp_path / "p.tar.gz")
     assert "processes.txt" in held and "python3" in held["processes.txt"]
+
+
+def test_a_signal_ends_it_with_the_program_that_runs_and_leaves_no_file(paths: Paths, tmp_path: Path) -> None:
+    seconds = f"6200.{os.getpid()}"
+    code = (
+        "import sys; from sammy_agent.cli.main import main\n"
+        "from sammy_agent.diagnostics.debug_package import builder, members\n"
+        f"builder.make.__kwdefaults__['members'] = [members.Command('x', ('sleep', {seconds!r}))]\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    (out := tmp_path / "out").mkdir()
+    argv = [sys.executable, "-c", code, "debug-package", "--output", str(out / "p.tar.gz"), "--root", paths.root]
+    with subprocess.Popen(argv, cwd=Path(__file__).resolve().parents[3], stderr=subprocess.PIPE) as maker:
+        wait_for(lambda: running("sleep", seconds), "the program to run")
+        maker.terminate()
+        assert maker.wait(30) == 128 + signal.SIGTERM
+        assert maker.stderr is not None and maker.stderr.read() == b""
+    assert not running("sleep", seconds) and not list(out.iterdir())
+
+
+def running(*argv: str) -> bool:
+    wanted = "\0".join([*argv, ""]).encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == wanted:
+                return True
+    return False

@@ -167,6 +167,7 @@ def test_what_is_not_wanted_is_not_read_and_merged_output_keeps_its_order() -> N
     with Program(["true"], 30.0, streams=()) as program:
         assert list(program.chunks()) == []
     assert program.status == 0
+    assert Program(["sh", "-c", "sleep 0.2; nice"], 30.0, nice=7).wait().text == "7\n"
 
 
 def test_whoever_read_enough_leaves_the_block() -> None:

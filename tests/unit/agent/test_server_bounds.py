@@ -19,6 +19,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives import serialization
 
+from sammy_agent.base.runtime import process
 from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.web import streaming
@@ -220,8 +221,8 @@ def alive(pid: int) -> bool:
     [
         ("echo working >&2; echo 'sammy-agent: a secret of this node stood in it. Report it' >&2; exit 1",
          "a secret of this node stood in it. Report it"),
-        ("exit 7", "it ended with status 7"),
-        ("kill -9 $$", "it ended with status -9"),
+        ("exit 7", "exited with status 7"),
+        ("kill -9 $$", "was killed by SIGKILL"),
     ],
     ids=["leak", "silent", "killed"],
 )  # fmt: skip
@@ -240,7 +241,7 @@ def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypa
     assert "cannot be started" in lab.get("/debug-package").json()["error"]
     program(tmp_path, monkeypatch, "sleep 600")
     monkeypatch.setattr(debug_package_job, "DEADLINE", 0.5)
-    monkeypatch.setattr(debug_package_job, "LAST_WISH", 0.5)
+    monkeypatch.setattr(process, "TERM_GRACE", 0.5)
     assert "not done within" in lab.get("/debug-package").json()["error"]
 
 
