@@ -149,15 +149,3 @@ def firewall_changes(data: bytes) -> list[Change]:
     if any(message.kind == _NFT_NEWGEN for message in messages(data)):
         return [Change("the firewall's rules changed", affects_routing=False)]
     return []
-
-
-def default_interfaces(route4: str, route6: str) -> frozenset[str]:
-    """Return the links with a default route, from the text of /proc/net/route and /proc/net/ipv6_route."""
-    names = set()
-    for words in map(str.split, route4.splitlines()[1:]):
-        if len(words) > 7 and words[1] == words[7] == "00000000":
-            names.add(words[0])
-    for words in map(str.split, route6.splitlines()):
-        if len(words) > 9 and words[0] == "0" * 32 and words[1] == "00" and words[9] != "lo":
-            names.add(words[9])
-    return frozenset(names)

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from sammy_agent.base.runtime import procfs
 from sammy_agent.transport import netlink
 from sammy_agent.transport.netlink import Change
 
@@ -142,7 +143,7 @@ class NetworkMonitor:
         return route, firewall
 
     def _run(self, route: socket.socket | None, firewall: socket.socket | None, stop: int) -> None:
-        news, burst, clocks = netlink.Filter(_default_links, _name_of), Burst(), Clocks()
+        news, burst, clocks = netlink.Filter(_default_route_links, _name_of), Burst(), Clocks()
         poll = select.poll()
         readers: dict[int, tuple[socket.socket, Callable[[bytes], list[Change]]]] = {}
         for sock, reader in ((route, news.changes), (firewall, netlink.firewall_changes)):
@@ -203,15 +204,8 @@ def _drain(sock: socket.socket, read: Callable[[bytes], list[Change]]) -> list[C
                 return found
 
 
-def _default_links() -> frozenset[str]:
-    texts = []
-    for name in ("route", "ipv6_route"):
-        try:
-            with open(f"/proc/thread-self/net/{name}", encoding="ascii") as file:
-                texts.append(file.read())
-        except OSError:  # no IPv6
-            texts.append("")
-    return netlink.default_interfaces(*texts)
+def _default_route_links() -> frozenset[str]:
+    return frozenset(procfs.default_route_links())
 
 
 def _name_of(index: int) -> str:

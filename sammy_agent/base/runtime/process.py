@@ -260,7 +260,7 @@ def _memory_file(data: bytes) -> BinaryIO:
 
 
 class Run(Protocol):
-    """How a component runs programs: `run`, or `FakePrograms`."""
+    """How a component runs programs: `run`, or `fake_process.FakePrograms`."""
 
     def __call__(
         self,

@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from sammy_agent.base.runtime import procfs
 from sammy_agent.diagnostics.metrics.fields import PRESSURES
 
 DOCKER = "/var/lib/docker"
-MAX_BYTES = 256 * 1024  # of a file: a machine with thousands of interfaces
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
@@ -44,17 +44,8 @@ def read(at: float, proc: str = "/proc", root: str = "") -> Snapshot:
     return found
 
 
-def _text(path: str, most: int = 8192) -> str:
-    """Read with two system calls; Python's file objects would cost more than the parsing."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.read(descriptor, most).decode("ascii", "replace")
-    finally:
-        os.close(descriptor)
-
-
 def _cpu(found: Snapshot, proc: str) -> None:
-    line = _text(f"{proc}/stat", 512).split("\n", 1)[0].split()
+    line = procfs.read_text(f"{proc}/stat", 512).split("\n", 1)[0].split()
     user, nice, system, idle, iowait, irq, softirq, steal = (int(value) / _TICKS for value in line[1:9])
     found.cpu = {
         "user": user + nice,  # guests' time is in it already
@@ -66,19 +57,19 @@ def _cpu(found: Snapshot, proc: str) -> None:
 
 
 def _load(found: Snapshot, proc: str) -> None:
-    for minutes, value in zip((1, 5, 15), _text(f"{proc}/loadavg").split(), strict=False):
+    for minutes, value in zip((1, 5, 15), procfs.read_text(f"{proc}/loadavg").split(), strict=False):
         found.gauges[f"load{minutes}"] = float(value)
 
 
 def _memory(found: Snapshot, proc: str) -> None:
-    values = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in _text(f"{proc}/meminfo").splitlines()}
-    found.gauges["memory_total"], found.gauges["memory_available"] = values["MemTotal"], values["MemAvailable"]
-    found.gauges["swap_total"] = values["SwapTotal"]
-    found.gauges["swap_used"] = values["SwapTotal"] - values["SwapFree"]
+    main, swap = procfs.memory(proc)
+    found.gauges["memory_total"], found.gauges["memory_available"] = main.total, main.available
+    if swap is not None:
+        found.gauges["swap_total"], found.gauges["swap_used"] = swap.total, swap.used
 
 
 def _interfaces(found: Snapshot, proc: str) -> None:
-    for name, values in _interface_lines(_text(f"{proc}/self/net/dev", MAX_BYTES)):
+    for name, values in _interface_lines(procfs.read_text(f"{proc}/self/net/dev", procfs.MAX_BYTES)):
         found.interfaces[name] = (values[0], values[8], values[2] + values[10], values[3] + values[11])
 
 
@@ -95,7 +86,7 @@ def _pressure(found: Snapshot, proc: str) -> None:
         with contextlib.suppress(
             OSError, ValueError, KeyError
         ):  # older kernels have no line `full` for the CPU, or no PSI at all
-            for line in _text(f"{proc}/pressure/{what}").splitlines():
+            for line in procfs.read_text(f"{proc}/pressure/{what}").splitlines():
                 share, *pairs = line.split()
                 values = dict(pair.split("=") for pair in pairs)
                 for name in ("avg10", "avg60", "total"):
@@ -103,7 +94,7 @@ def _pressure(found: Snapshot, proc: str) -> None:
 
 
 def _agent(found: Snapshot, proc: str) -> None:
-    values = _text(f"{proc}/self/stat").rpartition(")")[2].split()  # a program's name may hold anything
+    values = procfs.read_text(f"{proc}/self/stat").rpartition(")")[2].split()  # a program's name may hold anything
     found.agent_cpu = (int(values[11]) + int(values[12])) / _TICKS
     found.gauges["agent_threads"] = int(values[17])
     found.gauges["agent_rss"] = int(values[21]) * _PAGE
@@ -118,10 +109,8 @@ def _disks(found: Snapshot, root: str) -> None:
 
 
 def _disk(found: Snapshot, name: str, path: str) -> None:
-    disk = os.statvfs(path)
-    found.gauges[f"{name}_size"] = disk.f_blocks * disk.f_frsize
-    found.gauges[f"{name}_used"] = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
-    found.gauges[f"{name}_free"] = disk.f_bavail * disk.f_frsize
-    if disk.f_files:  # btrfs counts none
-        found.gauges[f"{name}_inodes"] = disk.f_files
-        found.gauges[f"{name}_inodes_used"] = disk.f_files - disk.f_ffree
+    space, inodes = procfs.file_system(path)
+    found.gauges[f"{name}_size"], found.gauges[f"{name}_used"] = space.total, space.used
+    found.gauges[f"{name}_free"] = space.available
+    if inodes is not None:
+        found.gauges[f"{name}_inodes"], found.gauges[f"{name}_inodes_used"] = inodes.total, inodes.used

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from sammy_agent.base.runtime import process, process_async
+from sammy_agent.base.runtime.fake_process import FakePrograms
 from sammy_agent.base.runtime.process import STDERR, STDOUT, Completed, Program, run
-from sammy_agent.base.runtime.process_fake import FakePrograms
 
 SLEEPER = f"7321.{os.getpid()}"  # seconds; so that /proc shows which sleeps are ours
 

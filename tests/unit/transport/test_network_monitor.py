@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from sammy_agent.transport import NetworkMonitor
-from sammy_agent.transport.netlink import Change, Filter, attributes, default_interfaces, firewall_changes, messages
+from sammy_agent.transport.netlink import Change, Filter, attributes, firewall_changes, messages
 from sammy_agent.transport.network_monitor import CLOCK_CHECK, Burst, Clocks
 from tests.network.firewall_lab import wait_until
 
@@ -100,22 +100,6 @@ class TestFilter:
         rule, commit = message((10 << 8) | 6, b"\0" * 4), message((10 << 8) | 15, b"\0" * 4)
         assert firewall_changes(rule) == []
         assert firewall_changes(rule * 20 + commit) == [Change("the firewall's rules changed", affects_routing=False)]
-
-
-def test_the_links_with_a_default_route() -> None:
-    route4 = (
-        "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
-        "eth0 00000000 01005C0A 0003 0 0 0 00000000 0 0 0\n"
-        "docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n"
-    )
-    zeros, other = "0" * 32, "fe80" + "0" * 28
-    route6 = (
-        f"{zeros} 00 {zeros} 00 {other} 00000400 00000001 00000000 00000003 wlan0\n"
-        f"{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200 lo\n"
-        f"{other} 40 {zeros} 00 {zeros} 00000100 00000001 00000000 00000001 eth1\n"
-    )
-    assert default_interfaces(route4, route6) == {"eth0", "wlan0"}
-    assert default_interfaces("", "") == frozenset()
 
 
 class TestBurst:
