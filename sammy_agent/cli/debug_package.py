@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import platform
-import signal
 import sys
 import time
 from dataclasses import asdict
@@ -20,9 +19,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Make it; return the exit status. AgentError when it cannot be made."""
     from sammy_agent.diagnostics.debug_package import builder
 
-    # The programs it runs have sessions of their own, and the archive a temporary name: on the way out both go.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
     most, seconds = _number(arguments, "most"), _number(arguments, "seconds")
     name = "host" if arguments.pseudonyms else platform.node()
     default = f"sammy-debug-{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"

@@ -177,7 +177,7 @@ class Program:
                     exited = self._has_exited()
                     until = time.monotonic() + DRAIN_SECONDS if exited else self._until
             if not exited:
-                self.problem = self.problem or f"was not done within {self._deadline:g} s"
+                self.problem = self.problem or f"was not done within {round(self._deadline or 0.0, 1):g} s"
 
     def wait(self, max_output: int = MAX_OUTPUT_BYTES) -> Completed:
         """Run it to its end; one that prints more than `max_output` bytes is stopped."""

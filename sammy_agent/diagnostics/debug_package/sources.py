@@ -6,31 +6,20 @@ Sources grow, shrink and vanish while they are read; whatever happens is said in
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import os
-import selectors
-import signal
-import subprocess
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from sammy_agent.base.runtime import control_client
+from sammy_agent.base.runtime import control_client, process
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.runtime.process import Program
 from sammy_agent.diagnostics.debug_package import sqlite_dump
 from sammy_agent.diagnostics.debug_package.members import Asked, Command, Files, Made, Member, Tables
 
-ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "LC_ALL": "C.UTF-8",
-    "HOME": "/root",
-    "COLUMNS": "400",
-    "SYSTEMD_COLORS": "0",
-    "NO_COLOR": "1",
-}
+ENVIRONMENT = {**process.ENVIRONMENT, "COLUMNS": "400", "SYSTEMD_COLORS": "0", "NO_COLOR": "1"}
 CHUNK = 64 * 1024
 LONGEST_SECRET = 16 * 1024  # bytes; where a text without lines is cut, so much more of its beginning goes
 
@@ -84,59 +73,21 @@ class _Said(Source):
         self._newest_first = member.newest_first
 
     def read(self) -> Iterator[bytes]:
-        try:
-            process = subprocess.Popen(
-                self._argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=ENVIRONMENT,
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            self.notes.append(f"{self._argv[0]}: {error.strerror}")
-            return
-        end = _Begin(self._limit) if self._newest_first else _End(self._limit)
-        try:
-            in_time = _drain(process, end, time.monotonic() + self._seconds)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-        if end.full:
-            pass  # it was ended: more was not wanted
-        elif not in_time:
-            self.notes.append(f"ended after {self._seconds:.0f} s, before it was done")
-        elif process.returncode != 0:
-            words = f": {end.last_line()}" if end.last_line() else ""
-            self.notes.append(f"{self._argv[0]} ended with status {process.returncode}{words}")
-        self.notes += end.notes()
-        yield from end.take()
-
-
-def _drain(process: subprocess.Popen[bytes], end: _End, until: float) -> bool:
-    """Read until the program ends; tell whether it did in time."""
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            left = until - time.monotonic()
-            if left <= 0:
-                return False
-            if not selector.select(left):
-                continue
-            data = os.read(process.stdout.fileno(), CHUNK)
-            if not data:
-                break
-            if not end.add(data):
-                return True
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(max(0.1, until - time.monotonic()))
-        return True
-    return False
+        buffer = _Begin(self._limit) if self._newest_first else _End(self._limit)
+        streams = (process.STDOUT,)
+        with Program(
+            self._argv, self._seconds, streams=streams, merge=True, environment=ENVIRONMENT, directory="/"
+        ) as program:
+            for _, data in program.chunks():
+                if not buffer.add(data):
+                    break  # more is not wanted
+        if program.problem:
+            self.notes.append(f"{self._argv[0]}: {program.problem}")
+        elif program.status and not buffer.full:
+            reason = f": {buffer.last_line()}" if buffer.last_line() else ""
+            self.notes.append(f"{self._argv[0]} {process.exit_reason(program.status)}{reason}")
+        self.notes += buffer.notes()
+        yield from buffer.take()
 
 
 class _End:

@@ -2,9 +2,9 @@
 """Containers whose log is not in the journal, through `docker logs`.
 
 Where cc_sammy configured Docker, the journal has them and no program is started. Others are told apart by container;
-all of them are one source, in order of time. A position is a time in nanoseconds and which of its lines was last:
-however many containers there are, it stays small. `docker logs` counts neither back from a time nor in lines before
-one, so spans of time are read, each twice as long as the one before it.
+all of them are one source, in order of time. A position is a time in nanoseconds and the index of its last line:
+however many containers there are, it stays small. `docker logs` cannot read backwards, so we read time windows,
+doubling each.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import os
 import re
 import shutil
 import struct
-import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from sammy_agent.base.runtime import process
+from sammy_agent.base.runtime.process import ENVIRONMENT, Program
 from sammy_agent.diagnostics.logs.entry import Entry, Located, PositionInvalid, of_bytes
 from sammy_agent.diagnostics.logs.query import Query
 
@@ -34,10 +34,9 @@ SLACK = 5 * BILLION
 ANSWERS = 10.0  # seconds within which the daemon lists its containers
 LIST_EVERY = 5.0  # seconds
 SPAN_SECONDS = 20.0  # within which one container says what it said in a span
-LONGEST_LINE = 64 * 1024  # bytes
+MAX_LINE_BYTES = 64 * 1024
 IN_JOURNAL, WITHOUT_LOG = "journald", "none"
 FORMAT = "[{{json .Id}},{{json .Name}},{{json .HostConfig.LogConfig.Type}},{{json .Created}},{{json .State.Running}}]"
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
 STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z ?(.*)", re.DOTALL)
 _PACKED = struct.Struct(">Q4sBI")
 
@@ -52,7 +51,7 @@ class Container:
     is_running: bool
 
 
-# When (nanoseconds since 1970), whose, which of its streams, and the how-manieth of its lines in that nanosecond.
+# (timestamp ns, container, stream, index of the line within that nanosecond)
 Key = tuple[int, bytes, int, int]
 
 
@@ -63,10 +62,10 @@ def is_there() -> bool:
 
 def containers(query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> list[Container]:
     """Return those asked for that are not in the journal. OSError with words when the daemon does not answer."""
-    listed = _said(["docker", "ps", "--all", "--quiet", "--no-trunc"], environment).split()
+    listed = _ask(["docker", "ps", "--all", "--quiet", "--no-trunc"], environment).split()
     if not listed:
         return []
-    lines = _said(["docker", "inspect", "--format", FORMAT, *listed], environment, check=False).splitlines()
+    lines = _ask(["docker", "inspect", "--format", FORMAT, *listed], environment, check=False).splitlines()
     found = []
     for identity, name, driver, created, running in map(json.loads, lines):
         short = name.lstrip("/")
@@ -75,17 +74,12 @@ def containers(query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> li
     return found
 
 
-def _said(argv: Sequence[str], environment: Mapping[str, str], *, check: bool = True) -> str:
-    try:
-        answer = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=ANSWERS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise OSError(0, f"it does not answer within {ANSWERS:.0f} s", "docker") from error
-    if check and answer.returncode != 0:
-        words = answer.stderr.decode(errors="replace").strip() or f"status {answer.returncode}"
-        raise OSError(0, words.splitlines()[-1], "docker")
-    return answer.stdout.decode(errors="replace")
+def _ask(argv: Sequence[str], environment: Mapping[str, str], *, check: bool = True) -> str:
+    """Return what the client prints. OSError with its reason; unless `check`, an exit status is none."""
+    answer = process.run(argv, ANSWERS, environment=environment)
+    if answer.problem or (check and not answer.ok):
+        raise OSError(0, answer.failure, "docker")
+    return answer.text
 
 
 class Docker:
@@ -146,7 +140,7 @@ class Docker:
         argv = ["docker", "logs", "--timestamps", "--since", _seconds(since), "--until", _seconds(upper[0] + SLACK)]
         for number in (1, 2):  # one stream after the other: in one pipe they would be mixed
             last, count = 0, 0
-            with _reading([*argv, container.identity], number, self._environment) as lines:
+            with contextlib.closing(_lines([*argv, container.identity], number, self._environment)) as lines:
                 for line in lines:
                     if (at := _nanoseconds(line)) is None:
                         continue
@@ -212,38 +206,30 @@ class _Follower:
     def __init__(self, container: Container, since: int, environment: Mapping[str, str]) -> None:
         self.container = container
         argv = ["docker", "logs", "--timestamps", "--follow", "--since", _seconds(since), container.identity]
-        self._process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-        )
-        assert self._process.stdout is not None and self._process.stderr is not None
-        self._files = (self._process.stdout, self._process.stderr)
-        self.pipes = {file.fileno(): (number, b"") for number, file in enumerate(self._files, 1)}
-        for pipe in self.pipes:
-            os.set_blocking(pipe, False)
+        self._program = Program(argv, None, environment=environment)
+        self.pipes = {pipe: (stream, b"") for pipe, stream in self._program.pipes.items()}
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield what has come, whole lines with the number of their stream; a pipe that ended is left out from then."""
-        for pipe, (number, begun) in list(self.pipes.items()):
+        for pipe, (stream, begun) in list(self.pipes.items()):
             try:
-                data = os.read(pipe, LONGEST_LINE)
+                data = os.read(pipe, MAX_LINE_BYTES)
             except BlockingIOError:
                 continue
             *whole, rest = (begun + data).split(b"\n")
-            yield from ((number, line) for line in whole)
-            if not data or len(rest) > LONGEST_LINE:
+            yield from ((stream, line) for line in whole)
+            if not data or len(rest) > MAX_LINE_BYTES:
                 if rest:
-                    yield number, rest
+                    yield stream, rest
                 rest = b""
-            self.pipes[pipe] = (number, rest)
+            self.pipes[pipe] = (stream, rest)
             if not data:
                 del self.pipes[pipe]
 
     def close(self) -> None:
         """End the program."""
         self.pipes.clear()
-        _end(self._process)
-        for file in self._files:
-            file.close()
+        self._program.close()
 
 
 def entry_of(line: bytes, container: Container, stream: int, query: Query) -> Entry | None:
@@ -260,35 +246,20 @@ def entry_of(line: bytes, container: Container, stream: int, query: Query) -> En
     return Entry(at // 1000, level, "docker", message, {"container": container.name}) if query.finds(message) else None
 
 
-@contextlib.contextmanager
-def _reading(argv: Sequence[str], stream: int, environment: Mapping[str, str]) -> Iterator[Iterator[bytes]]:
-    """Yield the lines of one of a program's streams. OSError when it takes too long; it never outlives the block."""
-    out, err = (subprocess.PIPE, subprocess.DEVNULL) if stream == 1 else (subprocess.DEVNULL, subprocess.PIPE)
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment)
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(SPAN_SECONDS, end)
-    timer.start()
-    file = process.stdout if stream == 1 else process.stderr
-    assert file is not None
-    try:
-        yield iter(lambda: file.readline(LONGEST_LINE), b"")
-        if late.is_set():
-            raise OSError(0, f"not read within {SPAN_SECONDS:.0f} s; ask for a shorter time", f"docker logs {argv[-1]}")
-    finally:
-        timer.cancel()
-        _end(process)
-        file.close()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    process.wait()
+def _lines(argv: Sequence[str], stream: int, environment: Mapping[str, str]) -> Generator[bytes, None, None]:
+    """Yield the lines of one of a program's streams, overlong ones in pieces. OSError when it takes too long."""
+    rest = b""
+    with Program(argv, SPAN_SECONDS, streams=(stream,), environment=environment) as program:
+        for _, data in program.chunks():
+            *whole, rest = (rest + data).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+            if len(rest) > MAX_LINE_BYTES:
+                yield rest
+                rest = b""
+    if rest:
+        yield rest
+    if program.problem:
+        raise OSError(0, f"{program.problem}. Ask for a shorter time", f"docker logs {argv[-1]}")
 
 
 def _nanoseconds(line: bytes) -> int | None:

@@ -104,7 +104,7 @@ def test_sums_and_results_are_true(paths: Paths, tmp_path: Path) -> None:
     held = opened(tmp_path / "p.tar.gz")
     told = {entry["name"]: entry["note"] for entry in json.loads(held["results.json"])["members"]}
     assert told["fine.txt"] == "" and held["fine.txt"] == "fine\n"
-    assert "ended with status 3: half" in told["failed.txt"] and held["failed.txt"] == "half\n"
+    assert "exited with status 3: half" in told["failed.txt"] and held["failed.txt"] == "half\n"
     assert told["absent.txt"] == "no-such-program: No such file or directory" and "absent.txt" not in held
     assert told["logs/none.log"] == "there is no /var/log/none.log"
     assert "are left out" in told["long.txt"]
@@ -125,7 +125,7 @@ def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_s
     assert time.monotonic() - began < 60
     assert opened(tmp_path / "p.tar.gz")["first.txt"] == "first\n"
     notes = {result.name: result.note for result in made.results}
-    assert "before it was done" in notes["first.txt"]
+    assert "sh: was not done within" in notes["first.txt"]
     assert notes["late.txt"] == "no time was left for it"
     small = builder.make(
         str(tmp_path / "q.tar.gz"), paths, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
