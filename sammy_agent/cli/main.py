@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -60,21 +59,19 @@ def _metrics(arguments: argparse.Namespace) -> int:
     return verb.run(arguments)
 
 
-def _exit_on_signals() -> None:
-    """Leave by SystemExit when a signal ends us: the programs we run have sessions of their own and would live on."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-
-
 def _logs(arguments: argparse.Namespace) -> int:
-    _exit_on_signals()
+    from sammy_agent.base.runtime import process
+
+    process.exit_on_signals()
     from sammy_agent.cli import logs as verb
 
     return verb.run(arguments)
 
 
 def _debug_package(arguments: argparse.Namespace) -> int:
-    _exit_on_signals()
+    from sammy_agent.base.runtime import process
+
+    process.exit_on_signals()
     from sammy_agent.cli import debug_package as verb
 
     return verb.run(arguments)

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import subprocess
@@ -95,6 +95,8 @@ class Program:
     :param nice: its scheduling priority, 0 to 19; its children inherit it.
     """
 
+    _starting: ClassVar[set[int]] = set()
+
     def __init__(
         self,
         argv: Sequence[str],
@@ -117,6 +119,7 @@ class Program:
         self._until = None if deadline is None else time.monotonic() + deadline
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        Program._starting.add(id(self))
         try:
             with _memory_file(input) if input else contextlib.nullcontext(subprocess.DEVNULL) as stdin:
                 self._process = subprocess.Popen(
@@ -140,6 +143,8 @@ class Program:
                 if file is not None:
                     os.set_blocking(file.fileno(), False)
                     self.pipes[file.fileno()] = number
+        finally:
+            Program._starting.discard(id(self))
 
     def __repr__(self) -> str:
         return f"<Program {self.argv[0]} {self.pid or self.problem}>"
@@ -257,6 +262,19 @@ def _memory_file(data: bytes) -> BinaryIO:
     file.write(data)
     file.seek(0)
     return file
+
+
+def exit_on_signals() -> None:
+    """Have SIGTERM and SIGHUP end us by SystemExit: programs have sessions of their own, and would live on."""
+
+    def leave(number: int, _: object) -> None:
+        if Program._starting:  # nobody knows it yet who could end it
+            threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+        else:
+            raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
 
 
 class Run(Protocol):
