@@ -15,7 +15,6 @@ hypothesis.settings.register_profile("sammy", deadline=None)
 hypothesis.settings.load_profile("sammy")
 
 LACKS: dict[str, Callable[[], str | None]] = {
-    "zstd": lambda: None if shutil.which("zstd") else "needs zstd",
     "root": lambda: None if os.geteuid() == 0 else "needs root (run it with sudo)",
     "nspawn": lambda: None if shutil.which("systemd-nspawn") else "needs systemd-nspawn (apt: systemd-container)",
     "dockerd": lambda: None if shutil.which("dockerd") else "needs dockerd (apt: docker.io)",

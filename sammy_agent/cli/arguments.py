@@ -97,8 +97,7 @@ def _add_debug_package(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         metavar="FILE",
-        help="write it there, packed as its name ends: .tar.gz, or .tar.zst where zstd is "
-        "installed (default: sammy-debug-HOST-TIME.tar.gz, here)",
+        help="write it there (default: sammy-debug-HOST-TIME.tar.gz, here)",
     )
     add("--pseudonyms", action="store_true", help="put stand-ins in the place of hosts and addresses")
     add("--most", metavar="MIB", help="let the package be no larger than so many MiB")

@@ -14,6 +14,8 @@ from dataclasses import asdict
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.paths import Paths
 
+OTHER_COMPRESSIONS = (".bz2", ".lz4", ".tzst", ".xz", ".zip", ".zst")
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Make it; return the exit status. AgentError when it cannot be made."""
@@ -23,6 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     name = "host" if arguments.pseudonyms else platform.node()
     default = f"sammy-debug-{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar.gz"
     path = os.path.abspath(arguments.output or default)
+    if os.path.splitext(path)[1] in OTHER_COMPRESSIONS:
+        raise AgentError(f"{path}: the debug package is compressed with gzip", "Name it .tar.gz")
     made = builder.make(
         path,
         Paths(arguments.root),

@@ -57,7 +57,7 @@ def _short(why: object) -> str:
 
 
 def _written(kept: Any, arguments: argparse.Namespace, one: dict[str, Any]) -> str:
-    ending = "tar.gz" if "gzip" in one["contentType"] else "tar.zst" if "zst" in one["contentType"] else "bin"
+    ending = "tar.gz" if "gzip" in one["contentType"] else "bin"
     path = os.path.join(arguments.output, f"{arguments.node}-{one['incidentId']}.{ending}")
     try:
         files.write(path, kept.read(arguments.node, one["incidentId"], one["artifactId"]), mode=files.PRIVATE)

@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive
-from sammy_agent.diagnostics.debug_package.archive import Archive, Gzip, Packer, Zstd
+from sammy_agent.diagnostics.debug_package.archive import Archive
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member
 from sammy_agent.diagnostics.debug_package.sources import Source, sources
 from sammy_agent.diagnostics.redaction import pseudonyms
@@ -37,7 +37,6 @@ EACH = 12.0  # for one program
 BYTES = 64 * 1024 * 1024  # of text, before it is packed
 IN_MEMORY = 256 * 1024  # of a file's text; what is longer waits on the disk, without a name
 OVERLAP = 16 * 1024  # of the last look; more than a secret with its escapes
-ENDINGS = {".zst": "zst", ".tzst": "zst"}
 
 
 class LeakFound(AgentError):
@@ -84,7 +83,7 @@ def make(
     with_pseudonyms: bool = False,
     say: Callable[[str], None] = lambda words: None,
 ) -> Package:
-    """Make the package at `path`, readable by its maker alone; gzip, or zstd where the name ends in .zst.
+    """Make the package at `path`, readable by its maker alone.
 
     :param seconds: for collecting; what does not fit in is named in the results.
     :param most: bytes of text, before it is packed.
@@ -98,17 +97,15 @@ def make(
     package = Package(path)
     after = pseudonyms.of(paths).replace if with_pseudonyms else lambda line: line
     scrubber = Scrubber(known_secrets(paths), after)
-    compression = ENDINGS.get(os.path.splitext(path)[1], "gz")
     beside = f"{path}.{os.getpid()}.new"
     try:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "w+b") as file:
-            with _packing(file, compression) as packer:
-                filling = _Filling(Archive(file, packer, most_packed), package, scrubber, paths, most)
-                filling.limit_share = min(1.0, most_packed / (16 * 1024 * 1024)) if most_packed else 1.0
-                filling.fill(members, until=began + seconds, say=say)
-                filling.close(_about(paths, wall, scrubber, with_pseudonyms))
+            filling = _Filling(Archive(file, most_packed), package, scrubber, paths, most)
+            filling.limit_share = min(1.0, most_packed / (16 * 1024 * 1024)) if most_packed else 1.0
+            filling.fill(members, until=began + seconds, say=say)
+            filling.close(_about(paths, wall, scrubber, with_pseudonyms))
             say("looking it through")
-            look_through(beside, compression, scrubber)
+            look_through(beside, scrubber)
             os.fsync(file.fileno())
             package.bytes = os.fstat(file.fileno()).st_size
         os.replace(beside, path)
@@ -119,17 +116,6 @@ def make(
             os.unlink(beside)
     package.seconds = round(time.monotonic() - began, 1)
     return package
-
-
-@contextlib.contextmanager
-def _packing(file: IO[bytes], compression: str) -> Iterator[Packer]:
-    packer: Packer = Zstd(file) if compression == "zst" else Gzip(file)
-    try:
-        yield packer
-    except BaseException:
-        with contextlib.suppress(OSError, AgentError):
-            packer.take_back()  # ends its program
-        raise
 
 
 def _about(paths: Paths, began: float, scrubber: Scrubber, with_pseudonyms: bool) -> dict[str, Any]:
@@ -214,13 +200,13 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def look_through(path: str, compression: str, scrubber: Scrubber) -> None:
+def look_through(path: str, scrubber: Scrubber) -> None:
     """Search a finished archive for known secrets.
 
     :raises LeakFound: there is one.
     """
     before = ""
-    for data in archive.unpacked(path, compression):
+    for data in archive.decompress(path):
         text = before + data.decode("utf-8", errors="replace")
         if scrubber.finds(text):
             raise LeakFound(
