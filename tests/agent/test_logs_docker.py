@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sammy_agent.base.runtime import process
 from sammy_agent.diagnostics.logs import docker, merge
 from sammy_agent.diagnostics.logs.entry import Entry
 from sammy_agent.diagnostics.logs.query import Query, parse
@@ -25,7 +26,7 @@ class Lab:
     """Docker with an image made of busybox alone."""
 
     def __init__(self, host: str) -> None:
-        self.environment = {**docker.ENVIRONMENT, "DOCKER_HOST": host}
+        self.environment = {**process.ENVIRONMENT, "DOCKER_HOST": host}
 
     def run(self, *words: str) -> str:
         return subprocess.run(
@@ -128,7 +129,7 @@ def test_what_is_said_while_it_is_followed_comes_once(lab: Lab) -> None:
 
 
 def test_a_daemon_that_does_not_answer_is_said_in_words(tmp_path: Path) -> None:
-    nobody = docker.Docker(Query(), {**docker.ENVIRONMENT, "DOCKER_HOST": f"unix://{tmp_path}/sock"})
+    nobody = docker.Docker(Query(), {**process.ENVIRONMENT, "DOCKER_HOST": f"unix://{tmp_path}/sock"})
     page = merge.read([nobody], Query())
     assert page.entries == [] and len(page.notes) == 1
     assert page.notes[0].startswith("docker: ") and "Cannot connect to the Docker daemon" in page.notes[0]
