@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sammy-agent outbox`: what waits for the control plane, what it refused, and the way back for the latter.
+"""`sammy-agent outbox`: what waits for the control plane, the dead letters, and how to send those again.
 
-Looking needs no agent: the file is read beside it. To requeue, the running agent is asked, else the file is opened.
+The file is read next to a running agent or without one. To requeue, the agent is asked, else the file is opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sammy_agent.daemon.outbox.queue import MIGRATIONS, Outbox
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show or requeue; return the exit status: 0, or 1 when something is set aside that nobody will send."""
+    """Show or requeue; return the exit status: 0, or 1 when there are dead letters."""
     paths = Paths(arguments.root)
     if arguments.action == "requeue":
         moved = _requeue(paths, arguments.id)
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def look(path: str) -> dict[str, Any]:
-    """Return the lanes with their rows and bytes, the rows set aside, and the totals ever.
+    """Return the lanes with their rows and bytes, the dead letters (`set_aside`), and the totals since the beginning.
 
     :raises AgentError: the file cannot be read.
     """
@@ -50,7 +50,7 @@ def look(path: str) -> dict[str, Any]:
             aside = db.execute("SELECT channel, owner, id, reason, at FROM set_aside ORDER BY seq").fetchall()
             totals = db.execute("SELECT * FROM totals").fetchall()
     except sqlite3.Error as error:
-        raise AgentError(f"{path}: {error}", "Look at journalctl -u sammy-agent") from error
+        raise AgentError(f"{path}: {error}", "See journalctl -u sammy-agent") from error
     return {
         "lanes": [dict(row) for row in lanes],
         "set_aside": [{**dict(row), "at": iso(row["at"])} for row in aside],
@@ -66,12 +66,12 @@ def _lines(found: dict[str, Any], trouble: dict[str, str]) -> list[str]:
         lines.append(f"{name}: {lane['rows']} rows, {lane['bytes'] / 1024:.0f} KiB{why}")
     dropped = found["totals"].get("dropped", 0)
     if dropped:
-        lines.append(f"{dropped} rows were given up because the outbox was full")
+        lines.append(f"{dropped} rows were dropped because the outbox was full (oldest, lowest priority)")
     if found["set_aside"]:
-        lines.append(f"set aside, because the control plane refuses them ({len(found['set_aside'])}):")
+        lines.append(f"set aside, because the control plane rejected them permanently ({len(found['set_aside'])}):")
         lines += [f"  {row['at']}  {row['channel']} {row['owner']}  {row['id']}  {row['reason']}"
                   for row in found["set_aside"]]  # fmt: skip
-        lines.append("Mend the cause, then: sammy-agent outbox requeue [ID …]")
+        lines.append("Fix the cause, then run: sammy-agent outbox requeue [ID …]")
     return lines
 
 

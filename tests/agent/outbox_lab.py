@@ -239,7 +239,7 @@ def kill_often(folder: Path, *, kills: int, workspaces: int, each: int, seed: in
                 )
                 time.sleep(0.1)
         left = Outbox(str(folder / "outbox.db"))
-        refused, totals = left.refused(), left.totals()
+        refused, totals = left.dead_letters(), left.totals()
         left.close()
         return {
             "problems": problems(server.kept, {row["id"] for row in refused}, workspaces, each),

@@ -243,7 +243,7 @@ class Dispatcher:
         )
         for worker, other in zip(self.workers, self.workers[1:] + self.workers[:1], strict=True):
             worker.on_more = other.wake
-        outbox.on_added = self.notify
+        outbox.rows_added.connect(self.notify)
 
     def notify(self, lane: Lane) -> None:
         """Have a lane served that has rows."""

@@ -1,31 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue on disk: one SQLite file, one thread that writes, and callers that go on when their rows are durable.
 
-An fsync costs the same for one row and for a thousand: the writer takes all that waits into one transaction, so the
-callers share its price. Limits hold in the same transaction; totals are kept in it too, since counting a million rows
-at the start would cost more than the start.
+The bounds are applied in the same transaction; totals are kept in it too, since counting a million rows at the start
+would cost more than the start.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError, Code
+from sammy_agent.base.runtime.log_throttle import LogThrottle
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage.sqlite import Database, is_corruption, seed_autoincrement_from_clock
 from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Priority, Row, batch
+from sammy_agent.daemon.outbox.group_commit import GroupCommit, NotWriting, Work, WriteRequest
 
 LOG = logging.getLogger(__name__)
-MOST_JOBS = 1000
-TOLD_EVERY = 600.0
+LOG_INTERVAL = 600.0  # seconds between two messages that the outbox is full
 MIGRATIONS = (
     (
         # what is known of a bad row at the lane's head, as long as that is the row `head`
@@ -48,7 +46,7 @@ MIGRATIONS = (
 
 
 class OutboxUnavailable(AgentError):
-    """The outbox could not take rows; they are not kept, and the caller is the one who must know."""
+    """The outbox could not take rows; none of them is kept, and the caller must handle that."""
 
     code = Code.OUTBOX_UNAVAILABLE
 
@@ -59,7 +57,7 @@ class Bounds:
 
     rows: int = 200_000
     bytes: int = 256 * 1024 * 1024
-    set_aside: int = 1000
+    dead_letters: int = 1000
 
 
 class PoisonState(NamedTuple):
@@ -71,17 +69,16 @@ class PoisonState(NamedTuple):
     due: float = 0.0
 
 
-class _Job:
-    """One caller's change, and the lock that it waits on."""
+class DeadLetter(NamedTuple):
+    """News of a row that the control plane rejected permanently."""
 
-    __slots__ = ("done", "error", "result", "work")
+    lane: Lane
+    id: str
+    reason: str
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
-        self.work = work
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.result: Any = None
-        self.error: BaseException | None = None
+    def __str__(self) -> str:
+        channel, owner = self.lane
+        return f"{channel} of {owner}: row {self.id} rejected permanently, moved to dead letters: {self.reason}"
 
 
 class Outbox:
@@ -90,39 +87,32 @@ class Outbox:
     def __init__(self, path: str, bounds: Bounds = Bounds()) -> None:
         self._database = Database(path, MIGRATIONS, synchronous="FULL")
         self._bounds = bounds
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writer = GroupCommit("outbox-writer", self._commit, self._report_dropped)
         self._lanes: dict[Lane, int] = {}
         self._totals: dict[str, int] | None = None
-        self._gate = threading.Lock()
-        self._closed = False
-        self._tell_from = 0.0
-        # told of a lane that has new rows, in the caller's thread
-        self.on_added: Callable[[Lane], None] = lambda lane: None
-        # told, in the writer's thread, of rows that will not arrive: how many were given up; which was refused, and why
-        self.on_dropped: Callable[[int], None] = lambda rows: None
-        self.on_set_aside: Callable[[Lane, str, str], None] = lambda lane, id, reason: None
-        self._writer = threading.Thread(target=self._write, name="outbox-writer", daemon=True)
-        self._writer.start()
+        self._log_throttle = LogThrottle(LOG_INTERVAL)
+        # a lane has new rows: emitted in the caller's thread
+        self.rows_added: Signal[Lane] = Signal()
+        # rows will not arrive: how many a full outbox dropped (in the writer's thread), and each dead letter
+        self.dropped: Signal[int] = Signal()
+        self.dead_lettered: Signal[DeadLetter] = Signal()
 
     def __repr__(self) -> str:
         return f"<Outbox {self._database.path}>"
 
     def close(self) -> None:
         """Write what waits and close the file."""
-        with self._gate:
-            self._closed = True
-            self._jobs.put(None)
-        self._writer.join()
+        self._writer.close()
         self._database.close()
 
     def add(self, lane: Lane, rows: Sequence[NewRow]) -> None:
-        """Keep rows at the lane's end; return when they would survive a power cut. An id that is queued is passed over.
+        """Keep rows at the lane's end; return when they would survive a power cut. A queued id is ignored.
 
         :raises OutboxUnavailable: the disk is full or broken; none of the rows is kept.
         """
         sized = [(row, len(row.body.encode()) + CHANNELS[lane.channel].row_overhead) for row in rows]
-        self._asked(lambda db: self._insert(db, lane, sized))
-        self.on_added(lane)
+        self._submit_checked(lambda db: self._insert(db, lane, sized))
+        self.rows_added.emit(lane)
 
     def head(self, lane: Lane, most: int) -> list[Row]:
         """Return the oldest rows of a lane that may share a request, at most so many. sqlite3.Error."""
@@ -137,11 +127,11 @@ class Outbox:
         return rows
 
     def remove(self, rows: Sequence[Row]) -> None:
-        """Forget rows that were delivered. sqlite3.Error."""
-        self._do(lambda db: self._delete(db, rows))
+        """Remove rows that were delivered. sqlite3.Error."""
+        self._submit(lambda db: self._delete(db, rows))
 
     def dead_letter(self, lane: Lane, rows: Sequence[Row], reason: str) -> None:
-        """Take rows out of the way, kept with the reason. sqlite3.Error."""
+        """Move rows to the dead letters, with the reason. sqlite3.Error."""
 
         def work(db: sqlite3.Connection) -> None:
             db.executemany(
@@ -152,23 +142,18 @@ class Outbox:
             self._delete(db, rows)
             db.execute(
                 "DELETE FROM set_aside WHERE seq NOT IN (SELECT seq FROM set_aside ORDER BY seq DESC LIMIT ?)",
-                (self._bounds.set_aside,),
+                (self._bounds.dead_letters,),
             )
             self._count("set_aside", len(rows))
 
-        self._do(work)
+        self._submit(work)
         for row in rows:
-            LOG.error(
-                "%s of %s: row %s rejected permanently, moved to dead letters: %s",
-                lane.channel,
-                lane.owner,
-                row.id,
-                reason,
-            )
-            self.on_set_aside(lane, row.id, reason)
+            news = DeadLetter(lane, row.id, reason)
+            LOG.error("%s", news)
+            self.dead_lettered.emit(news)
 
     def requeue(self, ids: Sequence[str] | None = None) -> int:
-        """Put rows that were set aside back at their lanes' ends, all or those with the ids; return how many.
+        """Put dead letters back at their lanes' ends, all or those with the ids; return how many.
 
         :raises OutboxUnavailable: the disk is full or broken; all stay where they are.
         """
@@ -186,9 +171,9 @@ class Outbox:
                     moved[lane] = moved.get(lane, 0) + 1
             return moved
 
-        moved: dict[Lane, int] = self._asked(work)
+        moved: dict[Lane, int] = self._submit_checked(work)
         for lane in moved:
-            self.on_added(lane)
+            self.rows_added.emit(lane)
         return sum(moved.values())
 
     def lanes(self) -> list[Lane]:
@@ -214,7 +199,7 @@ class Outbox:
 
         :raises sqlite3.Error: it cannot be kept.
         """
-        self._do(
+        self._submit(
             lambda db: db.execute(
                 "UPDATE lanes SET suspects=?, refusals=?, streak=?, due=?, "
                 "head=(SELECT MIN(seq) FROM rows WHERE lane=lanes.id) WHERE channel=? AND owner=?",
@@ -222,8 +207,8 @@ class Outbox:
             )
         )
 
-    def refused(self) -> list[dict[str, Any]]:
-        """Return the rows that were set aside, oldest first. sqlite3.Error."""
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return the rows that were rejected permanently, oldest first. sqlite3.Error."""
         with self._read() as db:
             cursor = db.execute("SELECT channel, owner, id, reason, at, body FROM set_aside ORDER BY seq")
             names = [column[0] for column in cursor.description]
@@ -252,69 +237,50 @@ class Outbox:
 
     @contextlib.contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
-        """Yield a connection to read with; corruption that it meets is the writer's to clear away at once."""
+        """Yield a connection to read with; corruption that it meets is moved aside by the writer at once."""
         try:
             with self._database.read() as db:
                 yield db
         except sqlite3.DatabaseError as error:
             if is_corruption(error):
                 with contextlib.suppress(sqlite3.Error, OSError, AgentError):
-                    self._do(lambda db: None)
+                    self._submit(lambda db: None)
             raise
 
-    def _asked(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Do what somebody outside asks for. OutboxUnavailable when it cannot be."""
+    def _submit_checked(self, work: Work) -> Any:
+        """Do what a component hands in. OutboxUnavailable when it cannot be done."""
         try:
-            return self._do(work)
+            return self._submit(work)
         except (sqlite3.Error, OSError, AgentError) as error:
-            raise OutboxUnavailable(f"{self._database.path}: {error}", "Look at the disk: df -h /var") from error
+            raise OutboxUnavailable(f"{self._database.path}: {error}", "Check the disk: df -h /var") from error
 
-    def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Have the writer do it and wait for its commit."""
-        job = _Job(work)
-        with self._gate:  # behind the end mark nobody would do it, and its caller would wait for ever
-            if self._closed:
-                raise OutboxUnavailable("the outbox is closed")
-            self._jobs.put(job)
-        job.done.acquire()
-        if job.error is not None:
-            raise job.error
-        return job.result
+    def _submit(self, work: Work) -> Any:
+        """Have the writer do the work and wait for its commit."""
+        try:
+            return self._writer.submit(work)
+        except NotWriting as error:
+            raise OutboxUnavailable(f"the outbox does not take rows: {error}") from error
 
-    def _write(self) -> None:
-        """Take what waits, do it in one transaction, let its callers go on."""
-        over = False
-        while not over:
-            jobs = [self._jobs.get()]
-            while len(jobs) < MOST_JOBS:
-                try:
-                    jobs.append(self._jobs.get_nowait())
-                except queue.Empty:
-                    break
-            over = None in jobs
-            self._commit([job for job in jobs if job is not None])
-
-    def _commit(self, jobs: Sequence[_Job]) -> None:
-        dropped = 0
+    def _commit(self, requests: Sequence[WriteRequest]) -> int:
+        """Do all requests and apply the bounds in one transaction; return how many rows were dropped."""
         try:
             with self._database.transaction() as db:
                 if self._totals is None:
                     self._totals = dict(db.execute("SELECT * FROM totals"))
                     seed_autoincrement_from_clock(db, "rows")  # the wire's `sequence`
-                for job in jobs:
-                    job.result = job.work(db)
-                dropped = self._hold_bounds(db)
+                for request in requests:
+                    request.result = request.work(db)
+                dropped = self._evict(db)
                 db.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?)", self._totals.items())
-        except BaseException as error:
+        except BaseException:
             self._totals, self._lanes = None, {}  # what memory says of the file may be wrong now
-            for job in jobs:
-                job.error = error
-        finally:
-            for job in jobs:
-                job.done.release()
-        if dropped:
-            self.on_dropped(dropped)
-            self._tell(dropped)
+            raise
+        return dropped
+
+    def _report_dropped(self, dropped: int) -> None:
+        self.dropped.emit(dropped)
+        if self._log_throttle.allow() is not None:
+            LOG.error("outbox full: dropped %d rows (oldest, lowest priority)", dropped)
 
     def _insert(self, db: sqlite3.Connection, lane: Lane, sized: Sequence[tuple[NewRow, int]]) -> None:
         number = self._lanes.get(lane)
@@ -333,11 +299,11 @@ class Outbox:
 
     def _delete(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
         for row in rows:
-            if db.execute("DELETE FROM rows WHERE seq=?", (row.seq,)).rowcount == 1:  # else the bounds took it
+            if db.execute("DELETE FROM rows WHERE seq=?", (row.seq,)).rowcount == 1:  # else the bounds dropped it
                 self._count("rows", -1)
                 self._count("bytes", -row.size)
 
-    def _hold_bounds(self, db: sqlite3.Connection) -> int:
+    def _evict(self, db: sqlite3.Connection) -> int:
         """Give up the oldest rows of the lowest weight until the bounds hold; return how many."""
         assert self._totals is not None
         dropped = 0
@@ -362,8 +328,3 @@ class Outbox:
     def _count(self, name: str, change: int) -> None:
         assert self._totals is not None
         self._totals[name] = self._totals.get(name, 0) + change
-
-    def _tell(self, dropped: int) -> None:
-        if time.monotonic() >= self._tell_from:
-            self._tell_from = time.monotonic() + TOLD_EVERY
-            LOG.error("outbox full: dropped %d rows (oldest, lowest priority)", dropped)

@@ -17,7 +17,7 @@ from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
 from sammy_agent.daemon.outbox.dispatcher import SENDERS, Dispatcher
 from sammy_agent.daemon.outbox.exchange import OutboxHttp
-from sammy_agent.daemon.outbox.queue import Outbox
+from sammy_agent.daemon.outbox.queue import DeadLetter, Outbox
 from sammy_agent.transport import ControlPlaneTransport
 
 
@@ -37,8 +37,8 @@ class OutboxService:
     ) -> None:
         self._identity, self._tokens, self._record = identity, tokens, record
         self.outbox = Outbox(paths.outbox)
-        self.outbox.on_dropped = self._dropped
-        self.outbox.on_set_aside = self._set_aside
+        self.outbox.dropped.connect(self._dropped)
+        self.outbox.dead_lettered.connect(self._dead_lettered)
         self.outbox.on_corruption.connect(lambda message: record(kinds.STORE_DAMAGED, message))
 
         exchanges = [
@@ -70,9 +70,9 @@ class OutboxService:
             kinds.OUTBOX_DROPPED, f"outbox full: dropped {rows} rows (oldest, lowest priority)", detail={"rows": rows}
         )
 
-    def _set_aside(self, lane: Lane, id: str, reason: str) -> None:
-        message = f"{lane.channel} of {lane.owner}: row {id} rejected permanently, moved to dead letters: {reason}"
-        self._record(kinds.OUTBOX_SET_ASIDE, message, detail={"channel": lane.channel, "owner": lane.owner, "id": id})
+    def _dead_lettered(self, news: DeadLetter) -> None:
+        channel, owner = news.lane
+        self._record(kinds.OUTBOX_SET_ASIDE, str(news), detail={"channel": channel, "owner": owner, "id": news.id})
 
     def _token_for(self, channel: Channel, lane: Lane) -> Token | None:
         return self._identity.token() if channel.scope is Scope.NODE else self._tokens.token(lane.owner)

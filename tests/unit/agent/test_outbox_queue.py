@@ -108,10 +108,10 @@ def test_a_corrupt_file_that_a_reader_meets_first_is_cleared_away_at_once(tmp_pa
         lambda outbox: [one.id for one in outbox.head(LANE, 10)] == ["m1"],
         lambda outbox: outbox.lanes() == [LANE],
         lambda outbox: outbox.poison_state(LANE) == PoisonState(),
-        lambda outbox: outbox.refused() == [],
+        lambda outbox: outbox.dead_letters() == [],
         lambda outbox: outbox.totals()["rows"] == 1,
     ],
-    ids=["head", "lanes", "suspicion", "refused", "totals"],
+    ids=["head", "lanes", "poison_state", "dead_letters", "totals"],
 )
 def test_no_reader_waits_for_who_holds_the_write_lock(tmp_path: Path, ask: Callable[[Outbox], bool]) -> None:
     path = str(tmp_path / "o.db")
@@ -149,9 +149,9 @@ def test_what_was_set_aside_comes_back_as_it_was(tmp_path: Path) -> None:
     before = outbox.head(LANE, 1)
     outbox.dead_letter(LANE, outbox.head(LANE, 1), "400: no")
     outbox.dead_letter(LANE, outbox.head(LANE, 1), "400: no")
-    assert [one["id"] for one in outbox.refused()] == ["m1", "m2"]
+    assert [one["id"] for one in outbox.dead_letters()] == ["m1", "m2"]
     assert outbox.totals()["set_aside_now"] == 2
-    outbox.on_added = heard.append
+    outbox.rows_added.connect(heard.append)
     assert outbox.requeue(["m1", "nonsense"]) == 1 and heard == [LANE]
     assert outbox.requeue() == 1 and outbox.requeue() == 0
     assert [one.id for one in outbox.head(LANE, 1)] == ["m3"], "at the end of their lane"
