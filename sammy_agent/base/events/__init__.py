@@ -2,7 +2,7 @@
 """What happened on this node, kept for those who ask later.
 
 store = EventStore(paths.events)                        # the file; reading needs no running agent
-recorder = Recorder(store)                              # any thread tells it, none waits for the disk
+recorder = Recorder(store, boot_id)                      # any thread records, none waits for the disk
 recorder.record(kinds.CONTACT_LOST, "no answer", detail={"code": "no-answer"})
-store.events(50, level="warn", type_prefix="contact.")  # newest first
+store.events(EventQuery(50, level="warn", type_prefix="contact."))  # newest first
 """

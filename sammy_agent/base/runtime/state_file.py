@@ -23,7 +23,7 @@ MAX_STATE_BYTES = 1024 * 1024
 CHECK_DISK = "Check the disk: df -h /var, dmesg"
 
 
-class State(Protocol):
+class StateDocument(Protocol):
     """A value that is kept as a JSON document."""
 
     @classmethod
@@ -34,7 +34,7 @@ class State(Protocol):
         """Return what is written; json.dumps must take it."""
 
 
-T = TypeVar("T", bound=State)
+T = TypeVar("T", bound=StateDocument)
 
 
 def load(path: str, cls: type[T]) -> T | Problem | None:
@@ -60,7 +60,7 @@ def load_text(path: str) -> str | Problem | None:
         return _damaged(path, str(error))
 
 
-def save(path: str, state: State | str) -> Problem | None:
+def save(path: str, state: StateDocument | str) -> Problem | None:
     """Replace the file, atomically and durably, readable by its owner only; return why that was not possible."""
     text = state if isinstance(state, str) else json.dumps(state.to_document())
     try:

@@ -17,7 +17,7 @@ BUSY_TIMEOUT = 5.0  # seconds
 FileId = tuple[int, int]
 
 
-class Reader(NamedTuple):
+class ReadConnection(NamedTuple):
     """A connection; `file` is None where it must not be used a second time."""
 
     db: sqlite3.Connection
@@ -29,9 +29,9 @@ class ReaderPool:
 
     def __init__(self, path: str, row_factory: type[sqlite3.Row] | None) -> None:
         self._path, self._row_factory = path, row_factory
-        self._idle: list[Reader] = []
+        self._idle: list[ReadConnection] = []
 
-    def acquire(self) -> Reader:
+    def acquire(self) -> ReadConnection:
         """Return a connection outside any transaction; where there is no file, one to an empty database in memory.
 
         :raises sqlite3.Error: it cannot be read.
@@ -50,16 +50,16 @@ class ReaderPool:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
         uri = f"file:{quote(self._path)}?mode=ro"
         try:
-            return Reader(self._connect(uri), (status.st_dev, status.st_ino))
+            return ReadConnection(self._connect(uri), (status.st_dev, status.st_ino))
         except sqlite3.OperationalError:
             # on a disk that is read-only SQLite may not even lay its lock file beside it
-            return Reader(self._connect(f"{uri}&immutable=1"), None)
+            return ReadConnection(self._connect(f"{uri}&immutable=1"), None)
 
-    def in_memory(self) -> Reader:
+    def in_memory(self) -> ReadConnection:
         """Return a connection to an empty database."""
-        return Reader(self._connect("file::memory:"), None)
+        return ReadConnection(self._connect("file::memory:"), None)
 
-    def release(self, reader: Reader) -> None:
+    def release(self, reader: ReadConnection) -> None:
         """Take a connection back, outside any transaction."""
         if reader.file is None or self._idle:
             reader.db.close()

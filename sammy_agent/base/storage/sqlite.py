@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from sammy_agent.base.errors import StoreUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.observer import Signal
-from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT, FileId, Reader, ReaderPool, file_id
+from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT, FileId, ReadConnection, ReaderPool, file_id
 
 LOG = logging.getLogger(__name__)
 MAX_WAL_BYTES = 1024 * 1024  # of the -wal file, that stay after a checkpoint
@@ -175,7 +175,7 @@ class Database:
     def _of_later_version(self) -> StoreUnusable:
         return StoreUnusable(f"{self.path} was written by a later version of sammy-agent", "Install that version")
 
-    def _begin_read(self) -> Reader:
+    def _begin_read(self) -> ReadConnection:
         """Return a connection in a read transaction, on a file of this version."""
         reader = self._readers.acquire()
         version = _take_snapshot(reader.db)

@@ -12,9 +12,9 @@ from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage import retention, time_range
 from sammy_agent.base.storage.retention import MIB, Retention
 from sammy_agent.base.storage.sqlite import Database, seed_autoincrement_from_clock
-from sammy_agent.diagnostics.metrics.fields import NAMES
+from sammy_agent.diagnostics.metrics.definitions import NAMES
 
-# Released columns stay; a new metric is a new migration. tests/unit/agent/test_metrics.py holds both to fields.py.
+# Released columns stay; a new metric is a new migration. tests/unit/agent/test_metrics.py holds both to definitions.py.
 MIGRATIONS = (
     (
         """CREATE TABLE samples (

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from sammy_agent.diagnostics.metrics.fields import CLASSES
+from sammy_agent.diagnostics.metrics.definitions import CLASSES
 from sammy_agent.diagnostics.metrics.snapshot import Snapshot
 
 SHARES = ("user", "system", "iowait", "steal")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sammy_agent.base.runtime import procfs
-from sammy_agent.diagnostics.metrics.fields import PRESSURES
+from sammy_agent.diagnostics.metrics.definitions import PRESSURES
 
 DOCKER = "/var/lib/docker"
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")

@@ -10,7 +10,7 @@ BARS = "▁▂▃▄▅▆▇█"
 Sample = dict[str, Any]
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """One row: its name, the value of a sample (None: not known), how it is shown, and what a full bar is."""
 
     name: str
@@ -84,32 +84,32 @@ def _per_second(*names: str) -> Callable[[Sample], float | None]:
 
 
 ROWS = (
-    Row("CPU", _sum("cpu_user", "cpu_system"), percent, 100),
-    Row("CPU waiting for disks", _sum("cpu_iowait"), percent, 100),
-    Row("CPU stolen by the host", _sum("cpu_steal"), percent, 100),
-    Row("load, 1 min", _sum("load1"), _plain),
-    Row("memory in use", _share("memory_available", "memory_total", of_rest=True), percent, 100),
-    Row("swap in use", _share("swap_used", "swap_total"), percent, 100),
-    Row("disk /", _disk("root"), percent, 100),
-    Row("inodes of /", _share("root_inodes_used", "root_inodes"), percent, 100),
-    Row("disk /var/lib/docker", _disk("docker"), percent, 100),
-    Row("network in", _per_second("uplink_rx"), _rate),
-    Row("network out", _per_second("uplink_tx"), _rate),
-    Row("  errors and drops", _sum("uplink_errors", "uplink_drops"), _count),
-    Row("containers out", _per_second("container_rx"), _rate),
-    Row("containers in", _per_second("container_tx"), _rate),
-    Row("waiting for CPU", _sum("cpu_some_avg60"), percent, 100),
-    Row("waiting for memory", _sum("memory_some_avg60"), percent, 100),
-    Row("waiting for disks", _sum("io_some_avg60"), percent, 100),
-    Row("agent's memory", _sum("agent_rss"), size),
-    Row("agent's CPU", _sum("agent_cpu"), percent, 100),
+    TableRow("CPU", _sum("cpu_user", "cpu_system"), percent, 100),
+    TableRow("CPU waiting for disks", _sum("cpu_iowait"), percent, 100),
+    TableRow("CPU stolen by the host", _sum("cpu_steal"), percent, 100),
+    TableRow("load, 1 min", _sum("load1"), _plain),
+    TableRow("memory in use", _share("memory_available", "memory_total", of_rest=True), percent, 100),
+    TableRow("swap in use", _share("swap_used", "swap_total"), percent, 100),
+    TableRow("disk /", _disk("root"), percent, 100),
+    TableRow("inodes of /", _share("root_inodes_used", "root_inodes"), percent, 100),
+    TableRow("disk /var/lib/docker", _disk("docker"), percent, 100),
+    TableRow("network in", _per_second("uplink_rx"), _rate),
+    TableRow("network out", _per_second("uplink_tx"), _rate),
+    TableRow("  errors and drops", _sum("uplink_errors", "uplink_drops"), _count),
+    TableRow("containers out", _per_second("container_rx"), _rate),
+    TableRow("containers in", _per_second("container_tx"), _rate),
+    TableRow("waiting for CPU", _sum("cpu_some_avg60"), percent, 100),
+    TableRow("waiting for memory", _sum("memory_some_avg60"), percent, 100),
+    TableRow("waiting for disks", _sum("io_some_avg60"), percent, 100),
+    TableRow("agent's memory", _sum("agent_rss"), size),
+    TableRow("agent's CPU", _sum("agent_cpu"), percent, 100),
 )
 
 
 class Series:
     """A row's values over time: each falls into one of `width` intervals between two times."""
 
-    def __init__(self, row: Row, begin: float, end: float, width: int) -> None:
+    def __init__(self, row: TableRow, begin: float, end: float, width: int) -> None:
         self.row = row
         self._begin, self._span = begin, max(1.0, end - begin) / width
         self._highest: list[float | None] = [None] * width

@@ -24,7 +24,7 @@ from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.recorder import Recorder
 from sammy_agent.diagnostics.metrics import summary
-from sammy_agent.diagnostics.metrics.fields import METRICS, NAMES
+from sammy_agent.diagnostics.metrics.definitions import METRICS, NAMES
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 
 TOP = Path(__file__).resolve().parents[3]
@@ -160,7 +160,7 @@ def test_metrics_for_a_person_and_a_script(root: str, capsys: pytest.CaptureFixt
 
 
 def test_a_course_has_a_bar_for_what_is_known_and_a_blank_for_what_is_not() -> None:
-    row = summary.Row("x", lambda sample: sample["x"], summary.percent, 100)
+    row = summary.TableRow("x", lambda sample: sample["x"], summary.percent, 100)
     series = summary.Series(row, 0, 10, 10)
     for at, value in ((0, 0.0), (1, 50.0), (1.5, 100.0), (3, None), (9.9, 25.0)):
         series.add(at, {"x": value})

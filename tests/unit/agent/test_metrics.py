@@ -20,7 +20,7 @@ from sammy_agent.daemon.recording import Recording
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.metrics import metrics_store as store_module
 from sammy_agent.diagnostics.metrics import snapshot
-from sammy_agent.diagnostics.metrics.fields import METRICS, NAMES
+from sammy_agent.diagnostics.metrics.definitions import METRICS, NAMES
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.diagnostics.metrics.sample import class_of, diff_snapshots
 from sammy_agent.diagnostics.metrics.sampler import Sampler
