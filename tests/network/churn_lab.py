@@ -67,6 +67,12 @@ class Beats:
         return f"{self.label}: {self.lost}/{self.scheduled} lost, {gap}, back in {recovery}"
 
 
+def assert_none_lost(beats: Beats, longest: float = 2.0) -> None:
+    """Assert it of one client; the longest gap does not count how late the machine woke it."""
+    assert (beats.lost, beats.errors) == (0, ()), str(beats)
+    assert beats.longest_gap < longest + beats.stall, str(beats)
+
+
 def summary(label: str, told: dict[str, Any], words: tuple[int, float], begin: float, changes: list[float]) -> Beats:
     """Count; gaps also reach from the beginning to the first success, and from the last to the last tick."""
     threads, (scheduled, interval) = told["beats"], words

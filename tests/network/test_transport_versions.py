@@ -16,7 +16,7 @@ import pytest
 
 from tests.network import churn_scenarios as scenarios
 from tests.network.churn_scenarios import Kind
-from tests.network.test_transport_churn import timed
+from tests.quiet_machine import timed
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = {

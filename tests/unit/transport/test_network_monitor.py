@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The monitor's decisions on made-up messages and clocks; real kernels are in tests/network/test_transport_churn.py."""
+"""The monitor's decisions on made-up messages and clocks; real kernels: tests/network/test_transport_monitor.py."""
 
 from __future__ import annotations
 
