@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import pytest
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("sammy", deadline=None)
-hypothesis.settings.load_profile("sammy")
+# How long an example takes says how busy the machine is, not whether the code is right. The same examples each time, so
+# that a run's verdict is of the change; SAMMY_HYPOTHESIS=random looks for others, and keeps in .hypothesis what failed.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("SAMMY_HYPOTHESIS") or "same")
 
 LACKS: dict[str, Callable[[], str | None]] = {
     "root": lambda: None if os.geteuid() == 0 else "needs root (run it with sudo)",
