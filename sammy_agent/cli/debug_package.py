@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sammy-agent debug-package`: makes the package and says where it is and what it lacks."""
+"""`sammy-agent debug-package`: builds the package and prints where it is and what is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER_COMPRESSIONS = (".bz2", ".lz4", ".tzst", ".xz", ".zip", ".zst")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Make it; return the exit status. AgentError when it cannot be made."""
+    """Build it; return the exit status. AgentError when it cannot be built."""
     from sammy_agent.diagnostics.debug_package import builder
 
     most, seconds = _number(arguments, "most"), _number(arguments, "seconds")
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.output or default)
     if os.path.splitext(path)[1] in OTHER_COMPRESSIONS:
         raise AgentError(f"{path}: the debug package is compressed with gzip", "Name it .tar.gz")
-    made = builder.make(
+    made = builder.build(
         path,
         Paths(arguments.root),
         seconds=seconds or builder.SECONDS,
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     lacking = [result for result in made.results if result.note]
     there = sum(result.bytes > 0 for result in made.results)
-    print(f"{made.path}  {made.bytes / 1024:.0f} KiB, {there} files, {made.seconds} s, secrets scrubbed")
+    print(f"{made.path}  {made.bytes / 1024:.0f} KiB, {there} files, {made.seconds} s, secrets redacted")
     width = max((len(result.name) for result in lacking), default=0)
     for result in lacking:
         print(f"  {result.name:<{width}}  {result.note}")
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _number(arguments: argparse.Namespace, name: str) -> float | None:
-    """Return an option's number. AgentError when it is none above 0."""
+    """Return an option's number. AgentError when it is not above 0."""
     text = getattr(arguments, name)
     if text is None:
         return None

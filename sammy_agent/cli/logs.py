@@ -19,7 +19,7 @@ from sammy_agent.diagnostics.logs.query import PARAMETERS, Query, QueryInvalid, 
 if TYPE_CHECKING:
     from sammy_agent.diagnostics.logs.entry import Entry
     from sammy_agent.diagnostics.logs.merge import Page
-    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+    from sammy_agent.diagnostics.redaction.redactor import Redactor
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _page(question: Query, arguments: argparse.Namespace) -> int:
     from sammy_agent.diagnostics.logs import reader
 
-    page = reader.whole_page(question, arguments.root, scrubber=_scrubber(arguments))
+    page = reader.whole_page(question, arguments.root, redactor=_redactor(arguments))
     if arguments.json:
         print(json.dumps(page.document()))
     else:
@@ -56,7 +56,7 @@ def _follow(question: Query, arguments: argparse.Namespace) -> int:
 
     catch_up = question.limit if arguments.limit else reader.CATCH_UP
     followed = reader.follow(
-        question, arguments.root, catch_up=catch_up, scrubber=_scrubber(arguments), tell=_tell_note
+        question, arguments.root, catch_up=catch_up, redactor=_redactor(arguments), tell=_tell_note
     )
     for entries in followed:
         if arguments.json:
@@ -67,13 +67,13 @@ def _follow(question: Query, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scrubber(arguments: argparse.Namespace) -> Scrubber | None:
+def _redactor(arguments: argparse.Namespace) -> Redactor | None:
     if not arguments.scrub:
         return None
     from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
-    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+    from sammy_agent.diagnostics.redaction.redactor import Redactor
 
-    return Scrubber(known_secrets(Paths(arguments.root)))
+    return Redactor(known_secrets(Paths(arguments.root)))
 
 
 def _show(entries: Sequence[Entry]) -> None:

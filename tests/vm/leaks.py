@@ -2,7 +2,7 @@
 """Secrets planted all over a machine, and the search for them in what the machine gives away.
 
 Each place has each kind of secret that can stand there, each with a value of its own, so that a find says what leaked
-from where. The search knows more than one writing, and is shown a package made without the scrubber.
+from where. The search knows more than one writing, and is shown a package made without the redactor.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
 """
 UNSCRUBBED = """
 import sys
-from sammy_agent.diagnostics.redaction import known_secrets as known, redactor as scrub
-scrub.Stream._line = lambda self, line: line
-known.Known.without = lambda self, text: text
-known.Known.finds = lambda self, text: False
+from sammy_agent.diagnostics.redaction import known_secrets as known, redactor
+redactor.RedactionStream._line = lambda self, line: line
+known.KnownSecrets.redact = lambda self, text: text
+known.KnownSecrets.contains_secret = lambda self, text: False
 from sammy_agent.cli.main import main
 sys.exit(main(["debug-package", "--json", "--output", "/root/raw.tar.gz"]))
 """

@@ -240,7 +240,7 @@ def test_the_debug_package_gives_no_planted_secret_away(booted: Boot) -> None:
     machine.run(["logger", "-t", "planted", f"{known} and {base64.b64encode(f'x{known}y'.encode()).decode()}"])
     made = machine.run(["sammy", "debug-package", "--json", "--output", "/root/debug.tar.gz"], timeout=180).stdout
     texts = leaks.unpacked(machine, "/root/debug.tar.gz")
-    # the detector sees: without the scrubber all of them are in the package
+    # the detector sees: without the redactor all of them are in the package
     machine.run(["/usr/bin/python3", "-c", leaks.UNSCRUBBED], timeout=180)
     raw = list(plants.found(leaks.unpacked(machine, "/root/raw.tar.gz")))
     unseen = [one for one in plants.secrets if not any(f"{one.kind} of {one.where} in" in find for find in raw)]

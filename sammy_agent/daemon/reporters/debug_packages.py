@@ -200,7 +200,7 @@ class DebugPackagePusher(Worker):
                 files.remove(left)  # by a program that was killed
         except OSError as error:
             return self._not_made(str(error))
-        argv = [*LOW_PRIORITY, *command.words(path, self._paths.root, f"--most={MAX_MIB}")]
+        argv = [*LOW_PRIORITY, *command.argv(path, self._paths.root, f"--most={MAX_MIB}")]
         self._program = process.Program(argv, DEADLINE)
         if self._stopping.is_set():  # `stop` may have come before there was a program to stop
             self._program.stop()

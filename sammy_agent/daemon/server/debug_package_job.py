@@ -61,7 +61,7 @@ class Maker:
             self._gone.set_result(None)
 
     async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
-        running = asyncio.ensure_future(process_async.run(command.words(path, self._root), DEADLINE, nice=NICE))
+        running = asyncio.ensure_future(process_async.run(command.argv(path, self._root), DEADLINE, nice=NICE))
         awaited: set[asyncio.Future[Any]] = {running, gone}
         try:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,7 @@ from sammy_agent.daemon.server.base_handler import Handler, Managed
 from sammy_agent.diagnostics.logs import query, reader
 from sammy_agent.diagnostics.logs.entry import Entry
 from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
-from sammy_agent.diagnostics.redaction.redactor import Scrubber
+from sammy_agent.diagnostics.redaction.redactor import Redactor
 
 LOG = logging.getLogger(__name__)
 NOT_FOLLOWED = ("until", "limit", "cursor")
@@ -60,9 +60,9 @@ class Reading(Handler):
             self.refuse(400, str(error))
             return None
 
-    def scrubber(self) -> Scrubber:
+    def redactor(self) -> Redactor:
         """Return what knows this node's secrets as they are now."""
-        return Scrubber(known_secrets(self.parts.paths, processes=False))
+        return Redactor(known_secrets(self.parts.paths, processes=False))
 
 
 class Logs(Reading, Managed):
@@ -73,7 +73,7 @@ class Logs(Reading, Managed):
         if (question := self.asked()) is None:
             return
         root = self.parts.paths.root
-        read = partial(reader.page, question, root, scrubber=self.scrubber(), seconds=SECONDS)
+        read = partial(reader.page, question, root, redactor=self.redactor(), seconds=SECONDS)
         try:
             page = await asyncio.get_running_loop().run_in_executor(self.readers.pages, read)
         except query.QueryInvalid as error:  # its cursor is none
@@ -101,7 +101,7 @@ class LogStream(Reading, Managed, websocket.WebSocketHandler):
     def open(self, *_: str, **__: str) -> None:
         """Begin."""
         self.readers.open += 1
-        entries = reader.follow(self.question, self.parts.paths.root, scrubber=self.scrubber())
+        entries = reader.follow(self.question, self.parts.paths.root, redactor=self.redactor())
         self._task = asyncio.ensure_future(self._send(entries))
 
     def on_message(self, message: str | bytes) -> None:

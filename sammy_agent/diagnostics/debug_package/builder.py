@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the archive: member by member, scrubbed, within a budget, and looked through once more before it is given out.
+"""Builds the archive member by member, redacted and within a budget, and verifies it before it is handed out.
 
-Nothing is held whole: what a source says goes through the scrubber in pieces to a file without a name, and from there
-into the archive. What tells most comes first, since an archive that is cut still opens. `results.json` says of every
-member whether it is there and, if not or not whole, why; `manifest.json` and `SHA256SUMS` hold the sums.
+Nothing is held in memory whole: each source streams through the redactor into an unnamed file, and from there into the
+archive. The most useful members come first, since a truncated archive can still be opened. `results.json` says of every
+member whether it is whole and, if not, why; `manifest.json` and `SHA256SUMS` have the checksums.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member
 from sammy_agent.diagnostics.debug_package.sources import Source, sources
 from sammy_agent.diagnostics.redaction import pseudonyms
 from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
-from sammy_agent.diagnostics.redaction.redactor import Scrubber
+from sammy_agent.diagnostics.redaction.redactor import Redactor
 
-SECONDS = 40.0  # for collecting; packing is part of it, the last look is not
-EACH = 12.0  # for one program
-BYTES = 64 * 1024 * 1024  # of text, before it is packed
-IN_MEMORY = 256 * 1024  # of a file's text; what is longer waits on the disk, without a name
-OVERLAP = 16 * 1024  # of the last look; more than a secret with its escapes
+SECONDS = 40.0  # for collecting and compressing; verifying is not part of it
+PROGRAM_SECONDS = 12.0  # for one program
+MAX_TEXT_BYTES = 64 * 1024 * 1024  # of text, before it is packed
+MAX_MEMORY_BYTES = 256 * 1024  # of a file's text; what is longer waits on the disk, without a name
+OVERLAP = 16 * 1024  # between two windows of the verification; longer than a secret with its escapes
 
 
 class LeakFound(AgentError):
-    """A known secret stood in the finished archive: it was not given out."""
+    """The finished archive contained a known secret: it was deleted."""
 
     code = Code.DEBUG_PACKAGE_LEAK
 
@@ -72,13 +72,13 @@ class Package:
     bytes: int = 0
 
 
-def make(
+def build(
     path: str,
     paths: Paths,
     *,
     members: Sequence[Member] = MEMBERS,
     seconds: float = SECONDS,
-    most: int = BYTES,
+    most: int = MAX_TEXT_BYTES,
     most_packed: int | None = None,
     with_pseudonyms: bool = False,
     say: Callable[[str], None] = lambda words: None,
@@ -88,24 +88,24 @@ def make(
     :param seconds: for collecting; what does not fit in is named in the results.
     :param most: bytes of text, before it is packed.
     :param most_packed: bytes of the archive itself; of each log the share is then smaller.
-    :param with_pseudonyms: put stand-ins in the place of hosts and addresses.
-    :param say: told what is done at the moment.
-    :raises LeakFound: a known secret got past the scrubber; nothing is left at `path`.
+    :param with_pseudonyms: replace hosts and addresses by pseudonyms.
+    :param say: called with what is being done.
+    :raises LeakFound: a known secret got past the redactor; nothing is left at `path`.
     :raises AgentError: it cannot be written.
     """
     began, wall = time.monotonic(), time.time()
     package = Package(path)
-    after = pseudonyms.of(paths).replace if with_pseudonyms else lambda line: line
-    scrubber = Scrubber(known_secrets(paths), after)
+    after = pseudonyms.for_host(paths).replace if with_pseudonyms else lambda line: line
+    redactor = Redactor(known_secrets(paths), after)
     beside = f"{path}.{os.getpid()}.new"
     try:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "w+b") as file:
-            filling = _Filling(Archive(file, most_packed), package, scrubber, paths, most)
-            filling.limit_share = min(1.0, most_packed / (16 * 1024 * 1024)) if most_packed else 1.0
-            filling.fill(members, until=began + seconds, say=say)
-            filling.close(_about(paths, wall, scrubber, with_pseudonyms))
-            say("looking it through")
-            look_through(beside, scrubber)
+            builder = _Builder(Archive(file, most_packed), package, redactor, paths, most)
+            builder.limit_share = min(1.0, most_packed / (16 * 1024 * 1024)) if most_packed else 1.0
+            builder.fill(members, until=began + seconds, say=say)
+            builder.close(_manifest_header(paths, wall, redactor, with_pseudonyms))
+            say("verifying")
+            verify_no_secrets(beside, redactor)
             os.fsync(file.fileno())
             package.bytes = os.fstat(file.fileno()).st_size
         os.replace(beside, path)
@@ -118,8 +118,8 @@ def make(
     return package
 
 
-def _about(paths: Paths, began: float, scrubber: Scrubber, with_pseudonyms: bool) -> dict[str, Any]:
-    """Return what the manifest says of the package itself."""
+def _manifest_header(paths: Paths, began: float, redactor: Redactor, with_pseudonyms: bool) -> dict[str, Any]:
+    """Return what the manifest says about the package itself."""
     try:  # not by `config`: a node without a control plane has a name too, and a damaged file is no reason to stop
         node = str(json.loads(files.read(paths.config) or "{}").get("node_id") or "")
     except (ValueError, AttributeError, OSError):
@@ -127,7 +127,7 @@ def _about(paths: Paths, began: float, scrubber: Scrubber, with_pseudonyms: bool
     instance = "" if with_pseudonyms else (files.read(paths.instance) or "").strip()
     return {
         "format": "sammy-debug/1",
-        "nodeId": scrubber.scrub(node) or None,
+        "nodeId": redactor.redact(node) or None,
         "agentVersion": __version__,
         "instanceId": instance or None,
         "startedAt": iso(began),
@@ -137,11 +137,11 @@ def _about(paths: Paths, began: float, scrubber: Scrubber, with_pseudonyms: bool
     }
 
 
-class _Filling:
-    """The package while it is filled, and its account."""
+class _Builder:
+    """The package being built, and its results."""
 
-    def __init__(self, target: Archive, package: Package, scrubber: Scrubber, paths: Paths, most: int) -> None:
-        self._archive, self._package, self._scrubber, self._paths = target, package, scrubber, paths
+    def __init__(self, target: Archive, package: Package, redactor: Redactor, paths: Paths, most: int) -> None:
+        self._archive, self._package, self._redactor, self._paths = target, package, redactor, paths
         self._left = most
         self._folder = os.path.dirname(package.path) or "."
         self.limit_share = 1.0
@@ -155,20 +155,20 @@ class _Filling:
                 self._package.results.append(Result(member.name, 0, "no time was left for it"))
                 continue
             say(member.name)
-            for source in sources(member, self._paths, min(EACH, left), self.limit_share):
+            for source in sources(member, self._paths, min(PROGRAM_SECONDS, left), self.limit_share):
                 began = time.monotonic()
-                with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=self._folder) as text:
-                    size, told = self._scrubbed(source, text)
-                    note = self._scrubber.scrub(told)
+                with tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=self._folder) as text:
+                    size, told = self._redacted(source, text)
+                    note = self._redactor.redact(told)
                     text.seek(0)
-                    result = self._take(self._scrubber.scrub(source.name), text, size, note)
+                    result = self._take(self._redactor.redact(source.name), text, size, note)
                 spent = round(time.monotonic() - began, 3)
                 self._package.results.append(Result(result.name, result.bytes, result.note, spent))
 
-    def _scrubbed(self, source: Source, into: IO[bytes]) -> tuple[int, str]:
-        """Write a source's text, scrubbed; return its size and what there is to say of it."""
+    def _redacted(self, source: Source, into: IO[bytes]) -> tuple[int, str]:
+        """Write a source's text, redacted; return its size and its notes."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        stream = self._scrubber.stream()
+        stream = self._redactor.stream()
         size = 0
         for data in source.read():
             size += into.write(stream.feed(decoder.decode(data)).encode("utf-8", errors="replace"))
@@ -184,7 +184,7 @@ class _Filling:
         return Result(name, size, note)
 
     def close(self, about: dict[str, Any]) -> None:
-        """Write what is told of the files themselves, and the end."""
+        """Write results, manifest and checksums, and close the archive."""
         results = [{**asdict(result), "status": result.status} for result in self._package.results]
         self._write("results.json", _json({"agent_version": __version__, "members": results}))
         sums = [{"name": name, "bytes": size, "sha256": digest} for name, size, digest in self._archive.sums]
@@ -200,7 +200,7 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def look_through(path: str, scrubber: Scrubber) -> None:
+def verify_no_secrets(path: str, redactor: Redactor) -> None:
     """Search a finished archive for known secrets.
 
     :raises LeakFound: there is one.
@@ -208,9 +208,9 @@ def look_through(path: str, scrubber: Scrubber) -> None:
     before = ""
     for data in archive.decompress(path):
         text = before + data.decode("utf-8", errors="replace")
-        if scrubber.finds(text):
+        if redactor.contains_secret(text):
             raise LeakFound(
-                "a secret of this node stood in the finished debug package; it was thrown away",
+                "the finished debug package contained a secret of this node; it was deleted",
                 "This is a bug; please report it without the package",
             )
         before = text[-OVERLAP:]

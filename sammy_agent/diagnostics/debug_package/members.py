@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into the debug package: one table. The first are the most telling, and get what room and time there is."""
+"""The members of the debug package, one table: the most useful first, which get the room and the time there is."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from cc_sammy.contract import paths
 from sammy_agent.base.runtime.paths import STATE_DIR, Paths
 
 KIB, MIB = 1024, 1024 * 1024
-LIMIT = 512 * KIB  # of a member's text, its end being kept; logs have more
+LIMIT = 512 * KIB  # of a member's text, whose tail is kept; logs have more
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a program says, both its streams. One that is not on this machine is a result, no failure."""
+    """The output of a program, both streams. A program that is not installed is a result, not a failure."""
 
     name: str
     argv: tuple[str, ...]
     limit: int = LIMIT
-    newest_first: bool = False  # it says the newest first, as `journalctl -r`, and need not go on when that is enough
+    newest_first: bool = False  # it prints the newest first, as `journalctl -r`, and is stopped when that is enough
 
 
 @dataclass(frozen=True)
-class Files:
-    """Files by a pattern; of each its end, and of many the last by name."""
+class FileGlob:
+    """Files by a pattern: the tail of each, and of many the last by name."""
 
     name: str  # the folder they go to
     pattern: str
@@ -35,8 +35,8 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """A database of the agent's, row by row; of the columns named `private` only the size."""
+class Database:
+    """A database of the agent, row by row; of the columns in `private` only the size."""
 
     name: str
     path: str
@@ -45,8 +45,8 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the running agent answers on its control socket."""
+class SocketQuery:
+    """An answer of the running agent on its control socket."""
 
     name: str
     verb: str
@@ -54,8 +54,8 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What this process finds out itself."""
+class Computed:
+    """A document that this process computes itself."""
 
     name: str
     make: Callable[[Paths], dict[str, Any]]
@@ -68,7 +68,7 @@ def _system_info(_: Paths) -> dict[str, Any]:
     return SystemInfo().get()
 
 
-Member = Command | Files | Tables | Asked | Made
+Member = Command | FileGlob | Database | SocketQuery | Computed
 
 
 def _command(name: str, line: str, limit: int = LIMIT) -> Command:
@@ -102,17 +102,17 @@ MEMBERS: tuple[Member, ...] = (
     _command("status.json", "sammy status --json"),
     _command("events.txt", "sammy-agent events --limit 5000"),
     _command("metrics.txt", "sammy-agent metrics --since=-1d"),
-    Asked("agent-status.json", "status"),
-    Asked("history.json", "history"),
-    Files("state", paths.STATE),
-    Files("runs", f"{paths.RUNS}/*.json", 128 * KIB),
-    Files("configuration", paths.AGENT_CONFIG),
-    Files("configuration", paths.OVERRIDES),
+    SocketQuery("agent-status.json", "status"),
+    SocketQuery("history.json", "history"),
+    FileGlob("state", paths.STATE),
+    FileGlob("runs", f"{paths.RUNS}/*.json", 128 * KIB),
+    FileGlob("configuration", paths.AGENT_CONFIG),
+    FileGlob("configuration", paths.OVERRIDES),
     _command("cloud-init-status.txt", "cloud-init status --long"),
     _journal("journal-sammy.txt", f"-b -n 9999 {_OURS}", 2 * MIB),
     _command("failed-units.txt", "systemctl list-units --failed --no-pager --plain"),
-    Files("cloud-init", "/var/log/cloud-init-output.log", 2 * MIB),
-    Files("cloud-init", "/var/log/cloud-init.log", 4 * MIB),
+    FileGlob("cloud-init", "/var/log/cloud-init-output.log", 2 * MIB),
+    FileGlob("cloud-init", "/var/log/cloud-init.log", 4 * MIB),
     _journal("journal-warnings.txt", "-b -n 20000 -p warning", 2 * MIB),
     # firewall and network
     _command("firewall-status.json", "sammy firewall status --json"),
@@ -122,10 +122,10 @@ MEMBERS: tuple[Member, ...] = (
     _command("ip6tables.txt", "ip6tables-save -c"),
     _command("iptables-legacy.txt", "iptables-legacy-save -c"),
     _command("ip6tables-legacy.txt", "ip6tables-legacy-save -c"),
-    Files("firewall", "/var/lib/sammy/firewall/*"),
+    FileGlob("firewall", "/var/lib/sammy/firewall/*"),
     # the kernel's own figures: the program conntrack is on few images
-    Files("conntrack", "/proc/sys/net/netfilter/nf_conntrack_*", most=100),
-    Files("conntrack", "/proc/net/stat/nf_conntrack"),
+    FileGlob("conntrack", "/proc/sys/net/netfilter/nf_conntrack_*", most=100),
+    FileGlob("conntrack", "/proc/net/stat/nf_conntrack"),
     _command("conntrack-statistics.txt", "conntrack -S"),
     _command("conntrack.txt", "conntrack -L", 1 * MIB),
     _command("sockets.txt", "ss -tanpie", 2 * MIB),
@@ -138,18 +138,18 @@ MEMBERS: tuple[Member, ...] = (
     _command("rules.txt", "ip rule"),
     _command("network-statistics.txt", "nstat -asz"),
     _command("network-settings.txt", "sysctl -a --pattern ^net\\.(netfilter|ipv4\\.(tcp|ip_local|ip_forward)|core)"),
-    Files("network", "/etc/resolv.conf"),
-    Files("network", "/etc/hosts"),
+    FileGlob("network", "/etc/resolv.conf"),
+    FileGlob("network", "/etc/hosts"),
     _command("resolver.txt", "resolvectl status --no-pager"),
     # time
     _command("time.txt", "timedatectl show"),
     _command("time-sync.txt", "timedatectl timesync-status"),
     _command("time-chrony.txt", "chronyc -n tracking"),
     # what the agent keeps
-    Tables("events.jsonl", f"{STATE_DIR}/events.db"),
-    Tables("metrics.jsonl", f"{STATE_DIR}/metrics.db"),
+    Database("events.jsonl", f"{STATE_DIR}/events.db"),
+    Database("metrics.jsonl", f"{STATE_DIR}/metrics.db"),
     # what workspaces say is their users' own: only how much of it waits, and since when
-    Tables("outbox.jsonl", f"{STATE_DIR}/outbox.db", private=("body",)),
+    Database("outbox.jsonl", f"{STATE_DIR}/outbox.db", private=("body",)),
     # containers
     _command("docker-info.txt", "docker info"),
     _command("docker-containers.txt", "docker ps --all --no-trunc"),
@@ -158,7 +158,7 @@ MEMBERS: tuple[Member, ...] = (
     _command("docker-images.txt", "docker images --digests"),
     _command("docker-disk.txt", "docker system df"),
     _command("docker-networks.txt", "docker network ls --no-trunc"),
-    Files("docker", "/etc/docker/daemon.json"),
+    FileGlob("docker", "/etc/docker/daemon.json"),
     _journal("docker-daemon.txt", "-b -n 5000 -u docker -u containerd", 1 * MIB),
     # systemd
     _command("systemd-status.txt", "systemctl status --no-pager --full sammy-agent docker containerd cloud-final"),
@@ -169,12 +169,12 @@ MEMBERS: tuple[Member, ...] = (
     _command("coredumps.txt", "coredumpctl list --no-pager"),
     _command("cloud-init-analyze.txt", "cloud-init analyze show"),
     _command("cloud-init-blame.txt", "cloud-init analyze blame"),
-    Files("cloud-init", "/run/cloud-init/instance-data.json"),  # cloud-init's own redacted form
-    Files("cloud-init", "/run/cloud-init/*.log"),
-    Files("cloud-init", "/run/cloud-init/*result.json"),
-    Files("cloud-init", "/run/cloud-init/status.json"),
+    FileGlob("cloud-init", "/run/cloud-init/instance-data.json"),  # cloud-init's own redacted form
+    FileGlob("cloud-init", "/run/cloud-init/*.log"),
+    FileGlob("cloud-init", "/run/cloud-init/*result.json"),
+    FileGlob("cloud-init", "/run/cloud-init/status.json"),
     # the machine
-    Made("system-info.json", _system_info),
+    Computed("system-info.json", _system_info),
     _command("processes.txt", "ps -eo pid,ppid,user,stat,pcpu,rss,lstart,args --sort=-rss", 2 * MIB),
     _command("disk.txt", "df -h"),
     _command("inodes.txt", "df -i"),
@@ -182,17 +182,17 @@ MEMBERS: tuple[Member, ...] = (
     _command("mounts.txt", "findmnt --noheadings"),
     _command("packages.txt", "dpkg-query -W", 2 * MIB),
     _command("packages-unfinished.txt", "dpkg --audit"),
-    Files("apt", "/var/log/apt/history.log"),
-    Files("apt", "/var/log/apt/term.log"),
-    Files("machine", "/proc/meminfo"),
-    Files("machine", "/proc/loadavg"),
-    Files("machine", "/proc/pressure/*"),
-    Files("machine", "/etc/os-release"),
-    Files("machine", "/proc/version"),
+    FileGlob("apt", "/var/log/apt/history.log"),
+    FileGlob("apt", "/var/log/apt/term.log"),
+    FileGlob("machine", "/proc/meminfo"),
+    FileGlob("machine", "/proc/loadavg"),
+    FileGlob("machine", "/proc/pressure/*"),
+    FileGlob("machine", "/etc/os-release"),
+    FileGlob("machine", "/proc/version"),
     # the long logs, last: they may take all the room that is left
     _journal("kernel.txt", "-b -k -n 10000", 2 * MIB),
     _command("dmesg.txt", "dmesg", 256 * KIB),
     _journal("journal.txt", "-b -n 60000", 8 * MIB),
     _journal("journal-before.txt", "-b -1 -n 10000", 2 * MIB),
-    Files("logs", "/var/log/syslog", 2 * MIB),
+    FileGlob("logs", "/var/log/syslog", 2 * MIB),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gets a member's bytes, piece by piece: the end of what a program says or a file holds, in bounds of size and time.
+"""Reads a member's bytes in chunks: the tail of a program's output or of a file, bounded in size and time.
 
-Sources grow, shrink and vanish while they are read; whatever happens is said in words and never ends the package.
+Sources grow, shrink and vanish while they are read; whatever happens becomes a note and never fails the package.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sammy_agent.base.runtime import control_client, process
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.process import Program
 from sammy_agent.diagnostics.debug_package import sqlite_dump
-from sammy_agent.diagnostics.debug_package.members import Asked, Command, Files, Made, Member, Tables
+from sammy_agent.diagnostics.debug_package.members import Command, Computed, Database, FileGlob, Member, SocketQuery
 
 ENVIRONMENT = {**process.ENVIRONMENT, "COLUMNS": "400", "SYSTEMD_COLORS": "0", "NO_COLOR": "1"}
 CHUNK = 64 * 1024
-LONGEST_SECRET = 16 * 1024  # bytes; where a text without lines is cut, so much more of its beginning goes
+MAX_SECRET_BYTES = 16 * 1024  # bytes; where a text without line breaks is cut, so much more of its head is dropped
 
 
 class Source:
-    """One file of the package while it is read: its name, its bytes once, and then what there is to say of it."""
+    """One file of the package: its name, its bytes (once), and afterwards its notes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,25 +47,25 @@ def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) ->
     """
     limit = min(member.limit, max(4096, int(member.limit * share)))
     if isinstance(member, Command):
-        yield _Said(member, limit, seconds)
-    elif isinstance(member, Files):
-        yield from _held(member, paths.root, limit)
-    elif isinstance(member, Tables):
-        yield _Rows(member, paths, limit, seconds)
-    elif isinstance(member, Asked):
-        yield _Answer(member, paths)
+        yield _CommandSource(member, limit, seconds)
+    elif isinstance(member, FileGlob):
+        yield from _file_sources(member, paths.root, limit)
+    elif isinstance(member, Database):
+        yield _DatabaseSource(member, paths, limit, seconds)
+    elif isinstance(member, SocketQuery):
+        yield _SocketSource(member, paths)
     else:
-        yield _Made(member, paths)
+        yield _ComputedSource(member, paths)
 
 
-class _Absent(Source):
+class _MissingSource(Source):
     def __init__(self, name: str, why: str) -> None:
         super().__init__(name)
         self.notes = [why]
 
 
-class _Said(Source):
-    """What a program says. Its end is kept, and of that no more than the limit is ever in memory."""
+class _CommandSource(Source):
+    """The output of a program. Its tail is kept, never more than the limit in memory."""
 
     def __init__(self, member: Command, limit: int, seconds: float) -> None:
         super().__init__(member.name)
@@ -73,7 +73,7 @@ class _Said(Source):
         self._newest_first = member.newest_first
 
     def read(self) -> Iterator[bytes]:
-        buffer = _Begin(self._limit) if self._newest_first else _End(self._limit)
+        buffer = _HeadBuffer(self._limit) if self._newest_first else _TailBuffer(self._limit)
         streams = (process.STDOUT,)
         with Program(
             self._argv, self._seconds, streams=streams, merge=True, environment=ENVIRONMENT, directory="/"
@@ -90,8 +90,8 @@ class _Said(Source):
         yield from buffer.take()
 
 
-class _End:
-    """The end of a stream of bytes."""
+class _TailBuffer:
+    """The tail of a byte stream."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -112,7 +112,7 @@ class _End:
         return not self.full
 
     def take(self) -> Iterator[bytes]:
-        """Yield it, from a line's beginning where something was left out: half a secret has no form."""
+        """Yield it, from the start of a line if truncated: half a secret is not recognised."""
         if self._size > self._limit:
             self._drop(self._size - self._limit)
         if self.skipped:
@@ -121,7 +121,7 @@ class _End:
             yield self._kept.popleft()
 
     def last_line(self) -> str:
-        """Return its last words, for a note."""
+        """Return its last line, for a note."""
         lines = self._kept[-1].decode("utf-8", errors="replace").strip().splitlines() if self._kept else []
         return lines[-1][:200] if lines else ""
 
@@ -136,7 +136,7 @@ class _End:
             if at >= 0 and passed + at + 1 < self._size:
                 return self._drop(passed + at + 1)
             passed += len(chunk)
-        return self._drop(min(LONGEST_SECRET, self._size))
+        return self._drop(min(MAX_SECRET_BYTES, self._size))
 
     def _drop(self, count: int) -> None:
         self.skipped += count
@@ -147,8 +147,8 @@ class _End:
             self._kept[0] = self._kept[0][count:]
 
 
-class _Begin(_End):
-    """The beginning of a stream that has the newest first; given out the oldest first, as people read."""
+class _HeadBuffer(_TailBuffer):
+    """The head of a stream that has the newest entry first; yielded oldest first, as people read."""
 
     @property
     def full(self) -> bool:
@@ -160,7 +160,7 @@ class _Begin(_End):
         return not self.full
 
     def take(self) -> Iterator[bytes]:
-        """Yield entry by entry; what follows a line, indented, is of its entry."""
+        """Yield entry by entry; indented lines belong to the entry before them."""
         if self._size >= self._limit:
             self._kept[-1] = self._kept[-1][: len(self._kept[-1]) - (self._size - self._limit)]
             while self._kept:  # half a line, which may be half a secret
@@ -188,16 +188,16 @@ class _Begin(_End):
         return ["older entries are left out"] if self.full else []
 
 
-def _held(member: Files, root: str, limit: int) -> Iterator[Source]:
+def _file_sources(member: FileGlob, root: str, limit: int) -> Iterator[Source]:
     found = sorted(glob.glob(root + member.pattern))
     if not found:
-        yield _Absent(f"{member.name}/{os.path.basename(member.pattern)}", f"there is no {member.pattern}")
+        yield _MissingSource(f"{member.name}/{os.path.basename(member.pattern)}", f"there is no {member.pattern}")
     for path in found[-member.most :]:
-        yield _File(f"{member.name}/{os.path.basename(path)}", path, limit)
+        yield _FileSource(f"{member.name}/{os.path.basename(path)}", path, limit)
 
 
-class _File(Source):
-    """The end of a file, as it is at the beginning: what is added meanwhile is not waited for."""
+class _FileSource(Source):
+    """The tail of a file as it is when opened: what is appended meanwhile is not read."""
 
     def __init__(self, name: str, path: str, limit: int) -> None:
         super().__init__(name)
@@ -222,7 +222,7 @@ class _File(Source):
 
     def _from_a_line(self, file: Any, begin: int) -> Iterator[bytes]:
         file.seek(begin)
-        head = file.read(min(LONGEST_SECRET, self._limit)) or b""
+        head = file.read(min(MAX_SECRET_BYTES, self._limit)) or b""
         _, end, rest = head.partition(b"\n")
         dropped = len(head) - len(rest) if end and rest else len(head)
         self.notes.append(f"the first {begin + dropped} bytes are left out")
@@ -230,10 +230,10 @@ class _File(Source):
             yield head[dropped:]
 
 
-class _Rows(Source):
-    """Rows of a database as lines of JSON."""
+class _DatabaseSource(Source):
+    """Rows of a database as JSON lines."""
 
-    def __init__(self, member: Tables, paths: Paths, limit: int, seconds: float) -> None:
+    def __init__(self, member: Database, paths: Paths, limit: int, seconds: float) -> None:
         super().__init__(member.name)
         self._member, self._path, self._limit, self._seconds = member, paths.under_root(member.path), limit, seconds
 
@@ -244,10 +244,10 @@ class _Rows(Source):
         yield from sqlite_dump.lines(self._path, self._member.private, self._limit, self._seconds, self.notes.append)
 
 
-class _Answer(Source):
-    """What the running agent answers."""
+class _SocketSource(Source):
+    """The running agent's answer on its control socket."""
 
-    def __init__(self, member: Asked, paths: Paths) -> None:
+    def __init__(self, member: SocketQuery, paths: Paths) -> None:
         super().__init__(member.name)
         self._verb, self._socket = member.verb, paths.socket
 
@@ -261,10 +261,10 @@ class _Answer(Source):
         yield json.dumps(answer, indent=1).encode() + b"\n"
 
 
-class _Made(Source):
-    """What this process finds out itself."""
+class _ComputedSource(Source):
+    """A document that this process computes itself."""
 
-    def __init__(self, member: Made, paths: Paths) -> None:
+    def __init__(self, member: Computed, paths: Paths) -> None:
         super().__init__(member.name)
         self._make, self._paths = member.make, paths
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A database of the agent's as lines of JSON, consistent while others write.
+"""Dumps a database of the agent as JSON lines, consistent while others write.
 
 Not the file itself: its free pages keep what was deleted, and a secret that lies across two pages is found by no
 search. One read transaction is a snapshot; in WAL it hinders no writer, and nothing is copied.
@@ -22,11 +22,11 @@ LONGEST_VALUE = 64 * 1024  # characters of one column
 def lines(
     path: str, private: Sequence[str], limit: int, seconds: float, note: Callable[[str], None]
 ) -> Iterator[bytes]:
-    """Yield one line of JSON a row, table by table, the newest rows first.
+    """Yield one JSON line per row, table by table, the newest rows first.
 
-    :param private: columns of which only the size is told.
+    :param private: columns of which only the size is shown.
     :param limit: bytes in all, shared evenly by the tables.
-    :param note: told what is not whole.
+    :param note: called with what is not whole.
     """
     until = time.monotonic() + seconds
     try:

@@ -17,7 +17,7 @@ from sammy_agent.diagnostics.logs.merge import Page
 from sammy_agent.diagnostics.logs.query import Query
 
 if TYPE_CHECKING:
-    from sammy_agent.diagnostics.redaction.redactor import Scrubber
+    from sammy_agent.diagnostics.redaction.redactor import Redactor
 
 CATCH_UP = 100
 TICK = 0.5  # seconds between two looks at what cannot be waited for
@@ -47,33 +47,33 @@ def _journal(query: Query, root: str) -> Source:
     return Journal(query, root)
 
 
-def page(query: Query, root: str = "", *, scrubber: Scrubber | None = None, seconds: float = merge.SECONDS) -> Page:
+def page(query: Query, root: str = "", *, redactor: Redactor | None = None, seconds: float = merge.SECONDS) -> Page:
     """Return a page, newest first. QueryInvalid when its cursor is none.
 
-    :param scrubber: takes secrets out, for whatever leaves the node.
+    :param redactor: takes secrets out, for whatever leaves the node.
     :param seconds: for reading; it may then hold less than was asked for, with a cursor to go on.
     """
-    if scrubber is None:
+    if redactor is None:
         return merge.read(sources(query, root), query, seconds=seconds)
     from sammy_agent.diagnostics.logs import (
         redaction,  # its rules cost milliseconds, which a terminal need not wait for
     )
 
-    query = redaction.searching(query, scrubber)
+    query = redaction.searching(query, redactor)
     found = merge.read(sources(query, root), query, seconds=seconds)
-    entries = redaction.EntryScrubber(scrubber).scrub(found.entries[::-1])[::-1]
-    return replace(found, entries=entries, notes=[scrubber.scrub(note) for note in found.notes])
+    entries = redaction.EntryRedactor(redactor).redact(found.entries[::-1])[::-1]
+    return replace(found, entries=entries, notes=[redactor.redact(note) for note in found.notes])
 
 
 def whole_page(
-    query: Query, root: str = "", *, scrubber: Scrubber | None = None, seconds: float = merge.SECONDS
+    query: Query, root: str = "", *, redactor: Redactor | None = None, seconds: float = merge.SECONDS
 ) -> Page:
     """Return a page with all that was asked for, however long the search takes; `seconds` is for one turn of it."""
-    found = page(query, root, scrubber=scrubber, seconds=seconds)
+    found = page(query, root, redactor=redactor, seconds=seconds)
     while found.cursor and len(found.entries) < query.limit:
         left = query.limit - len(found.entries)
         further = replace(query, limit=left, cursor=merge.decoded(found.cursor))
-        more = page(further, root, scrubber=scrubber, seconds=seconds)
+        more = page(further, root, redactor=redactor, seconds=seconds)
         found = Page([*found.entries, *more.entries], more.cursor, [*dict.fromkeys([*found.notes, *more.notes])])
     return found
 
@@ -83,7 +83,7 @@ def follow(
     root: str = "",
     *,
     catch_up: int = CATCH_UP,
-    scrubber: Scrubber | None = None,
+    redactor: Redactor | None = None,
     tell: Callable[[str], None] = lambda note: None,
 ) -> Iterator[list[Entry]]:
     """Yield the newest `catch_up` entries, oldest first, then what comes, for ever: a list at least every tick.
@@ -94,10 +94,10 @@ def follow(
     :param tell: told what could not be read at first, in words.
     """
     clean: Callable[[Sequence[Entry]], list[Entry]] = list
-    if scrubber is not None:
+    if redactor is not None:
         from sammy_agent.diagnostics.logs import redaction
 
-        query, clean = redaction.searching(query, scrubber), redaction.EntryScrubber(scrubber).scrub
+        query, clean = redaction.searching(query, redactor), redaction.EntryRedactor(redactor).redact
     asked = sources(query, root)
     tops = {source.tag: source.top() for source in asked}
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every secret this node has: those of its own files, and what stands under a secret's name in its processes.
+"""Collects this node's secrets: of its own files, and of processes' environments under a secret's name.
 
-Known letter by letter they are found in any writing, also where nothing around them says what they are. Nothing is
-kept of them but in memory.
+Known secrets are found in any encoding, also where nothing around them says what they are. They stay in memory.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE, STATE_DIR, Paths
 from sammy_agent.diagnostics.redaction.patterns import NAME
 from sammy_agent.node import config
 
-# Files that are secrets as a whole.
-WHOLE = (
+# Files whose whole content is a secret.
+SECRET_FILES = (
     f"{STATE_DIR}/workspaces/*.token",
     f"{CONTROL_PLANE_STATE}/operator-token",
     f"{CONTROL_PLANE_STATE}/*.key",
     "/etc/sammy/tls/*.key",
 )
-# Files that hold some, under names that say so.
-HOLDING = (
+# Files with secrets in them, under names that say so.
+FILES_WITH_SECRETS = (
     f"{STATE_DIR}/workspaces/*.json",
     "/root/.docker/config.json",
     "/home/*/.docker/config.json",
@@ -36,25 +35,23 @@ HOLDING = (
     "/etc/environment",
     "/var/lib/cloud/instance/user-data.txt",
 )
-LONGEST = 64 * 1024  # bytes of a file
-MOST = 2000  # of values found by name
-# What stands under such a name and is found all over a machine is no secret one could take out.
-TELLING = re.compile(r"(?=.*\d)(?=.*[A-Za-z])\S{10,}|\S{20,}")
-NO_SECRET = re.compile(r"[/$\[{<]|[a-z]+://[^@]*$")  # a path, a variable, an address without a password
+MAX_FILE_BYTES = 64 * 1024  # bytes of a file
+MAX_SECRETS_BY_NAME = 2000  # of values found by name
+# A value under a secret's name that does not look random stands all over a machine: it cannot be redacted.
+LOOKS_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])\S{10,}|\S{20,}")
+NOT_A_SECRET = re.compile(r"[/$\[{<]|[a-z]+://[^@]*$")  # a path, a variable, an address without a password
 ASSIGNED = re.compile(rf"(?im)[\"']?\b[\w.-]*{NAME}[\"']?\s*[:=]\s*[\"']?([^\s\"']+)")
 
 
 def known_secrets(paths: Paths, *, processes: bool = True) -> list[str]:
-    """Return all that is found; what cannot be read is passed over.
+    """Return all that are found; what cannot be read is skipped.
 
     :param processes: look at the environments of all processes too.
     """
-    found = [*_own(paths), *(text for pattern in WHOLE for text in _texts(paths, pattern))]
+    found = [*_own(paths), *(text for pattern in SECRET_FILES for text in _texts(paths, pattern))]
     held = [*_held(paths), *(_of_processes() if processes else ())]
-    return [
-        *found,
-        *list(dict.fromkeys(value for value in held if TELLING.fullmatch(value) and not NO_SECRET.match(value)))[:MOST],
-    ]
+    by_name = dict.fromkeys(value for value in held if LOOKS_RANDOM.fullmatch(value) and not NOT_A_SECRET.match(value))
+    return [*found, *list(by_name)[:MAX_SECRETS_BY_NAME]]
 
 
 def _own(paths: Paths) -> Iterator[str]:
@@ -71,11 +68,11 @@ def _own(paths: Paths) -> Iterator[str]:
 def _texts(paths: Paths, pattern: str) -> Iterator[str]:
     for path in sorted(glob.glob(paths.under_root(pattern))):
         with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-            yield file.read(LONGEST)
+            yield file.read(MAX_FILE_BYTES)
 
 
 def _held(paths: Paths) -> Iterator[str]:
-    for pattern in HOLDING:
+    for pattern in FILES_WITH_SECRETS:
         for text in _texts(paths, pattern):
             with contextlib.suppress(ValueError, RecursionError):
                 yield from _leaves(json.loads(text), named="workspaces" in pattern)
@@ -100,7 +97,7 @@ def _of_processes() -> Iterator[str]:
     wanted = re.compile(rf"(?i)^[\w.-]*{NAME}(?:_base64|_b64)?$")
     for path in glob.glob("/proc/[0-9]*/environ"):
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            for entry in file.read(LONGEST).split(b"\0"):
+            for entry in file.read(MAX_FILE_BYTES).split(b"\0"):
                 name, _, value = entry.decode("utf-8", errors="replace").partition("=")
                 if wanted.match(name):
                     yield value

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Consistent stand-ins for hosts and addresses: who talks to whom stays visible, who they are does not.
+"""Consistent pseudonyms for hosts and addresses: who talks to whom stays visible, who they are does not.
 
-Numbered as they are first met, so nothing can be computed back from them, and nothing is kept. Loopback, multicast,
+Numbered in order of first appearance, so nothing can be derived from them, and nothing is stored. Loopback, multicast,
 documentation's addresses and the clouds' metadata address stay.
 """
 
@@ -36,11 +36,22 @@ KEPT_V4 = tuple(
 KEPT_MACS = ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff")
 WHOLE_NAME = r"(?<![\w.-]){}(?![\w-]|\.\w)"
 # Names that are also words of every log; the machine that bears one stays as it is.
-COMMON = {"localhost", "localhost.localdomain", "debian", "ubuntu", "node", "sammy", "agent", "docker", "none", "host"}
+NEVER_REPLACED = {
+    "localhost",
+    "localhost.localdomain",
+    "debian",
+    "ubuntu",
+    "node",
+    "sammy",
+    "agent",
+    "docker",
+    "none",
+    "host",
+}
 
 
-def of(paths: Paths) -> Pseudonyms:
-    """Return them with the names that this machine goes by."""
+def for_host(paths: Paths) -> Pseudonyms:
+    """Return the pseudonyms for this machine, its own names known beforehand."""
     names = [socket.gethostname(), socket.getfqdn(), (files.read(paths.under_root("/etc/hostname")) or "").strip()]
     for line in (files.read(paths.under_root("/etc/hosts")) or "").splitlines():
         names += line.partition("#")[0].split()[1:]
@@ -57,7 +68,7 @@ def of(paths: Paths) -> Pseudonyms:
 
 
 class Pseudonyms:
-    """Gives each host and address its stand-in.
+    """Replaces each host and address by its pseudonym.
 
     :param names: hosts that are known beforehand; those in URLs are learnt on the way.
     """
@@ -74,7 +85,7 @@ class Pseudonyms:
         return f"<Pseudonyms {', '.join(f'{count} {kind}' for kind, count in self._counts.items()) or 'none yet'}>"
 
     def replace(self, line: str) -> str:
-        """Return the line with stand-ins."""
+        """Return the line with pseudonyms."""
         if "://" in line:
             for match in IN_URL.finditer(line):
                 self._learn(match[1])
@@ -84,11 +95,11 @@ class Pseudonyms:
             line = MAC.sub(lambda hit: self._mac(hit[0]), line)
             line = IPV6.sub(lambda hit: self._address(hit[0], "ipv6"), line)
         line = IPV4.sub(lambda hit: self._address(hit[0], "ipv4"), line)
-        return self._hosts.sub(lambda hit: self._stand_in("host", hit[0].lower()), line) if self._hosts else line
+        return self._hosts.sub(lambda hit: self._pseudonym("host", hit[0].lower()), line) if self._hosts else line
 
     def _learn(self, name: str) -> None:
         name = name.lower().rstrip(".")
-        if name in self._names or name in COMMON or len(name) < 3 or IPV4.fullmatch(name):
+        if name in self._names or name in NEVER_REPLACED or len(name) < 3 or IPV4.fullmatch(name):
             return
         if ":" in name or name.startswith("ip6-"):
             return
@@ -97,7 +108,7 @@ class Pseudonyms:
         whole = "|".join(WHOLE_NAME.format(re.escape(one)) for one in longest_first)
         self._hosts = re.compile(f"(?i:{whole})")
 
-    def _stand_in(self, kind: str, what: str) -> str:
+    def _pseudonym(self, kind: str, what: str) -> str:
         found = self._given.get(what)
         if found is None:
             self._counts[kind] = self._counts.get(kind, 0) + 1
@@ -105,7 +116,7 @@ class Pseudonyms:
         return found
 
     def _mac(self, text: str) -> str:
-        return text if text.lower() in KEPT_MACS else self._stand_in("mac", text.lower())
+        return text if text.lower() in KEPT_MACS else self._pseudonym("mac", text.lower())
 
     def _address(self, text: str, kind: str) -> str:
         try:
@@ -113,4 +124,4 @@ class Pseudonyms:
         except ValueError:
             return text  # a version, a time
         kept = KEPT_V4 if kind == "ipv4" else KEPT_V6
-        return text if any(address in network for network in kept) else self._stand_in(kind, str(address))
+        return text if any(address in network for network in kept) else self._pseudonym(kind, str(address))

@@ -65,7 +65,7 @@ def test_cut_anywhere_it_gives_what_stands_before(paths: Paths, tmp_path: Path, 
         beside = next(tmp_path.glob("p.tar.gz.*.new"))
         sizes[name] = beside.stat().st_size  # the file of before is whole when the next one begins
 
-    builder.make(str(path), paths, members=members, say=note)
+    builder.build(str(path), paths, members=members, say=note)
     whole = unpack(path, tmp_path / "out")
     names = [member.name for member in members]
     assert set(whole) == {*names, "README.txt", "results.json", "manifest.json", "SHA256SUMS"}
@@ -80,7 +80,7 @@ def test_cut_anywhere_it_gives_what_stands_before(paths: Paths, tmp_path: Path, 
 
 def test_python_reads_the_cut_archive_too(paths: Paths, tmp_path: Path, members: list[Member]) -> None:
     path = tmp_path / "p.tar.gz"
-    builder.make(str(path), paths, members=members)
+    builder.build(str(path), paths, members=members)
     data = path.read_bytes()[: path.stat().st_size * 2 // 3]
     names = []
     with pytest.raises((EOFError, tarfile.ReadError)), tarfile.open(fileobj=io.BytesIO(data), mode="r|gz") as archive:
@@ -92,7 +92,7 @@ def test_python_reads_the_cut_archive_too(paths: Paths, tmp_path: Path, members:
 
 
 def test_the_sums_are_those_of_the_files(paths: Paths, tmp_path: Path, members: list[Member]) -> None:
-    builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
+    builder.build(str(tmp_path / "p.tar.gz"), paths, members=members)
     unpack(tmp_path / "p.tar.gz", tmp_path / "out")
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path / "out/sammy-debug", check=True)
 
@@ -114,7 +114,7 @@ def test_it_keeps_to_its_bound_and_says_what_had_no_room(paths: Paths, tmp_path:
         shell("last.txt", "echo last"),
     ]
     path = tmp_path / "p.tar.gz"
-    made = builder.make(str(path), paths, members=members, most_packed=100_000)
+    made = builder.build(str(path), paths, members=members, most_packed=100_000)
     assert made.bytes == path.stat().st_size < 100_000
     held = unpack(path, tmp_path / "out")
     assert (held["first.txt"], held["last.txt"]) == ("first\n", "last\n")
@@ -140,4 +140,4 @@ def test_a_file_without_room_is_as_if_it_had_never_been_there() -> None:
 
 def test_a_full_disk_ends_it_with_words_and_leaves_nothing(paths: Paths, tmp_path: Path) -> None:
     with pytest.raises(AgentError, match="Name another place"):
-        builder.make("/proc/no/p.tar.gz", paths, members=[])
+        builder.build("/proc/no/p.tar.gz", paths, members=[])

@@ -22,7 +22,7 @@ import pytest
 
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive, builder
-from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, Files, Member
+from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, FileGlob, Member
 from sammy_agent.diagnostics.redaction import known_secrets, redactor
 from tests.agent.lab import wait_for
 
@@ -68,14 +68,17 @@ def test_it_holds_no_secret_of_the_node_in_any_writing(paths: Paths, tmp_path: P
     log = everywhere(TOKEN) + "".join(everywhere(line) for line in KEY[1:-1]) + "an innocent line\n"
     put(paths, "/var/log/tool.log", log)
     put(paths, "/secret", log)
-    members: list[Member] = [Files("logs", "/var/log/*.log"), shell("said.txt", f"cat {paths.under_root('/secret')}")]
-    made = builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
+    members: list[Member] = [
+        FileGlob("logs", "/var/log/*.log"),
+        shell("said.txt", f"cat {paths.under_root('/secret')}"),
+    ]
+    made = builder.build(str(tmp_path / "p.tar.gz"), paths, members=members)
     held = opened(tmp_path / "p.tar.gz")
     assert sorted(held) == ["README.txt", "SHA256SUMS", "logs/tool.log", "manifest.json", "results.json", "said.txt"]
     for text in (held["logs/tool.log"], held["said.txt"]):
-        assert text.count(redactor.GONE) >= 5 * 8
+        assert text.count(redactor.REDACTED) >= 5 * 8
         assert text.endswith("an innocent line\n")
-        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in redactor.forms(secret))
+        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in known_secrets.encodings(secret))
     assert os.stat(made.path).st_mode & 0o777 == 0o600
 
 
@@ -84,11 +87,11 @@ def test_a_known_secret_that_got_past_is_found_and_nothing_is_given_out(
 ) -> None:
     window = 16 * archive.CHUNK
     put(paths, "/var/log/tool.log", "x" * (window - 1024 - 20) + TOKEN + "\n")  # about the end of a window
-    monkeypatch.setattr(redactor.Stream, "_line", lambda self, line: line)
-    monkeypatch.setattr(known_secrets.Known, "without", lambda self, text: text)
-    members: list[Member] = [Files("logs", "/var/log/*.log", 4 * window)]
+    monkeypatch.setattr(redactor.RedactionStream, "_line", lambda self, line: line)
+    monkeypatch.setattr(known_secrets.KnownSecrets, "redact", lambda self, text: text)
+    members: list[Member] = [FileGlob("logs", "/var/log/*.log", 4 * window)]
     with pytest.raises(builder.LeakFound):
-        builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
+        builder.build(str(tmp_path / "p.tar.gz"), paths, members=members)
     assert not list(tmp_path.glob("*.gz*"))
 
 
@@ -97,10 +100,10 @@ def test_sums_and_results_are_true(paths: Paths, tmp_path: Path) -> None:
         shell("fine.txt", "echo fine"),
         shell("failed.txt", "echo half; exit 3"),
         Command("absent.txt", ("no-such-program",)),
-        Files("logs", "/var/log/none.log"),
+        FileGlob("logs", "/var/log/none.log"),
         shell("long.txt", "seq 100000", 1000),
     ]
-    builder.make(str(tmp_path / "p.tar.gz"), paths, members=members)
+    builder.build(str(tmp_path / "p.tar.gz"), paths, members=members)
     held = opened(tmp_path / "p.tar.gz")
     told = {entry["name"]: entry["note"] for entry in json.loads(held["results.json"])["members"]}
     assert told["fine.txt"] == "" and held["fine.txt"] == "fine\n"
@@ -121,13 +124,13 @@ def test_a_program_that_hangs_and_a_budget_that_ends_leave_a_package_that_says_s
         shell("late.txt", "echo late"),
     ]
     began = time.monotonic()
-    made = builder.make(str(tmp_path / "p.tar.gz"), paths, members=members, seconds=1.0)
+    made = builder.build(str(tmp_path / "p.tar.gz"), paths, members=members, seconds=1.0)
     assert time.monotonic() - began < 60
     assert opened(tmp_path / "p.tar.gz")["first.txt"] == "first\n"
     notes = {result.name: result.note for result in made.results}
     assert "sh: was not done within" in notes["first.txt"]
     assert notes["late.txt"] == "no time was left for it"
-    small = builder.make(
+    small = builder.build(
         str(tmp_path / "q.tar.gz"), paths, members=[shell("a", "seq 9999"), shell("b", "echo b")], most=2000
     )
     assert {result.name: result.note for result in small.results}["a"] == "no room was left for it"
@@ -153,7 +156,7 @@ def test_files_that_grow_shrink_and_vanish_while_they_are_read(paths: Paths, tmp
     try:
         for number in range(20):
             path = tmp_path / f"{number}.tar.gz"
-            builder.make(str(path), paths, members=[Files("logs", "/var/log/*.log", 50_000)])
+            builder.build(str(path), paths, members=[FileGlob("logs", "/var/log/*.log", 50_000)])
             assert "results.json" in opened(path)
     finally:
         over.set()
@@ -164,7 +167,7 @@ def test_memory_does_not_grow_with_the_source(paths: Paths, tmp_path: Path) -> N
     def peak(lines: int) -> int:
         tracemalloc.start()
         try:
-            builder.make(str(tmp_path / "p.tar.gz"), paths, members=[shell("big", f"seq {lines}", 500_000)])
+            builder.build(str(tmp_path / "p.tar.gz"), paths, members=[shell("big", f"seq {lines}", 500_000)])
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -195,7 +198,7 @@ def test_a_signal_ends_it_with_the_program_that_runs_and_leaves_no_file(paths: P
     code = (
         "import sys; from sammy_agent.cli.main import main\n"
         "from sammy_agent.diagnostics.debug_package import builder, members\n"
-        f"builder.make.__kwdefaults__['members'] = [members.Command('x', ('sleep', {seconds!r}))]\n"
+        f"builder.build.__kwdefaults__['members'] = [members.Command('x', ('sleep', {seconds!r}))]\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     (out := tmp_path / "out").mkdir()

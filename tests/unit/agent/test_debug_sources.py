@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package.members import Command
-from sammy_agent.diagnostics.debug_package.sources import Source, _Begin, _End, sources
+from sammy_agent.diagnostics.debug_package.sources import Source, _HeadBuffer, _TailBuffer, sources
 
 ENTRY = st.tuples(st.integers(0, 10**6), st.lists(st.sampled_from(["more", "x" * 30]), max_size=3)).map(
     lambda given: "".join([f"Nov 24 {given[0]}\n", *(f"    {line}\n" for line in given[1])])
@@ -21,7 +21,7 @@ def read(source: Source) -> str:
     return b"".join(source.read()).decode()
 
 
-def fed(end: _End, text: str, sizes: Iterable[int]) -> _End:
+def fed(end: _TailBuffer, text: str, sizes: Iterable[int]) -> _TailBuffer:
     data, at = text.encode(), 0
     while at < len(data):
         for size in sizes:
@@ -33,7 +33,7 @@ def fed(end: _End, text: str, sizes: Iterable[int]) -> _End:
 
 @given(entries=st.lists(ENTRY, max_size=30), sizes=st.lists(st.integers(1, 200), min_size=1, max_size=5))
 def test_what_comes_newest_first_is_given_out_oldest_first(entries: list[str], sizes: list[int]) -> None:
-    end = fed(_Begin(1_000_000), "".join(entries), sizes)
+    end = fed(_HeadBuffer(1_000_000), "".join(entries), sizes)
     assert b"".join(end.take()).decode() == "".join(reversed(entries))
     assert not end.notes()
 
@@ -44,7 +44,7 @@ def test_what_comes_newest_first_is_given_out_oldest_first(entries: list[str], s
     limit=st.integers(40, 200),
 )
 def test_of_more_than_the_limit_the_newest_stay(entries: list[str], sizes: list[int], limit: int) -> None:
-    end = fed(_Begin(limit), "".join(entries), sizes)
+    end = fed(_HeadBuffer(limit), "".join(entries), sizes)
     full = end.full
     text = b"".join(end.take()).decode()
     whole = "".join(reversed(entries))
@@ -58,7 +58,7 @@ def test_of_more_than_the_limit_the_newest_stay(entries: list[str], sizes: list[
 @given(lines=st.lists(st.text("abc ", max_size=20), max_size=50), limit=st.integers(10, 300))
 def test_of_what_a_program_says_the_end_stays_from_a_lines_beginning(lines: list[str], limit: int) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    end = fed(_End(limit), text, [7, 64])
+    end = fed(_TailBuffer(limit), text, [7, 64])
     kept = b"".join(end.take()).decode()
     assert text.endswith(kept) and len(kept) <= limit
     assert (kept == text) is (not end.notes())

@@ -17,7 +17,7 @@ from sammy_agent.diagnostics.logs import reader, redaction
 from sammy_agent.diagnostics.logs.cloud_init import LOG
 from sammy_agent.diagnostics.logs.entry import Entry
 from sammy_agent.diagnostics.logs.query import Query
-from sammy_agent.diagnostics.redaction.redactor import GONE, Scrubber
+from sammy_agent.diagnostics.redaction.redactor import REDACTED, Redactor
 from tests.unit.agent.test_logs_cloud_init import LOG_TEXT, put
 
 KEY = ["-----BEGIN PRIVATE KEY-----", "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC", "BKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj",
@@ -54,36 +54,36 @@ def test_lines_align_and_say_who_spoke() -> None:
 
 
 def test_a_key_that_comes_line_by_line_is_taken_out_also_across_two_lists() -> None:
-    clean = redaction.EntryScrubber(Scrubber(["a-known-secret"]))
+    clean = redaction.EntryRedactor(Redactor(["a-known-secret"]))
     other = entries("it stays: QUJDREVGR0hJSktMTU5PUFFSU1Q=", container="db")
     for cut in range(len(KEY)):
-        first = clean.scrub([*entries(*KEY[:cut], container="web"), *other])
-        second = clean.scrub(entries(*KEY[cut:], "after a-known-secret it", container="web"))
+        first = clean.redact([*entries(*KEY[:cut], container="web"), *other])
+        second = clean.redact(entries(*KEY[cut:], "after a-known-secret it", container="web"))
         text = "\n".join(entry.message for entry in [*first, *second])
         assert not [line for line in KEY[1:3] if line in text], cut
-        assert text.endswith(f"after {GONE} it") and "it stays: QUJD" in text
+        assert text.endswith(f"after {REDACTED} it") and "it stays: QUJD" in text
         assert len(first) + len(second) == len(KEY) + 2
 
 
 @given(st.lists(st.text(alphabet="ab\n\r\x0b\u2028 =", max_size=8), max_size=6))
 def test_scrubbing_what_holds_no_secret_changes_no_word(messages: list[str]) -> None:
-    found = redaction.EntryScrubber(Scrubber()).scrub(entries(*messages))
+    found = redaction.EntryRedactor(Redactor()).redact(entries(*messages))
     assert [entry.message.split() for entry in found] == [text.split() for text in messages]
 
 
 def test_secrets_cannot_be_searched_for(tmp_path: Path) -> None:
     stamp = "2026-11-24 10:46:49,123 - util.py[DEBUG]: "
     put(tmp_path, LOG, f"{stamp}password=hunter2hunter2 was used\n{stamp}line {KEY[1]}\n{stamp}hunter of words\n")
-    scrubber = Scrubber(["another-secret"])
+    redactor = Redactor(["another-secret"])
 
     def asked(text: str, **more: Any) -> list[str]:
         page = reader.page(Query(source="cloud-init", search=text, limit=1), str(tmp_path), **more)
         return [entry.message for entry in page.entries] + [page.cursor] * bool(page.cursor)
 
     assert len(asked("hunter2")) == 1 and len(asked(KEY[1][:5])) == 1
-    assert asked("hunter2", scrubber=scrubber) == asked(KEY[1][:5], scrubber=scrubber) == []
-    assert asked("was used", scrubber=scrubber) == [f"{stamp}password={GONE} was used"]
-    assert asked("hunter of", scrubber=scrubber) == [f"{stamp}hunter of words"]
+    assert asked("hunter2", redactor=redactor) == asked(KEY[1][:5], redactor=redactor) == []
+    assert asked("was used", redactor=redactor) == [f"{stamp}password={REDACTED} was used"]
+    assert asked("hunter of", redactor=redactor) == [f"{stamp}hunter of words"]
 
 
 def test_statuses_of_the_command_mean_something(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

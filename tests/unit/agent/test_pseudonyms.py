@@ -72,7 +72,7 @@ def test_a_package_with_stand_ins(tmp_path: Path) -> None:
         Path(paths.under_root(path)).write_text(text)
     said = "falcon-9 asks sam.falcon.corp by bastion at 10.9.9.9, token=abc-secret-1"
     members: list[Member] = [shell("said.txt", f"echo '{said}'"), shell("again.txt", "echo 10.9.9.9 falcon-9")]
-    builder.make(str(tmp_path / "p.tar.gz"), paths, members=members, with_pseudonyms=True)
+    builder.build(str(tmp_path / "p.tar.gz"), paths, members=members, with_pseudonyms=True)
     held = opened(tmp_path / "p.tar.gz")
     words = held["said.txt"].split()
     assert held["again.txt"].split() == [words[6].rstrip(","), words[0]]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.diagnostics.redaction.redactor import GONE, Scrubber
+from sammy_agent.diagnostics.redaction.redactor import REDACTED, Redactor
 
 SURVIVORS = Path(__file__).with_name("survive.txt").read_text().splitlines()
 CHARACTERS = string.ascii_letters + string.digits
@@ -40,7 +40,7 @@ def pem(secret: str) -> list[str]:
     return ["-----BEGIN PRIVATE KEY-----", *lines, "-----END PRIVATE KEY-----"]
 
 
-# What nobody told the scrubber: it must know these by their looks.
+# What nobody told the redactor: it must know these by their looks.
 UNKNOWN: dict[str, Callable[[str], str]] = {
     "environment": lambda s: f"DATABASE_PASSWORD={s}",
     "environment of a unit": lambda s: f'Environment="API_TOKEN={s}" "HOME=/root"',
@@ -130,21 +130,21 @@ def test_planted_secrets_of_each_kind_are_gone_and_their_neighbours_stay(kind: s
         secret = made(chance)
         text = f"before\n{UNKNOWN[kind](secret)}\nafter\n"
         assert any(trace in text for trace in traces(secret)), "the planted secret can be seen at all"
-        clean = Scrubber().scrub(text)
+        clean = Redactor().redact(text)
         assert not [trace for trace in traces(secret) if trace in clean], clean
-        assert GONE in clean
+        assert REDACTED in clean
         assert clean.endswith("\nafter\n")
         assert clean.startswith("before\n") or kind == "PEM whose head was cut off"
 
 
 @pytest.mark.parametrize("line", SURVIVORS)
 def test_lines_that_only_speak_of_secrets_survive(line: str) -> None:
-    assert Scrubber(["Xy7-known-secret-of-this-node"]).scrub(line + "\n") == line + "\n"
+    assert Redactor(["Xy7-known-secret-of-this-node"]).redact(line + "\n") == line + "\n"
 
 
 def test_a_lone_begin_does_not_swallow_the_evidence_behind_it() -> None:
     lines = ["-----BEGIN PRIVATE KEY-----", *("short line " + str(number) for number in range(10))]
-    assert Scrubber().scrub("\n".join(lines)) == "\n".join(lines)
+    assert Redactor().redact("\n".join(lines)) == "\n".join(lines)
 
 
 @given(
@@ -162,10 +162,10 @@ def test_a_lone_begin_does_not_swallow_the_evidence_behind_it() -> None:
 def test_a_known_secret_is_found_in_each_writing(
     secret: str, around: tuple[str, str], write: Callable[[str], str]
 ) -> None:
-    scrubber = Scrubber([secret])
+    redactor = Redactor([secret])
     text = around[0] + write(secret) + around[1]
-    assert scrubber.finds(text) or secret.startswith("-----")
-    assert not scrubber.finds(scrubber.scrub(text).replace(GONE, " "))
+    assert redactor.contains_secret(text) or secret.startswith("-----")
+    assert not redactor.contains_secret(redactor.redact(text).replace(REDACTED, " "))
 
 
 @given(
@@ -175,15 +175,15 @@ def test_a_known_secret_is_found_in_each_writing(
 )
 def test_a_part_of_a_known_secret_is_found_too(secret: str, cut: tuple[int, int], write: Callable[[str], str]) -> None:
     part = write(secret)[min(cut) : max(cut)][2:-2]  # of base64 the ends may be of other alignments
-    scrubber = Scrubber([secret])
+    redactor = Redactor([secret])
     if len(part) >= 18:
-        assert scrubber.finds(part)
-    assert not scrubber.finds(scrubber.scrub(f"cut off: {part}\n"))
+        assert redactor.contains_secret(part)
+    assert not redactor.contains_secret(redactor.redact(f"cut off: {part}\n"))
 
 
 @pytest.mark.parametrize("secret", ["0000)000", "12]34", "none)abc12", "off}x1"])
 def test_a_value_that_begins_like_an_absent_one_and_goes_on_is_a_secret(secret: str) -> None:
-    assert secret not in Scrubber().scrub(f"DB_PASSWORD={secret}\n")
+    assert secret not in Redactor().redact(f"DB_PASSWORD={secret}\n")
 
 
 SIGNS = [sign for sign in map(chr, range(33, 127)) if sign not in "\"'\\,;&"]
@@ -203,7 +203,7 @@ SIGNS = [sign for sign in map(chr, range(33, 127)) if sign not in "\"'\\,;&"]
     ),
 )
 def test_signs_in_a_secret_do_not_save_it(secret: str, write: Callable[[str], str]) -> None:
-    clean = Scrubber().scrub(write(secret) + "\n")
+    clean = Redactor().redact(write(secret) + "\n")
     elsewhere = re.match(r"/(etc|var|run|root|home|usr|tmp|opt|srv|dev|proc|sys|mnt|lib|bin|sbin|boot|snap)\b", secret)
     assert secret not in clean or elsewhere or re.match(r"[$*<{(\[%]|[xX]{3}", secret)
 
@@ -211,18 +211,18 @@ def test_signs_in_a_secret_do_not_save_it(secret: str, write: Callable[[str], st
 @given(text=st.text(max_size=300), sizes=st.lists(st.integers(1, 40), min_size=1, max_size=20))
 def test_pieces_are_scrubbed_as_the_whole_is(text: str, sizes: list[int]) -> None:
     text = "token=a1b2c3d4e5f6g7\n" + text
-    stream, out, at = Scrubber(["Xy7-known-secret"]).stream(), "", 0
+    stream, out, at = Redactor(["Xy7-known-secret"]).stream(), "", 0
     while at < len(text):
         for size in sizes:
             out += stream.feed(text[at : at + size])
             at += size
-    assert out + stream.end() == Scrubber(["Xy7-known-secret"]).scrub(text)
+    assert out + stream.end() == Redactor(["Xy7-known-secret"]).redact(text)
 
 
 @given(line=st.text(st.characters(blacklist_categories=["Cs"]), max_size=200))
 def test_nothing_that_was_scrubbed_changes_when_it_is_scrubbed_again(line: str) -> None:
-    once = Scrubber().scrub(line)
-    assert Scrubber().scrub(once) == once
+    once = Redactor().redact(line)
+    assert Redactor().redact(once) == once
 
 
 @given(
@@ -233,7 +233,7 @@ def test_nothing_that_was_scrubbed_changes_when_it_is_scrubbed_again(line: str) 
 def test_a_known_secret_is_found_in_base64_at_any_place(secret: str, around: tuple[bytes, bytes], safe: bool) -> None:
     encode = base64.urlsafe_b64encode if safe else base64.b64encode
     text = encode(around[0] + secret.encode() + around[1]).decode()
-    assert Scrubber([secret]).finds(text) or secret.startswith("-----")
+    assert Redactor([secret]).contains_secret(text) or secret.startswith("-----")
 
 
 @pytest.mark.parametrize("prefix", ["Nov 24 10:46:49.123456 node-7 tool[7]: ", "2026-11-24T10:46:49.123456789Z "])
@@ -241,7 +241,7 @@ def test_a_known_secret_is_found_in_base64_at_any_place(secret: str, around: tup
 def test_what_logs_put_before_each_line_hides_nothing(kind: str, prefix: str) -> None:
     secret = made(random.Random(kind))
     text = "".join(f"{prefix}{line}\n" for line in ["before", *UNKNOWN[kind](secret).splitlines(), "after"])
-    clean = Scrubber().scrub(text)
+    clean = Redactor().redact(text)
     assert not [trace for trace in traces(secret) if trace in clean], clean
     assert clean.startswith(f"{prefix}before\n") and clean.endswith(f"{prefix}after\n")
 
@@ -257,14 +257,14 @@ def test_base64_of_several_lines_hides_nothing(prefix: str, known: bool) -> None
             config = config.replace("value:", "password:")
         body = base64.encodebytes(config.encode()).decode().splitlines()
         text = "".join(f"{prefix}{line}\n" for line in ["before", *body, "after"])
-        clean = Scrubber([secret] if known else []).scrub(text)
-        assert clean == "".join(f"{prefix}{line}\n" for line in ["before", *[GONE] * len(body), "after"])
+        clean = Redactor([secret] if known else []).redact(text)
+        assert clean == "".join(f"{prefix}{line}\n" for line in ["before", *[REDACTED] * len(body), "after"])
 
 
 def test_base64_of_several_lines_that_holds_none_stays() -> None:
     body = base64.encodebytes(b"a text about nothing in particular, and long\n" * 5).decode()
     random_body = base64.encodebytes(random.Random(1).randbytes(300)).decode()
-    assert Scrubber(["Xy7-known-secret"]).scrub(body + random_body) == body + random_body
+    assert Redactor(["Xy7-known-secret"]).redact(body + random_body) == body + random_body
 
 
 # What costs a careless pattern the square of the line's length.
@@ -284,5 +284,5 @@ UNITS = (
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_long_line_of_anything_takes_no_time_to_speak_of(unit: str) -> None:
     began = time.process_time()
-    Scrubber(["Xy7-known-secret"]).scrub(unit * (200_000 // len(unit)) + "\n")
+    Redactor(["Xy7-known-secret"]).redact(unit * (200_000 // len(unit)) + "\n")
     assert time.process_time() - began < 20, "seconds, where the square of it would be minutes"
