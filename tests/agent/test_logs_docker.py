@@ -106,7 +106,7 @@ def test_level_container_text_and_time_narrow_it(lab: Lab) -> None:
 def test_what_is_said_while_it_is_followed_comes_once(lab: Lab) -> None:
     query = Query(container="live-*")
     source = lab.source(query)
-    live = source.live(source.top())
+    live = source.tail(source.end_position())
     try:
         lab.container("live-1", "echo first; sleep 1; echo second; sleep 1; echo bad >&2; sleep 100")
         found: list[Entry] = []

@@ -23,15 +23,15 @@ from dataclasses import dataclass
 from typing import IO
 
 from sammy_agent.diagnostics.logs.cloud_init_parser import BLOCK, Anchor, Chunk, Grouper, anchor_before
-from sammy_agent.diagnostics.logs.entry import MARK_EVERY, Entry, Located, PositionInvalid, of_bytes
+from sammy_agent.diagnostics.logs.entry import YIELD_EVERY, Entry, Positioned, PositionInvalid, decode
 from sammy_agent.diagnostics.logs.query import Query
 
 LOG, OUTPUT = "/var/log/cloud-init.log", "/var/log/cloud-init-output.log"
 FIRST_LINE = 1024  # bytes of it that tell a file from others
-LARGEST = 64 * 1024 * 1024  # of a packed file, unpacked
+MAX_UNPACKED_BYTES = 64 * 1024 * 1024  # of a packed file, unpacked
 _PACKED = struct.Struct(">8sQ")
 QUIET = 0.3  # seconds after which an entry of several lines is taken to be whole
-NOTHING = b"\0"  # the position where there was no file yet
+EMPTY = b"\0"  # the position where there was no file yet
 
 
 @dataclass
@@ -51,23 +51,23 @@ class _File:
 class CloudInit:
     """One of cloud-init's files with its rotated ones.
 
-    :param of_lines: each line is an entry of its own, as in the output of scripts; else an entry begins with a time.
+    :param line_based: each line is an entry of its own, as in the output of scripts; else an entry begins with a time.
     """
 
-    def __init__(self, path: str, query: Query, *, tag: int, of_lines: bool, root: str = "") -> None:
+    def __init__(self, path: str, query: Query, *, tag: int, line_based: bool, root: str = "") -> None:
         self.tag, self.notes = tag, []  # type: int, list[str]
-        self.path, self.of_lines, self._query = root + path, of_lines, query
+        self.path, self.line_based, self._query = root + path, line_based, query
         self._name = os.path.basename(path)
 
-    def top(self) -> bytes:
+    def end_position(self) -> bytes:
         """Return the end of the present file."""
         with contextlib.ExitStack() as stack:
             file = _opened(self.path, stack)
-            return _PACKED.pack(file.mark, file.size) if file else NOTHING
+            return _PACKED.pack(file.mark, file.size) if file else EMPTY
 
-    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+    def read_backwards(self, position: bytes | None, until: int | None) -> Iterator[Positioned]:
         """Yield the newest first; see `Source`."""
-        if position == NOTHING:
+        if position == EMPTY:
             return
         mark, end = (None, None) if position is None else _unpack(position)
         with contextlib.ExitStack() as stack:
@@ -75,31 +75,31 @@ class CloudInit:
                 if mark is not None and file.mark != mark:
                     continue  # newer than the position
                 mark = None
-                reached = yield from self._walk(file, file.size if end is None else min(end, file.size), until)
+                reached = yield from self._scan(file, file.size if end is None else min(end, file.size), until)
                 if reached:
                     return
                 end = None
 
-    def _walk(self, file: _File, end: int, until: int | None) -> Generator[Located, None, bool]:
-        """Yield a file's entries; return whether the beginning of the time asked for was reached."""
-        passed_over = 0
-        for chunk in _chunks_back(file, end, self.of_lines):
+    def _scan(self, file: _File, end: int, until: int | None) -> Generator[Positioned, None, bool]:
+        """Yield a file's entries; return whether the query's start time was reached."""
+        skipped = 0
+        for chunk in _chunks_back(file, end, self.line_based):
             if self._query.since is not None and chunk.time < self._query.since:
                 return True
             fits = (until is None or chunk.time <= until) and self.fits(chunk)
-            passed_over = 0 if fits else passed_over + 1
-            if fits or passed_over % MARK_EVERY == 0:
+            skipped = 0 if fits else skipped + 1
+            if fits or skipped % YIELD_EVERY == 0:
                 position = _PACKED.pack(file.mark, chunk.end if fits else chunk.start)
-                yield Located(self.entry(chunk) if fits else None, position)
+                yield Positioned(self.entry(chunk) if fits else None, position)
         return False
 
     def fits(self, chunk: Chunk) -> bool:
-        """Tell whether an entry answers the question, its time aside."""
-        return self._query.wants_level(chunk.level) and self._query.finds(of_bytes(chunk.text))
+        """Tell whether the query includes an entry, apart from its time."""
+        return self._query.includes_level(chunk.level) and self._query.matches(decode(chunk.text))
 
     def entry(self, chunk: Chunk) -> Entry:
         """Return it as an entry."""
-        return Entry(chunk.time, chunk.level, "cloud-init", of_bytes(chunk.text), {"file": self._name})
+        return Entry(chunk.time, chunk.level, "cloud-init", decode(chunk.text), {"file": self._name})
 
     def _files(self, stack: contextlib.ExitStack) -> Iterator[_File]:
         """Yield the present file and the rotated ones, newest first; each once, also while they are renamed."""
@@ -124,19 +124,19 @@ class CloudInit:
                    if (found := re.fullmatch(r".*\.(\d{1,3})(\.gz)?", path))]  # fmt: skip
         return [self.path, *(path for _, path in sorted(rotated))]
 
-    def live(self, position: bytes) -> CloudInitLive:
+    def tail(self, position: bytes) -> CloudInitTail:
         """Return what comes after the position."""
-        return CloudInitLive(self, position)
+        return CloudInitTail(self, position)
 
 
-class CloudInitLive:
+class CloudInitTail:
     """A file of cloud-init's from an offset on. What it held before it was renamed is read to its end."""
 
     def __init__(self, source: CloudInit, position: bytes) -> None:
         self._source = source
         self._stack = contextlib.ExitStack()
-        self._mark, self._offset = (b"", 0) if position == NOTHING else _unpack(position)
-        self._grouper = Grouper(of_lines=source.of_lines)
+        self._mark, self._offset = (b"", 0) if position == EMPTY else _unpack(position)
+        self._grouper = Grouper(line_based=source.line_based)
         self._grew = time.monotonic()
         self._file: _File | None = None
         self._open()
@@ -171,7 +171,7 @@ class CloudInitLive:
             self._mark, self._offset = file.mark, 0
         anchor = anchor_before(file.read, self._offset)
         self._grouper = Grouper(
-            of_lines=self._source.of_lines, at=self._offset, anchor=anchor and anchor[1], time=file.changed
+            line_based=self._source.line_based, at=self._offset, anchor=anchor and anchor[1], time=file.changed
         )
 
     def _is_renamed(self) -> bool:
@@ -219,7 +219,7 @@ def _unpacked(descriptor: int) -> IO[bytes] | None:
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(tempfile.TemporaryFile())
         packed = stack.enter_context(gzip.open(os.fdopen(os.dup(descriptor), "rb")))
-        left = LARGEST  # a few bytes must not fill the disk
+        left = MAX_UNPACKED_BYTES  # a few bytes must not fill the disk
         try:
             while left > 0 and (data := packed.read(min(BLOCK, left))):
                 left -= file.write(data)
@@ -243,7 +243,7 @@ def _last_line_end(descriptor: int, size: int) -> int:
     return 0
 
 
-def _chunks_back(file: _File, end: int, of_lines: bool) -> Iterator[Chunk]:
+def _chunks_back(file: _File, end: int, line_based: bool) -> Iterator[Chunk]:
     """Yield the entries before an offset, newest first; block by block, each told apart from its beginning on."""
     known: tuple[int, Anchor] | None = None
     while end > 0:
@@ -257,7 +257,7 @@ def _chunks_back(file: _File, end: int, of_lines: bool) -> Iterator[Chunk]:
                 start, data = start + line, data[line:]
         if known is None or known[0] > start:
             known = anchor_before(file.read, start)
-        grouper = Grouper(of_lines=of_lines, at=start, anchor=known and known[1], time=file.changed)
+        grouper = Grouper(line_based=line_based, at=start, anchor=known and known[1], time=file.changed)
         chunks = [*grouper.take(data), *grouper.rest()]
         if start and len(chunks) > 1:
             del chunks[0]  # it may have begun in the block before

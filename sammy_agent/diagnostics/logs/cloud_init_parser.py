@@ -85,8 +85,8 @@ class Grouper:
     :param time: microseconds since 1970, for lines with no anchor before them.
     """
 
-    def __init__(self, *, of_lines: bool, at: int = 0, anchor: Anchor | None = None, time: int = 0) -> None:
-        self._of_lines, self._at = of_lines, at
+    def __init__(self, *, line_based: bool, at: int = 0, anchor: Anchor | None = None, time: int = 0) -> None:
+        self._of_lines, self._at = line_based, at
         self._anchor = anchor or Anchor(time, "info")
         self._start, self._text = at, b""
         self._in_traceback = False

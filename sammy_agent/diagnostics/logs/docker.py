@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers whose log is not in the journal, through `docker logs`.
 
-Where cc_sammy configured Docker, the journal has them and no program is started. Others are told apart by container;
-all of them are one source, in order of time. A position is a time in nanoseconds and the index of its last line:
+Where cc_sammy configured Docker, the journal has them and no program is started. All other containers are one source,
+in order of time. A position is a time in nanoseconds and the index of its last line:
 however many containers there are, it stays small. `docker logs` cannot read backwards, so we read time windows,
 doubling each.
 """
@@ -23,17 +23,17 @@ from datetime import datetime, timezone
 
 from sammy_agent.base.runtime import process
 from sammy_agent.base.runtime.process import ENVIRONMENT, Program
-from sammy_agent.diagnostics.logs.entry import Entry, Located, PositionInvalid, of_bytes
+from sammy_agent.diagnostics.logs.entry import Entry, Positioned, PositionInvalid, decode
 from sammy_agent.diagnostics.logs.query import Query
 
 BILLION = 10**9
 FIRST_SPAN = 600 * BILLION  # nanoseconds
-# The two streams of a container are stamped beside each other and written as they come: Docker stops at the first line
-# that is too late, though an earlier one may follow it.
+# A container's two streams are stamped in parallel and written as they come: Docker stops at the first line past the
+# end, though an earlier one may follow it.
 SLACK = 5 * BILLION
 ANSWERS = 10.0  # seconds within which the daemon lists its containers
 LIST_EVERY = 5.0  # seconds
-SPAN_SECONDS = 20.0  # within which one container says what it said in a span
+SPAN_SECONDS = 20.0  # to read one container's output of a time window
 MAX_LINE_BYTES = 64 * 1024
 IN_JOURNAL, WITHOUT_LOG = "journald", "none"
 FORMAT = "[{{json .Id}},{{json .Name}},{{json .HostConfig.LogConfig.Type}},{{json .Created}},{{json .State.Running}}]"
@@ -61,7 +61,7 @@ def is_there() -> bool:
 
 
 def containers(query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> list[Container]:
-    """Return those asked for that are not in the journal. OSError with words when the daemon does not answer."""
+    """Return those that the query includes and the journal lacks. OSError when the daemon does not answer."""
     listed = _ask(["docker", "ps", "--all", "--quiet", "--no-trunc"], environment).split()
     if not listed:
         return []
@@ -69,7 +69,7 @@ def containers(query: Query, environment: Mapping[str, str] = ENVIRONMENT) -> li
     found = []
     for identity, name, driver, created, running in map(json.loads, lines):
         short = name.lstrip("/")
-        if driver not in (IN_JOURNAL, WITHOUT_LOG) and query.wants_container(short, identity):
+        if driver not in (IN_JOURNAL, WITHOUT_LOG) and query.includes_container(short, identity):
             found.append(Container(identity, short, _nanoseconds(created.encode()) or 0, running))
     return found
 
@@ -94,11 +94,11 @@ class Docker:
         self._query, self._environment = query, environment
         self.notes: list[str] = []
 
-    def top(self) -> bytes:
-        """Return now: what is said later has a later time."""
+    def end_position(self) -> bytes:
+        """Return the position of now: later output has a later time."""
         return _PACKED.pack(time.time_ns(), b"", 0, 0)
 
-    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+    def read_backwards(self, position: bytes | None, until: int | None) -> Iterator[Positioned]:
         """Yield the newest first; see `Source`."""
         upper: Key = (time.time_ns() + BILLION, b"", 0, 0) if position is None else _key(position)
         if until is not None:
@@ -112,17 +112,17 @@ class Docker:
             since = max(oldest, upper[0] - span)
             newest = self._newest(found, since, upper)
             for key, entry in newest:
-                yield Located(entry, _PACKED.pack(*key[:3], key[3] + 1))
+                yield Positioned(entry, _PACKED.pack(*key[:3], key[3] + 1))
             if len(newest) < self._query.limit:  # that was all of the span
                 upper, span = (since, b"", 0, 0), span * 2
-                yield Located(None, _PACKED.pack(*upper))
+                yield Positioned(None, _PACKED.pack(*upper))
                 if since <= oldest:
                     return
             else:
                 upper = newest[-1][0]
 
     def _newest(self, found: Sequence[Container], since: int, upper: Key) -> list[tuple[Key, Entry]]:
-        """Return the newest entries of a span that answer the question, as many as a page, newest first."""
+        """Return a span's newest entries that the query includes, one page at most, newest first."""
         kept: list[tuple[Key, Entry]] = []
         for container in found:
             if container.created > upper[0]:
@@ -149,13 +149,13 @@ class Docker:
                     if entry := entry_of(line, container, number, self._query):
                         yield (at, bytes.fromhex(container.identity[:8]), number, count), entry
 
-    def live(self, position: bytes) -> DockerLive:
+    def tail(self, position: bytes) -> DockerTail:
         """Return what comes after the position."""
-        return DockerLive(self._query, _key(position)[0], self._environment)
+        return DockerTail(self._query, _key(position)[0], self._environment)
 
 
-class DockerLive:
-    """What containers say from a time on: one `docker logs --follow` for each that runs."""
+class DockerTail:
+    """The containers' output from a time on: one `docker logs --follow` per running container."""
 
     def __init__(self, query: Query, since: int, environment: Mapping[str, str] = ENVIRONMENT) -> None:
         self._query, self._since, self._environment = query, since, environment
@@ -210,7 +210,7 @@ class _Follower:
         self.pipes = {pipe: (stream, b"") for pipe, stream in self._program.pipes.items()}
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield what has come, whole lines with the number of their stream; a pipe that ended is left out from then."""
+        """Yield new whole lines with their stream's number; a pipe at its end is dropped."""
         for pipe, (stream, begun) in list(self.pipes.items()):
             try:
                 data = os.read(pipe, MAX_LINE_BYTES)
@@ -233,17 +233,19 @@ class _Follower:
 
 
 def entry_of(line: bytes, container: Container, stream: int, query: Query) -> Entry | None:
-    """Return the entry that a line with its time is, None where it does not answer the question.
+    """Parse a line with its timestamp; None where the query does not include it.
 
-    :param stream: 1 what it printed, 2 its errors.
+    :param stream: 1 standard output, 2 standard error.
     """
     stamp = STAMP.match(line)
     at = _nanoseconds(line)
     level = "error" if stream == 2 else "info"  # as Docker itself tells the journal
-    if stamp is None or at is None or not query.wants_level(level):
+    if stamp is None or at is None or not query.includes_level(level):
         return None
-    message = of_bytes(stamp[3].rstrip(b"\r\n"))
-    return Entry(at // 1000, level, "docker", message, {"container": container.name}) if query.finds(message) else None
+    message = decode(stamp[3].rstrip(b"\r\n"))
+    return (
+        Entry(at // 1000, level, "docker", message, {"container": container.name}) if query.matches(message) else None
+    )
 
 
 def _lines(argv: Sequence[str], stream: int, environment: Mapping[str, str]) -> Generator[bytes, None, None]:

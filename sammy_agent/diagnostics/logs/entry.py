@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One entry of a log, whatever it was read from, and what every source must be able to do."""
+"""An entry of a log, whatever its source, and the interface of all sources."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from sammy_agent.base.errors import AgentError, Code
 
 LEVELS = ("debug", "info", "warn", "error")
-MARK_EVERY = 256  # entries passed over, between two looks at the clock
-LONGEST = 16 * 1024  # characters of a message; the rest is left out, and said
+YIELD_EVERY = 256  # skipped entries between two checks of the clock
+MAX_MESSAGE_CHARACTERS = 16 * 1024  # the rest of a message is left out, with a note
 
 
 class PositionInvalid(AgentError):
-    """What should be a position in a source is none."""
+    """The position is not one of this source."""
 
     code = Code.LOGS_POSITION_INVALID
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What was said, when and by whom.
+    """A log message with its time and origin.
 
     :param time: microseconds since 1970.
     """
@@ -47,44 +47,44 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Located:
-    """Something on the way back through a source.
+class Positioned:
+    """A step backwards through a source.
 
-    :param entry: None where what was passed does not answer the question; it lets the reader look at the clock.
-    :param position: from there the entry would be read again, or reading goes on where there is none.
+    :param entry: None where only entries outside the query were skipped; the reader can check the clock.
+    :param position: reading from it yields this entry again, or goes on after the skipped ones.
     """
 
     entry: Entry | None
     position: bytes
 
 
-class Live(Protocol):
+class Tail(Protocol):
     """A source from a position on, as it grows."""
 
     def poll(self) -> Sequence[Entry]:
-        """Return what is new, in the source's order and not more than a batch; nothing when there is nothing."""
+        """Return new entries in the source's order, one batch at most."""
         ...
 
     def filenos(self) -> Sequence[int]:
-        """Return what to wait on for news; sources without are polled."""
+        """Return descriptors to wait on; a source without any is polled."""
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
         ...
 
 
 class Source(Protocol):
     """A log that can be read back from a position, and followed from one."""
 
-    tag: int  # one byte, by which a cursor knows it
-    notes: list[str]  # what kept it from being read whole, in words
+    tag: int  # one byte that identifies it in a cursor
+    notes: list[str]  # why it could not be read whole
 
-    def top(self) -> bytes:
-        """Return the position of now: `backwards` from it reads all there is, `live` from it all that comes."""
+    def end_position(self) -> bytes:
+        """Return the position of now: `read_backwards` from it reads all there is, `tail` from it all that comes."""
         ...
 
-    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+    def read_backwards(self, position: bytes | None, until: int | None) -> Iterator[Positioned]:
         """Yield the newest first.
 
         :param position: from there on; None from the newest.
@@ -92,16 +92,20 @@ class Source(Protocol):
         """
         ...
 
-    def live(self, position: bytes) -> Live:
+    def tail(self, position: bytes) -> Tail:
         """Return what comes after the position."""
         ...
 
 
-def bounded(text: str) -> str:
-    """Return a message that is no longer than it may be."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… (cut after {LONGEST // 1024} KiB)"
+def truncate(text: str) -> str:
+    """Return a message cut to the maximum length."""
+    return (
+        text
+        if len(text) <= MAX_MESSAGE_CHARACTERS
+        else f"{text[:MAX_MESSAGE_CHARACTERS]}… (cut after {MAX_MESSAGE_CHARACTERS // 1024} KiB)"
+    )
 
 
-def of_bytes(raw: bytes) -> str:
-    """Return bytes of a log as a bounded text; what is no UTF-8 is replaced."""
-    return bounded(raw[: 4 * LONGEST + 4].decode("utf-8", errors="replace"))
+def decode(raw: bytes) -> str:
+    """Return bytes of a log as a truncated text; invalid UTF-8 is replaced."""
+    return truncate(raw[: 4 * MAX_MESSAGE_CHARACTERS + 4].decode("utf-8", errors="replace"))

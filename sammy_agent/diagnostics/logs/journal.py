@@ -20,14 +20,14 @@ from typing import Any
 from systemd import journal
 
 from cc_sammy.contract.journal_fields import IDENTIFIER
-from sammy_agent.diagnostics.logs.entry import MARK_EVERY, Entry, Located, PositionInvalid, of_bytes
+from sammy_agent.diagnostics.logs.entry import YIELD_EVERY, Entry, Positioned, PositionInvalid, decode
 from sammy_agent.diagnostics.logs.query import Query
 
 UNIT = "sammy-agent.service"
 FOLDERS = ("/var/log/journal", "/run/log/journal")
 INFO, WARNING, ERR = 6, 4, 3
-MOST_DAMAGED = 1000  # entries in a row that cannot be read, before a reader gives up
-BATCH, MOST_PASSED_OVER = 500, 50_000  # entries of one turn: that answer, and all that are read for them
+MAX_DAMAGED = 1000  # entries in a row that cannot be read, before a reader gives up
+BATCH, MAX_SKIPPED = 500, 50_000  # entries of one poll: returned, and read for it
 _PACKED = struct.Struct(">16sQ16sQQQ")
 _CURSOR = re.compile(r"s=(\w{32});i=(\w+);b=(\w{32});m=(\w+);t=(\w+);x=(\w+)")
 # Before the journal's first entry: what comes later is all of it.
@@ -55,40 +55,40 @@ class Journal:
         self._query, self._root = query, root
         self.notes: list[str] = []
 
-    def top(self) -> bytes:
+    def end_position(self) -> bytes:
         """Return the position of the newest entry there is."""
         with contextlib.closing(_open(self._root)) as reader:
             reader.seek_tail()
             newest = _previous(reader)
         return _pack(newest["__CURSOR"]) if newest else EMPTY
 
-    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+    def read_backwards(self, position: bytes | None, until: int | None) -> Iterator[Positioned]:
         """Yield the newest first; see `Source`."""
         if position == EMPTY:
             return
         with contextlib.closing(_open(self._root)) as reader:
             if not _narrow(reader, self._query):
                 return
-            yield from self._walk(reader, position, until)
+            yield from self._scan(reader, position, until)
 
-    def _walk(self, reader: Reader, position: bytes | None, until: int | None) -> Iterator[Located]:
-        passed_over = 0
+    def _scan(self, reader: Reader, position: bytes | None, until: int | None) -> Iterator[Positioned]:
+        skipped = 0
         for fields in _from(reader, position, until):
             if self._query.since is not None and fields["__REALTIME_TIMESTAMP"] < self._query.since:
                 return
             entry = None
             if until is None or fields["__REALTIME_TIMESTAMP"] <= until:
                 entry = entry_of(fields, self._query)
-            passed_over = 0 if entry else passed_over + 1
-            if entry or passed_over % MARK_EVERY == 0:
-                yield Located(entry, _pack(fields["__CURSOR"]))
+            skipped = 0 if entry else skipped + 1
+            if entry or skipped % YIELD_EVERY == 0:
+                yield Positioned(entry, _pack(fields["__CURSOR"]))
 
-    def live(self, position: bytes) -> JournalLive:
+    def tail(self, position: bytes) -> JournalTail:
         """Return what comes after the position."""
-        return JournalLive(self._query, position, self._root)
+        return JournalTail(self._query, position, self._root)
 
 
-class JournalLive:
+class JournalTail:
     """The journal from an entry on. Survives rotation, vacuum, restarts of journald, and the move from /run to /var."""
 
     def __init__(self, query: Query, position: bytes, root: str = "") -> None:
@@ -114,20 +114,20 @@ class JournalLive:
         fields: Fields | None = None
         try:
             reader.process()  # lets go of files that were vacuumed away, and finds new ones
-            for _ in range(MOST_PASSED_OVER):
+            for _ in range(MAX_SKIPPED):
                 if len(entries) == BATCH or not (following := _step(reader, 1)):
                     break
                 fields = following
                 if entry := entry_of(fields, self._query):
                     entries.append(entry)
         except OSError:
-            self.close()  # opened anew at the next turn, where this one ended
+            self.close()  # reopened by the next poll, where this one ended
         if fields:
             self._last = _pack(fields["__CURSOR"])
         return entries
 
     def _opened(self) -> Reader:
-        """Return the reader behind the last entry; a folder made meanwhile the library does not see: opened anew."""
+        """Return the reader after the last entry; reopened for a new folder, which the library does not see."""
         seen = _folders(self._root)
         if seen != self._seen:
             self.close()
@@ -175,7 +175,9 @@ def _narrow(reader: Reader, query: Query, *, live: bool = False) -> bool:
 
 def _narrow_to_containers(reader: Reader, query: Query) -> bool:
     unconverted = super(journal.Reader, reader).query_unique("CONTAINER_NAME")
-    by_name = [name for name in unconverted if query.is_by_id or query.wants_container(name.decode(errors="replace"))]
+    by_name = [
+        name for name in unconverted if query.is_by_id or query.includes_container(name.decode(errors="replace"))
+    ]
     for name in by_name:
         reader.add_match(b"CONTAINER_NAME=" + name)
     return bool(by_name)
@@ -233,8 +235,8 @@ def _previous(reader: Reader) -> Fields:
 
 
 def _step(reader: Reader, way: int) -> Fields:
-    """Return the next entry that can be read, {} at the end; damaged ones are passed over, as journalctl does."""
-    for _ in range(MOST_DAMAGED):
+    """Return the next entry that can be read, {} at the end; damaged ones are skipped, as journalctl does."""
+    for _ in range(MAX_DAMAGED):
         try:
             fields: Fields = reader.get_next(way)
             return fields
@@ -245,15 +247,15 @@ def _step(reader: Reader, way: int) -> Fields:
 
 
 def entry_of(fields: Mapping[str, Any], query: Query) -> Entry | None:
-    """Return the entry, None where it does not answer the question."""
+    """Return the entry, None where the query does not include it."""
     source, level = _source(fields), _level(_one(fields, "PRIORITY"))
-    if not query.wants(source) or not query.wants_level(level):
+    if not query.includes(source) or not query.includes_level(level):
         return None
     container = _text(fields, "CONTAINER_NAME") if source == "docker" else ""
-    if query.container and not query.wants_container(container, _text(fields, "CONTAINER_ID_FULL")):
+    if query.container and not query.includes_container(container, _text(fields, "CONTAINER_ID_FULL")):
         return None
-    message = of_bytes(_one(fields, "MESSAGE"))
-    if not query.finds(message):
+    message = decode(_one(fields, "MESSAGE"))
+    if not query.matches(message):
         return None
     unit = _text(fields, "UNIT") if _one(fields, "_PID") == b"1" else ""
     metadata = {
@@ -269,7 +271,7 @@ def entry_of(fields: Mapping[str, Any], query: Query) -> Entry | None:
 
 
 def _source(fields: Mapping[str, Any]) -> str:
-    """Tell whose an entry is; names that anybody can give count only from root."""
+    """Return an entry's source; identifiers that any process can set count only from root."""
     if _one(fields, "_UID") == b"0":
         if "CONTAINER_NAME" in fields:
             return "docker"

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sammy_agent.diagnostics.logs.entry import Entry, Located, PositionInvalid, Source
+from sammy_agent.diagnostics.logs.entry import Entry, Positioned, PositionInvalid, Source
 from sammy_agent.diagnostics.logs.query import Query, QueryInvalid
 
 SECONDS = 10.0  # for one page
 VERSION = 1
-DONE = b""  # the position of a source in which nothing older is left
+EXHAUSTED = b""  # the position of a source without older entries
 _FOREVER = 2**63 - 1
 _HEAD = struct.Struct(">BQ")
 
@@ -43,28 +43,28 @@ class Page:
         return {**answer, "notes": self.notes} if self.notes else answer
 
 
-class _Head:
-    """A source on its way back: the entry that comes next, and where the source stands."""
+class _SourceCursor:
+    """A source being read backwards: its next entry, and its position."""
 
-    def __init__(self, source: Source, steps: Iterator[Located], is_late: Callable[[], bool]) -> None:
+    def __init__(self, source: Source, steps: Iterator[Positioned], is_late: Callable[[], bool]) -> None:
         self.source = source
         self._steps, self._is_late = steps, is_late
-        self.position = DONE
+        self.position = EXHAUSTED
         self.entry: Entry | None = None
-        self.is_waiting = False  # the time was up before the next entry was found
+        self.timed_out = False  # the time was over before the next entry was found
 
-    def advance(self, *, patient: bool = True) -> None:
-        """Go to the next entry; impatient, not far."""
-        self.entry, self.is_waiting = None, False
+    def advance(self, *, wait: bool = True) -> None:
+        """Go to the next entry; unless `wait`, give up at the first skip."""
+        self.entry, self.timed_out = None, False
         try:
             for located in self._steps:
                 self.entry, self.position = located.entry, located.position
-                self.is_waiting = located.entry is None and (not patient or self._is_late())
-                if self.entry or self.is_waiting:
+                self.timed_out = located.entry is None and (not wait or self._is_late())
+                if self.entry or self.timed_out:
                     return
         except OSError as error:
             self.source.notes.append(f"{error.filename or type(self.source).__name__}: {error.strerror}")
-        self.position = DONE
+        self.position = EXHAUSTED
 
 
 def read(
@@ -87,40 +87,42 @@ def read(
             time_of_cursor, positions = unpack(query.cursor)
             latest = time_of_cursor if latest is None else min(time_of_cursor, latest)
         ends = clock() + seconds
-        heads = [
+        cursors = [
             # a cursor's time bounds a source that it does not know; a position says more than any time
-            _Head(
-                source, source.backwards(position, latest if position is None else query.until), lambda: clock() > ends
+            _SourceCursor(
+                source,
+                source.read_backwards(position, latest if position is None else query.until),
+                lambda: clock() > ends,
             )
             for source in sources
-            if (position := positions.get(source.tag)) != DONE
+            if (position := positions.get(source.tag)) != EXHAUSTED
         ]
-        entries = _merged(heads, query.limit)
+        entries = _merged(cursors, query.limit)
     except PositionInvalid as error:
         raise QueryInvalid(["cursor is not a nextCursor of an earlier answer: ask without it"]) from error
     notes = [note for source in sources for note in source.notes]
-    if not any(head.entry or head.is_waiting for head in heads):
+    if not any(cursor.entry or cursor.timed_out for cursor in cursors):
         return Page(entries, notes=notes)
     if entries:
         latest = entries[-1].time
-    left = {source.tag: DONE for source in sources} | {head.source.tag: head.position for head in heads}
+    left = {source.tag: EXHAUSTED for source in sources} | {cursor.source.tag: cursor.position for cursor in cursors}
     return Page(entries, pack(_FOREVER if latest is None else latest, left), notes)
 
 
-def _merged(heads: Sequence[_Head], limit: int) -> list[Entry]:
-    """Take the newest of the heads until there are enough, or one does not know its own next."""
-    for head in heads:
-        head.advance()
+def _merged(cursors: Sequence[_SourceCursor], limit: int) -> list[Entry]:
+    """Take the newest entry of all cursors until the page is full or a cursor timed out."""
+    for cursor in cursors:
+        cursor.advance()
     entries: list[Entry] = []
-    while len(entries) < limit and not any(head.is_waiting for head in heads):
-        newest: _Head | None = None
-        for head in heads:
-            if head.entry and (newest is None or newest.entry is None or head.entry.time > newest.entry.time):
-                newest = head
+    while len(entries) < limit and not any(cursor.timed_out for cursor in cursors):
+        newest: _SourceCursor | None = None
+        for cursor in cursors:
+            if cursor.entry and (newest is None or newest.entry is None or cursor.entry.time > newest.entry.time):
+                newest = cursor
         if newest is None or newest.entry is None:
             break
         entries.append(newest.entry)
-        newest.advance(patient=len(entries) < limit)
+        newest.advance(wait=len(entries) < limit)
     return entries
 
 

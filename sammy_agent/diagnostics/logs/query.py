@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The question that is put to the logs: parsed and checked as a whole, so that every mistake is told at once.
+"""The query of the logs, parsed and validated as a whole, so that every mistake is reported at once.
 
-Pure. Names and limits are those of the wire; the command line puts the same question.
+Pure. Names and limits are those of the wire; the command line uses the same ones.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ CONTAINER = re.compile(r"[A-Za-z0-9_.*?-]{1,255}")
 CURSOR = re.compile(r"[A-Za-z0-9=;_-]{1,512}")
 PARAMETERS = ("source", "level", "container", "since", "until", "search", "limit", "cursor")
 SOURCES = ("all", "agent", "sammy", "systemd", "cloud-init", "docker")
-LIMIT, MOST = 200, 1000  # entries of one answer: unless asked otherwise, and at most
-LONGEST_SEARCH = 1000  # characters
+LIMIT, MAX_LIMIT = 200, 1000  # entries of one page: default and maximum
+MAX_SEARCH_CHARACTERS = 1000  # characters
 
 
 class QueryInvalid(AgentError):
-    """The question is no question; `problems` names every wrong parameter."""
+    """The query is invalid; `problems` has every wrong parameter."""
 
     code = Code.LOGS_QUERY_INVALID
 
@@ -40,7 +40,7 @@ class QueryInvalid(AgentError):
 
 @dataclass(frozen=True)
 class Query:
-    """A question that can be answered. Times are microseconds since 1970; texts are "" where they bind nothing."""
+    """A valid query. Times are microseconds since 1970; an empty text is no restriction."""
 
     source: str = "all"
     level: str = "debug"
@@ -50,17 +50,17 @@ class Query:
     search: str = ""
     limit: int = LIMIT
     cursor: bytes = b""
-    searched: Callable[[str], str] | None = None  # returns the part of a message that may be searched
+    searchable_text: Callable[[str], str] | None = None  # returns the part of a message that may be searched
 
-    def wants(self, source: str) -> bool:
-        """Tell whether entries of a source may be in the answer."""
+    def includes(self, source: str) -> bool:
+        """Tell whether entries of a source may be in the result."""
         return self.source in ("all", source) and (not self.container or source == "docker")
 
-    def wants_level(self, level: str) -> bool:
-        """Tell whether entries of a level may be in the answer."""
+    def includes_level(self, level: str) -> bool:
+        """Tell whether entries of a level may be in the result."""
         return LEVELS.index(level) >= LEVELS.index(self.level)
 
-    def wants_container(self, name: str, identity: str = "") -> bool:
+    def includes_container(self, name: str, identity: str = "") -> bool:
         """Tell whether a container is asked for, by its name, a pattern of it, or the beginning of its id."""
         pattern = self.container
         if not pattern or fnmatch.fnmatchcase(name, pattern):
@@ -72,16 +72,18 @@ class Query:
         """Whether the container asked for may be named by its id."""
         return re.fullmatch("[0-9a-f]{12,64}", self.container) is not None
 
-    def finds(self, text: str) -> bool:
-        """Tell whether the text searched for stands in a message, and is not of what may not be searched."""
+    def matches(self, text: str) -> bool:
+        """Tell whether a message contains the search text, in its searchable part."""
         wanted = self.search.casefold()
         if not wanted:
             return True
-        return wanted in text.casefold() and (self.searched is None or wanted in self.searched(text).casefold())
+        return wanted in text.casefold() and (
+            self.searchable_text is None or wanted in self.searchable_text(text).casefold()
+        )
 
 
 def parse(asked: Mapping[str, str], *, now: Timestamp | None = None) -> Query:
-    """Return the question that the parameters put; those it does not know it leaves alone, empty ones are absent.
+    """Parse the parameters; unknown ones are ignored, empty ones are absent.
 
     :param now: what -5m and today are counted from.
     :raises QueryInvalid: naming each wrong parameter, its value, and what is allowed.
@@ -93,8 +95,8 @@ def parse(asked: Mapping[str, str], *, now: Timestamp | None = None) -> Query:
         "source": lambda text: _one_of(text, SOURCES),
         "level": lambda text: _one_of(text, LEVELS),
         "container": _container,
-        "since": lambda text: _moment(text, at),
-        "until": lambda text: _moment(text, at),
+        "since": lambda text: _time(text, at),
+        "until": lambda text: _time(text, at),
         "search": _search,
         "limit": _limit,
         "cursor": _cursor,
@@ -106,13 +108,13 @@ def parse(asked: Mapping[str, str], *, now: Timestamp | None = None) -> Query:
             except ValueError as error:
                 shown = text if len(text) <= 60 else text[:60] + "…"
                 problems.append(f"{name} is {shown!r}, but must be {error}")
-    problems += _together(found)
+    problems += _cross_checks(found)
     if problems:
         raise QueryInvalid(problems)
     return Query(**found)
 
 
-def _together(found: Mapping[str, Any]) -> Iterator[str]:
+def _cross_checks(found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("container") and found.get("source", "all") not in ("all", "docker"):
         yield f"container goes with source docker or all, not with {found['source']}"
     if found.get("since") is not None and found.get("until") is not None and found["since"] > found["until"]:
@@ -134,14 +136,14 @@ def _container(text: str) -> str:
 
 
 def _search(text: str) -> str:
-    if len(text) > LONGEST_SEARCH:
-        raise ValueError(f"{LONGEST_SEARCH} characters at most")
+    if len(text) > MAX_SEARCH_CHARACTERS:
+        raise ValueError(f"{MAX_SEARCH_CHARACTERS} characters at most")
     return text
 
 
 def _limit(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MOST:
-        raise ValueError(f"a number from 1 to {MOST}")
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= MAX_LIMIT:
+        raise ValueError(f"a number from 1 to {MAX_LIMIT}")
     return int(text)
 
 
@@ -152,7 +154,7 @@ def _cursor(text: str) -> bytes:
     raise ValueError("a nextCursor of an earlier answer, unchanged")
 
 
-def _moment(text: str, now: Timestamp) -> int:
+def _time(text: str, now: Timestamp) -> int:
     """Return the moment that a text names, in microseconds since 1970. ValueError says what is allowed."""
     try:
         return timespec.parse(text, now).wall

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two ways to ask this node's logs: one page back from now, or from now on."""
+"""Reads this node's logs: one page backwards from now, or following from now on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sammy_agent.base.errors import AgentError
 from sammy_agent.diagnostics.logs import docker, merge
 from sammy_agent.diagnostics.logs.cloud_init import LOG, OUTPUT, CloudInit
-from sammy_agent.diagnostics.logs.entry import Entry, Live, Source
+from sammy_agent.diagnostics.logs.entry import Entry, Source, Tail
 from sammy_agent.diagnostics.logs.merge import Page
 from sammy_agent.diagnostics.logs.query import Query
 
@@ -24,17 +24,17 @@ TICK = 0.5  # seconds between two looks at what cannot be waited for
 
 
 def sources(query: Query, root: str = "") -> list[Source]:
-    """Return the sources that may hold an answer. AgentError where python3-systemd is missing.
+    """Return the sources that the query includes. AgentError where python3-systemd is missing.
 
     :param root: put before the paths of files; Docker is asked only on this machine.
     """
     found: list[Source] = []
-    if query.wants("cloud-init"):
-        found.append(CloudInit(LOG, query, tag=2, of_lines=False, root=root))
-        found.append(CloudInit(OUTPUT, query, tag=3, of_lines=True, root=root))
-    if any(query.wants(name) for name in ("agent", "sammy", "systemd", "docker")):
+    if query.includes("cloud-init"):
+        found.append(CloudInit(LOG, query, tag=2, line_based=False, root=root))
+        found.append(CloudInit(OUTPUT, query, tag=3, line_based=True, root=root))
+    if any(query.includes(name) for name in ("agent", "sammy", "systemd", "docker")):
         found.append(_journal(query, root))
-    if query.wants("docker") and not root and docker.is_there():
+    if query.includes("docker") and not root and docker.is_there():
         found.append(docker.Docker(query))
     return found
 
@@ -59,7 +59,7 @@ def page(query: Query, root: str = "", *, redactor: Redactor | None = None, seco
         redaction,  # its rules cost milliseconds, which a terminal need not wait for
     )
 
-    query = redaction.searching(query, redactor)
+    query = redaction.restrict_search(query, redactor)
     found = merge.read(sources(query, root), query, seconds=seconds)
     entries = redaction.EntryRedactor(redactor).redact(found.entries[::-1])[::-1]
     return replace(found, entries=entries, notes=[redactor.redact(note) for note in found.notes])
@@ -91,35 +91,35 @@ def follow(
     An empty list lets the caller see whether anybody still listens. Nothing is read ahead of the caller: one that is
     slow is served later, not more.
 
-    :param tell: told what could not be read at first, in words.
+    :param tell: called with what could not be read at the start.
     """
     clean: Callable[[Sequence[Entry]], list[Entry]] = list
     if redactor is not None:
         from sammy_agent.diagnostics.logs import redaction
 
-        query, clean = redaction.searching(query, redactor), redaction.EntryRedactor(redactor).redact
+        query, clean = redaction.restrict_search(query, redactor), redaction.EntryRedactor(redactor).redact
     asked = sources(query, root)
-    tops = {source.tag: source.top() for source in asked}
+    ends = {source.tag: source.end_position() for source in asked}
     with contextlib.ExitStack() as stack:
-        lives = []
+        tails = []
         for source in asked:
-            lives.append(source.live(tops[source.tag]))
-            stack.callback(lives[-1].close)
-        before = merge.read(asked, replace(query, limit=catch_up), start=tops)
+            tails.append(source.tail(ends[source.tag]))
+            stack.callback(tails[-1].close)
+        before = merge.read(asked, replace(query, limit=catch_up), start=ends)
         for note in before.notes:
             tell(note)
         yield clean(before.entries[::-1])
         while True:
-            entries = [entry for live in lives for entry in live.poll()]
+            entries = [entry for tail in tails for entry in tail.poll()]
             yield clean(sorted(entries, key=lambda entry: entry.time))
             if not entries:
-                _wait(lives)
+                _wait(tails)
 
 
-def _wait(lives: Sequence[Live]) -> None:
+def _wait(tails: Sequence[Tail]) -> None:
     """Wait for news, not longer than a tick."""
     poll = select.poll()
-    numbers = [number for live in lives for number in live.filenos()]
+    numbers = [number for tail in tails for number in tail.filenos()]
     for number in numbers:
         poll.register(number, select.POLLIN)
     poll.poll(TICK * 1000)

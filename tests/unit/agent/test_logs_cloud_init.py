@@ -53,11 +53,11 @@ def put(root: Path, path: str, text: str) -> Path:
 
 
 def log(root: Path, query: Query | None = None) -> CloudInit:
-    return CloudInit(LOG, query or Query(), tag=2, of_lines=False, root=str(root))
+    return CloudInit(LOG, query or Query(), tag=2, line_based=False, root=str(root))
 
 
 def output(root: Path, query: Query | None = None) -> CloudInit:
-    return CloudInit(OUTPUT, query or Query(), tag=3, of_lines=True, root=str(root))
+    return CloudInit(OUTPUT, query or Query(), tag=3, line_based=True, root=str(root))
 
 
 def told(entries: list[Entry]) -> list[tuple[str, str, str]]:
@@ -114,7 +114,7 @@ def test_what_is_not_there_or_not_a_whole_line_is_no_entry(tmp_path: Path) -> No
 def test_a_file_without_an_entry_in_megabytes_comes_in_pieces_and_whole(tmp_path: Path) -> None:
     text = LOG_TEXT + "".join(f"line {number} of no time\n" for number in range(40_000)) + "x" * 3 * BLOCK + "\n"
     put(tmp_path, LOG, text)
-    found = list(log(tmp_path).backwards(None, None))
+    found = list(log(tmp_path).read_backwards(None, None))
     ends = [int.from_bytes(located.position[8:], "big") for located in found]
     assert ends[0] == len(text) and ends == sorted(set(ends), reverse=True)
     for located, end, start in zip(found, ends, [*ends[1:], 0], strict=True):
@@ -127,7 +127,7 @@ def test_entries_across_the_blocks_of_a_large_file_stay_whole(tmp_path: Path) ->
     texts = [entry_text(number, number % 7) for number in range(3000)]
     path = put(tmp_path, LOG, "".join(texts))
     assert path.stat().st_size > 3 * BLOCK
-    found = [located.entry.message + "\n" for located in log(tmp_path).backwards(None, None) if located.entry]
+    found = [located.entry.message + "\n" for located in log(tmp_path).read_backwards(None, None) if located.entry]
     assert found == texts[::-1]
 
 
@@ -213,7 +213,7 @@ def polled(live: object, count: int) -> list[str]:
 def test_following_survives_rotation_emptying_and_removal(tmp_path: Path) -> None:
     path = put(tmp_path, LOG, LOG_TEXT)
     source = log(tmp_path)
-    live = source.live(source.top())
+    live = source.tail(source.end_position())
     assert list(live.poll()) == []
     with path.open("a") as file:
         file.write(entry_text(1, 2) + "2026-11-24 10:00:02,000 - a.py[INFO]: half a li")
@@ -240,7 +240,7 @@ def test_following_survives_rotation_emptying_and_removal(tmp_path: Path) -> Non
 
 def test_a_file_that_comes_later_is_followed_from_its_beginning(tmp_path: Path) -> None:
     source = output(tmp_path)
-    live = source.live(source.top())
+    live = source.tail(source.end_position())
     assert list(live.poll()) == []
     put(tmp_path, OUTPUT, OUTPUT_TEXT)
     assert len(polled(live, 8)) == 8
@@ -252,8 +252,8 @@ LINES = [b"\n", b"word\n", b"  indented\n", b"Traceback (most recent call last):
 
 
 @given(st.lists(st.sampled_from(LINES), max_size=30), st.booleans())
-def test_no_line_is_in_two_entries_and_none_but_blank_ones_in_none(lines: list[bytes], of_lines: bool) -> None:
-    grouper = Grouper(of_lines=of_lines)
+def test_no_line_is_in_two_entries_and_none_but_blank_ones_in_none(lines: list[bytes], line_based: bool) -> None:
+    grouper = Grouper(line_based=line_based)
     whole = b"".join(lines)
     chunks = [*grouper.take(whole), *grouper.rest()]
     ends = 0

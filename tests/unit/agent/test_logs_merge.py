@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.diagnostics.logs.entry import Entry, Live, Located
+from sammy_agent.diagnostics.logs.entry import Entry, Positioned, Tail
 from sammy_agent.diagnostics.logs.merge import Page, decoded, pack, read, unpack
 from sammy_agent.diagnostics.logs.query import CURSOR, Query, QueryInvalid
 
@@ -26,10 +26,10 @@ class Listed:
     notes: list[str] = field(default_factory=list)
     breaks_at: int = -1
 
-    def top(self) -> bytes:
+    def end_position(self) -> bytes:
         return len(self.times).to_bytes(4, "big")
 
-    def backwards(self, position: bytes | None, until: int | None) -> Iterator[Located]:
+    def read_backwards(self, position: bytes | None, until: int | None) -> Iterator[Positioned]:
         end = len(self.times) if position is None else int.from_bytes(position, "big")
         for number in reversed(range(end)):
             if number == self.breaks_at:
@@ -38,9 +38,9 @@ class Listed:
             entry = None
             if time is not None and (until is None or time <= until):
                 entry = Entry(time, "info", "systemd", f"{self.tag}:{number}")
-            yield Located(entry, (number + (entry is not None)).to_bytes(4, "big"))
+            yield Positioned(entry, (number + (entry is not None)).to_bytes(4, "big"))
 
-    def live(self, position: bytes) -> Live:
+    def tail(self, position: bytes) -> Tail:
         raise AssertionError("a page follows nothing")
 
 

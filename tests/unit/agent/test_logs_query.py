@@ -80,15 +80,15 @@ def test_a_container_is_named_by_its_name_a_pattern_or_its_id() -> None:
     identity = "0123456789ab" + "c" * 52
     for pattern, fits in (("web-1", True), ("web*", True), ("web-?", True), ("web", False), ("WEB-1", False),
                           (identity[:12], True), (identity, True), (identity[:11], False)):  # fmt: skip
-        assert Query(container=pattern).wants_container("web-1", identity) is fits, pattern
-    assert [source for source in SOURCES if Query(container="x").wants(source)] == ["docker"]
+        assert Query(container=pattern).includes_container("web-1", identity) is fits, pattern
+    assert [source for source in SOURCES if Query(container="x").includes(source)] == ["docker"]
 
 
 @given(st.text(), st.text(min_size=1))
 def test_searching_takes_letters_large_and_small_alike(before: str, wanted: str) -> None:
-    assert Query(search=wanted).finds(before + wanted)
-    assert Query(search="Straße LEVEL").finds("die STRASSE Level 3")
-    assert not Query(search="a.c").finds("abc")
+    assert Query(search=wanted).matches(before + wanted)
+    assert Query(search="Straße LEVEL").matches("die STRASSE Level 3")
+    assert not Query(search="a.c").matches("abc")
 
 
 # argparse before Python 3.13 loses a value of two dashes and nothing else
