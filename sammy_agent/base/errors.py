@@ -27,6 +27,7 @@ class Code(ProblemCode):
     AGENT = "agent", "Another failure of the agent; the text says which."
     AGENT_CONFIG_INVALID = "agent-config-invalid", "The agent's configuration file is incomplete or not valid."
     CONFIG_UNREADABLE = "config-unreadable", "The agent's configuration file cannot be read."
+    SERVICE_NOT_STARTED = "service-not-started", "A service of the agent could not be started; it is retried."
     STORE_UNUSABLE = "store-unusable", "A database cannot be opened, or a later version of sammy wrote it."
     STATE_UNREADABLE = "state-unreadable", "A small file of the agent's state cannot be read."
     STATE_DAMAGED = "state-damaged", "A small file of the agent's state is corrupt."

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Root's socket for news and questions: one line a connection, one JSON object as the answer.
+"""Root's control socket: one line per connection, `VERB ARGUMENT`, and one JSON object as the answer.
 
-`network-changed REASON`: the transport is remounted and a heartbeat goes out.
-`token-changed`: the token's files are read again (`sammy-agent token set` says so).
-`say {"workspace", "messages": […]}`: messages of a workspace, as the wire writes them; likewise
+`network-changed REASON`: the connections are renewed and a heartbeat is sent.
+`token-changed`: the token's files are read again (`sammy-agent token set` sends it).
+`messages {"workspace", "messages": […]}`: messages of a workspace, as the wire writes them; likewise
 `boot-log {"workspace", "entry"}`. Answered when they would survive a power cut; the same ids again have no effect.
-`activity {"project", "session", "activity", …, "ended"}`: what an ACP session does, with the wire's further fields.
-`outbox-requeue [ID, …]`: rows that were set aside are sent again, without ids all.
+`session-activity {"project", "session", "activity", …, "ended"}`: what an ACP session does, with the wire's further
+fields. `say` and `activity` are the former names of `messages` and `session-activity`.
+`outbox-requeue [ID, …]`: dead letters are sent again, without ids all.
 `history`: the last 500 changes of network, connections and contact, oldest first:
 {"ok": true, "changes": [{"at": ISO, "boottime_s": 12.3, "kind": "transport.remounted", "reason": "…"}], "forgotten":
 0}.
-`status`: what is known, below. Absent or null means not known.
+`status`: the agent's state, below. Absent or null means not known.
 
     {"ok": true,
      "version": "0.1.0", "pid": 812,
@@ -38,6 +39,7 @@
                "lost": 0,                                          events that never reached the disk
                "damage": ""},                                      what was found damaged, and where it lies
      "metrics": {"problem": "", "lost": 0},                        samples of metrics.db, one a minute
+     "services": {"ready": {code, text, next_step}},               services that could not be started; retried
      "network_changes": ["docker-restart", …]}                      the last 100
 """
 
@@ -55,32 +57,48 @@ from typing import Any
 from sammy_agent.base.errors import AgentError
 
 LOG = logging.getLogger(__name__)
-PATIENCE = 1.0  # seconds without a byte of the line
-PATIENCE_TO_ANSWER = 30.0  # seconds for a peer to take the answer
-LONGEST = 4 * 1024 * 1024  # bytes of a line
-MOST = 64  # connections at a time
+READ_TIMEOUT = 1.0  # seconds without a byte of the line
+WRITE_TIMEOUT = 30.0  # seconds for a peer to take the answer
+MAX_LINE_BYTES = 4 * 1024 * 1024
+MAX_CONNECTIONS = 64
 
 
 class ControlSocket:
-    """Listens; `verbs` answer. The caller says when a connection waits."""
+    """Listens once opened; `verbs` answer. The caller polls `listener` and calls `serve_one` when it is readable."""
 
     def __init__(self, path: str, verbs: dict[str, Callable[[str], dict[str, Any]]]) -> None:
         self._path, self._verbs = path, verbs
-        self._free = threading.BoundedSemaphore(MOST)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        # On the socket, before it has a name: Linux gives the name its mode, and nobody can connect in between.
-        os.fchmod(self.listener.fileno(), 0o600)
-        self.listener.bind(path)
-        self.listener.listen(16)
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._listener: socket.socket | None = None
 
     def __repr__(self) -> str:
         return f"<ControlSocket {self._path}>"
 
+    @property
+    def listener(self) -> socket.socket:
+        """Return the listening socket."""
+        if self._listener is None:
+            raise ValueError("the control socket is not open")
+        return self._listener
+
+    def open(self) -> None:
+        """Listen. OSError."""
+        os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # On the socket, before it has a name: Linux gives the name its mode, and nobody can connect in between.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(self._path)
+            listener.listen(16)
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+
     def serve_one(self) -> None:
-        """Take one connection and serve it beside: a question may have to wait for the disk."""
+        """Accept a connection and serve it in a thread: an answer may have to wait for the disk."""
         connection, _ = self.listener.accept()
         if not self._free.acquire(blocking=False):
             connection.close()  # root's own programs in a loop: they ask again
@@ -88,12 +106,12 @@ class ControlSocket:
         threading.Thread(target=self._serve, args=(connection,), name="control-socket", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        """Read a line, answer; a peer that falls silent in the middle of it is given up."""
+        """Read a line and answer it; a peer that falls silent in the middle of it is disconnected."""
         try:
             with connection, contextlib.suppress(OSError, UnicodeDecodeError):
-                connection.settimeout(PATIENCE)
+                connection.settimeout(READ_TIMEOUT)
                 line = _line(connection).decode().strip()
-                connection.settimeout(PATIENCE_TO_ANSWER)
+                connection.settimeout(WRITE_TIMEOUT)
                 connection.sendall((self.answer(line) + "\n").encode())
         finally:
             self._free.release()
@@ -114,15 +132,18 @@ class ControlSocket:
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
-        self.listener.close()
+        if self._listener is None:
+            return
+        self._listener.close()
+        self._listener = None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
 
 
 def _line(connection: socket.socket) -> bytes:
-    """Return what comes before the line's end, or before the peer's; longer ones are cut, and so no verb's."""
+    """Return what comes before the line's end, or before the peer closes; a longer one is cut, so it is not valid."""
     line = bytearray()
-    while len(line) < LONGEST:
+    while len(line) < MAX_LINE_BYTES:
         data = connection.recv(65536)
         line += data
         if not data or b"\n" in data:

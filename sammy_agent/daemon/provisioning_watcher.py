@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watches the provisioning state while it may change and passes on what is new."""
+"""Polls the state of this boot's provisioning run, keeps it and the event store up to date, and emits what changed."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from typing import NamedTuple
 
 from cc_sammy.common import run_records
 from cc_sammy.contract.run_record import Outcome
 from sammy_agent.base.errors import AgentError
-from sammy_agent.base.runtime.clock import this_boot
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.event_store import EventStore
@@ -23,32 +23,46 @@ LOG = logging.getLogger(__name__)
 WHILE_RUNNING, WHEN_ENDED, STORE_RETRY = 0.5, 5.0, 10.0
 
 
-class ProvisioningWatcher(Worker):
-    """Looks at the state file, keeps the level and the event store, wakes those who act on it."""
+class StateChange(NamedTuple):
+    """The state before a change and after it."""
 
-    def __init__(self, paths: Paths, store: EventStore) -> None:
+    before: Provisioning
+    now: Provisioning
+
+
+class ProvisioningWatcher(Worker):
+    """Polls the run record; `level` is its newest state."""
+
+    def __init__(self, paths: Paths, store: EventStore, boot_id: str) -> None:
         super().__init__("provisioning")
-        self._paths, self._store = paths, store
-        self._boot_id = this_boot()
+        self._paths, self._store, self._boot_id = paths, store, boot_id
         self._seen: tuple[int, ...] | None = None
         self._stored: set[str] = set()
         self._store_corruptions = 0
         self._to_store = True
-        self.level = read(paths, self._boot_id)
-        self.on_change: Callable[[Provisioning, Provisioning], None] = lambda before, now: None
-        self.on_stored: Callable[[], None] = lambda: None
+        self._level: Provisioning | None = None
+        self.changed: Signal[StateChange] = Signal()
+        self.stored: Signal[None] = Signal()  # run records are in the event store
         self.store_problem = ""
         # whose stored runs are ours; None takes none but this boot's
         self.instance_id: str | None = None
 
+    @property
+    def level(self) -> Provisioning:
+        """Return the newest state that is known; the first is read when it is asked for."""
+        if self._level is None:
+            self._level = read(self._paths, self._boot_id)
+        return self._level
+
     def run_once(self) -> float:
-        """Look once; look again soon while a run is under way."""
-        # A run that is killed changes nothing: it must be asked for.
+        """Poll once; again soon while a run is in progress."""
+        # A run that is killed changes no file: its state must be asked for.
         if self._changed() or self.level.phase == "provisioning":
-            before, self.level = self.level, read(self._paths, self._boot_id)
+            before = self.level
+            self._level = read(self._paths, self._boot_id)
             self._to_store = True
-            if before != self.level:
-                self.on_change(before, self.level)
+            if before != self._level:
+                self.changed.emit(StateChange(before, self._level))
         if self._store.corruptions != self._store_corruptions:  # the records are all that is left of the runs
             self._store_corruptions, self._to_store = self._store.corruptions, True
             self._stored.clear()
@@ -56,8 +70,8 @@ class ProvisioningWatcher(Worker):
         pause = WHEN_ENDED if self.level.phase == "ended" else WHILE_RUNNING
         return pause if stored else max(pause, STORE_RETRY)
 
-    def of_instance(self, instance_id: str | None) -> None:
-        """Learn whose runs are ours."""
+    def set_instance(self, instance_id: str | None) -> None:
+        """Set whose stored runs are ours."""
         if instance_id != self.instance_id:
             self.instance_id = instance_id
             self._to_store = True
@@ -72,7 +86,7 @@ class ProvisioningWatcher(Worker):
         return changed
 
     def _feed(self) -> bool:
-        """Put run records into the store; a full disk is said and tried again, it stops nothing else."""
+        """Put run records into the store; a full disk is logged and retried, and stops nothing else."""
         try:
             if self.level.record is not None:
                 self._store.add_run(self.level.record)
@@ -84,7 +98,7 @@ class ProvisioningWatcher(Worker):
             self.store_problem = str(error)
             return False
         self._to_store, self.store_problem = False, ""
-        self.on_stored()
+        self.stored.emit(None)
         return True
 
     def _feed_stored(self, path: str) -> None:
@@ -97,5 +111,5 @@ class ProvisioningWatcher(Worker):
             if self._store.add_run(record) and record.outcome is not Outcome.RUNNING:
                 self._stored.add(path)
         except (ValueError, KeyError, TypeError) as error:
-            LOG.warning("%s is damaged and passed over: %s", path, error)
+            LOG.warning("skipping corrupt run record %s: %s", path, error)
             self._stored.add(path)

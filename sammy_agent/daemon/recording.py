@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the agent keeps of its own life and the machine's: two stores, and the threads that write them.
+"""What the agent records of its own life and of the machine: two stores, and the tasks that write them.
 
-It outlives every configuration and every control plane, and no duty stands or falls with it: what it cannot keep is
-counted, and the agent goes on.
+It outlives every configuration and every control plane, and no other service depends on it: what the disk does not
+take is counted, and the agent goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.daemon.service_group import Hooks, Service
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.recorder import Recorder
@@ -24,7 +25,7 @@ class Recording:
 
     def __init__(self, paths: Paths, boot_id: str) -> None:
         self._boot_id = boot_id
-        self._began = clock.now()
+        self._created_at, self._is_start_recorded = clock.now(), False
         self.store = EventStore(paths.events, boot_id=boot_id)
         self.recorder = Recorder(self.store, boot_id)
         self.metrics = MetricsStore(paths.metrics, boot_id=boot_id)
@@ -32,19 +33,21 @@ class Recording:
         for store in (self.store, self.metrics):
             store.on_corruption.connect(lambda message: self.recorder.record(kinds.STORE_DAMAGED, message))
 
-    def begin(self) -> None:
-        """Begin to write, once it is known that the stores are this machine's; what was told before is kept too."""
-        lifecycle.record_start(self.recorder, self.store, self._began, self._boot_id)
-        self.recorder.start()
-        self._sampler.start()
+    def services(self) -> list[Service]:
+        """Return what is to be started once it is known that the stores are this machine's.
 
-    def stop(self) -> None:
-        """Write what waits, for a bounded time, and end."""
-        self._sampler.stop()
-        self.recorder.close()
+        What was recorded before is written then; at the stop what waits is written, for a bounded time.
+        """
+        return [Hooks("recorder", self._start_recorder, self.recorder.close), self._sampler]
+
+    def _start_recorder(self) -> None:
+        if not self._is_start_recorded:
+            lifecycle.record_start(self.recorder, self.store, self._created_at, self._boot_id)
+            self._is_start_recorded = True
+        self.recorder.start()
 
     def snapshot(self, problem: str) -> dict[str, Any]:
-        """Return the `store` and `metrics` parts of the socket's status; `problem`: what others met."""
+        """Return the `store` and `metrics` parts of the socket's status; `problem`: what other writers met."""
         return {
             "store": {
                 "problem": problem or self.recorder.problem,

@@ -104,14 +104,22 @@ class NetworkMonitor:
         return f"<NetworkMonitor {state}, {self.changes} changes passed on{blind}>"
 
     def start(self) -> None:
-        """Begin to listen; when this returns, no later change is missed."""
+        """Begin to listen; when this returns, no later change is missed. OSError or RuntimeError: no room for it."""
         if self._thread is not None:
             return
-        route, firewall = self._open()
-        self._stop_reader, self._stop_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        work = (route, firewall, self._stop_reader)
-        self._thread = threading.Thread(target=self._run, args=work, name="sammy-network", daemon=True)
-        self._thread.start()
+        with contextlib.ExitStack() as opened:
+            reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            for number in (reader, writer):
+                opened.callback(os.close, number)
+            route, firewall = self._open()
+            for sock in (route, firewall):
+                if sock is not None:
+                    opened.callback(sock.close)
+            work = (route, firewall, reader)
+            thread = threading.Thread(target=self._run, args=work, name="sammy-network", daemon=True)
+            thread.start()
+            opened.pop_all()
+        self._stop_reader, self._stop_writer, self._thread = reader, writer, thread
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -194,7 +194,7 @@ def _write(folder: Path, messages: MessageReporter, workspace: str, each: int) -
     pause = random.Random()
     for number in range(first, each):
         content = POISON if is_poison(number) else f"message {number} ä𝄞"
-        messages.say(workspace, Message(f"{workspace}:{number}", "s", "assistant", content, "2026-01-01T00:00:00Z"))
+        messages.send(workspace, Message(f"{workspace}:{number}", "s", "assistant", content, "2026-01-01T00:00:00Z"))
         beside = mark.with_suffix(".new")
         beside.write_text(str(number + 1))
         beside.replace(mark)

@@ -244,8 +244,8 @@ def test_network_changed_proves_the_contact_anew(plane: ControlPlane, node: Agen
     wait_for(lambda: seen(plane)["lastHeartbeatAt"] != last, "a beat at once", 30)
     assert node.status()["network_changes"] == ["docker-restart"]
     assert (
-        "known are activity, boot-log, history, network-changed, outbox-requeue, say, status, token-changed"
-        in node.ask("nonsense")["error"]
+        "known are activity, boot-log, history, messages, network-changed, outbox-requeue, say, session-activity, "
+        "status, token-changed" in node.ask("nonsense")["error"]
     )
 
 

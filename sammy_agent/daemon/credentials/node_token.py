@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Any
 
 from sammy_agent.base.errors import Code, Problem, TokenUnusable
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
-from sammy_agent.base.runtime import files
+from sammy_agent.base.runtime import files, state_file
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, NodeToken
@@ -66,6 +67,18 @@ class NodeTokenStore:
         with self._lock:
             return self._problem
 
+    def snapshot(self, now: float) -> dict[str, Any]:
+        """Return the `token` part of the socket's status, at `now` by the control plane's clock."""
+        token, problem = self.token(), self.problem()
+        state = "missing" if token is None else "expired" if token.is_expired(now) else "ok"
+        return {
+            "state": state,
+            "issued": iso(token.issued) if token else None,
+            "expires": iso(token.expires) if token else None,
+            "seconds_left": round(token.expires - now, 1) if token and token.expires is not None else None,
+            "problem": problem.to_json() if problem else None,
+        }
+
     def reload(self) -> NodeToken | None:
         """Look at the files again and return the token that counts; a token that could not be saved is tried again."""
         with self._lock:
@@ -96,7 +109,10 @@ class NodeTokenStore:
     def _read(self) -> None:
         own = self._read_token(self._paths.token)
         source = self._read_token(self._config.token_file) if self._config.token_file else None
-        if source_wins(own, source, files.read(self._paths.token_source)):
+        began_with = state_file.load_text(self._paths.token_source)
+        if isinstance(began_with, Problem):
+            self._problem, began_with = began_with, None
+        if source_wins(own, source, began_with):
             assert source is not None  # source_wins says so
             self._token = source
             self._save(source, began_with=source.digest())

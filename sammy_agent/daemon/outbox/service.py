@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sammy_agent.base.events import kinds
@@ -10,7 +11,6 @@ from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import ControlPlaneClient
-from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
@@ -18,7 +18,6 @@ from sammy_agent.daemon.outbox.channels import Channel, Lane, Scope
 from sammy_agent.daemon.outbox.dispatcher import SENDERS, Dispatcher
 from sammy_agent.daemon.outbox.exchange import OutboxHttp
 from sammy_agent.daemon.outbox.queue import DeadLetter, Outbox
-from sammy_agent.transport import ControlPlaneTransport
 
 
 class OutboxService:
@@ -26,13 +25,11 @@ class OutboxService:
 
     def __init__(
         self,
-        url: str,
+        make_client: Callable[[], ControlPlaneClient],
         paths: Paths,
         *,
         identity: NodeTokenStore,
         tokens: WorkspaceTokens,
-        transport: ControlPlaneTransport,
-        contact: ConnectionStatus,
         record: RecordEvent = discard_event,
     ) -> None:
         self._identity, self._tokens, self._record = identity, tokens, record
@@ -41,12 +38,8 @@ class OutboxService:
         self.outbox.dead_lettered.connect(self._dead_lettered)
         self.outbox.on_corruption.connect(lambda message: record(kinds.STORE_DAMAGED, message))
 
-        exchanges = [
-            OutboxHttp(
-                ControlPlaneClient(url, transport.session, contact), self._token_for, on_refreshed=self._refreshed
-            )
-            for _ in range(SENDERS)
-        ]
+        # a client each: a session has one thread
+        exchanges = [OutboxHttp(make_client(), self._token_for, on_refreshed=self._refreshed) for _ in range(SENDERS)]
         self._dispatcher = Dispatcher(self.outbox, exchanges)
         self.workers: tuple[Worker, ...] = self._dispatcher.workers
 

@@ -17,10 +17,10 @@ from typing import Any
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_record, wall_clock_us
 from sammy_agent.node.provisioning import Provisioning
 
@@ -36,8 +36,10 @@ class EntryInvalid(AgentError):
     code = Code.BOOT_LOG_INVALID
 
 
-class BootLogReporter(Worker):
+class BootLogReporter(Reporter):
     """Puts each step's begin and end into the outbox once."""
+
+    triggers = (Trigger.PROVISIONING,)
 
     def __init__(self, node: str, level: Callable[[], Provisioning], outbox: Outbox) -> None:
         super().__init__("boot-log")
@@ -66,7 +68,7 @@ class BootLogReporter(Worker):
         return None
 
 
-def say(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
+def add_entry(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
     """Keep an entry of a workspace's own boot log: step, status, timestamp, message and, if there is one, detail.
 
     :raises EntryInvalid: names the key that is wrong.

@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
 
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 
 LOG = logging.getLogger(__name__)
 CHECK_INTERVAL = 86400.0
@@ -36,14 +36,16 @@ class _HelperFailed(Exception):
     """The key, the request or the certificate could not be made or kept."""
 
 
-class CertificateRenewer(Worker):
+class CertificateRenewer(Reporter):
     """Gets and renews the node's certificate, once there is contact."""
+
+    triggers = (Trigger.CONNECTED,)
 
     def __init__(self, plane: ReporterClient, paths: Paths, run: process.Run = process.run) -> None:
         super().__init__("certificate")
         self._plane, self._paths, self._run = plane, paths, run
         self._backoff = Backoff(longest=60.0)
-        self.on_installed: Callable[[], None] = lambda: None
+        self.installed: Signal[None] = Signal()
 
     def run_once(self) -> float | None:
         """Look whether a certificate is needed, and get it."""
@@ -66,7 +68,7 @@ class CertificateRenewer(Worker):
             answer = self._plane.post("certificate", "origin-ca-certificate", wanted, accept=is_certificate)
             self._helper("install", input=answer.text)
             LOG.info("the node's certificate is signed")
-            self.on_installed()
+            self.installed.emit(None)
         self._backoff.reset()
         return CHECK_INTERVAL
 

@@ -27,11 +27,12 @@ from sammy_agent.base.events.event import RecordEvent
 from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.errors import PERMANENT_STATUSES, incident
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.diagnostics.debug_package import command
+from sammy_agent.diagnostics.event_store.recent import RecentEvent
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -105,11 +106,14 @@ def lost_contact(seconds: float, words: str, now: float) -> dict[str, Any]:
     }
 
 
-class DebugPackagePusher(Worker):
+class DebugPackagePusher(Reporter):
     """Makes and sends them, one at a time.
 
     :param lost_seconds: an outage that was longer is an incident.
     """
+
+    status_key = "packages"
+    triggers = (Trigger.CONNECTED, Trigger.PROVISIONING)
 
     def __init__(
         self,
@@ -129,11 +133,11 @@ class DebugPackagePusher(Worker):
         self._problem = ""
         self._program: process.Program | None = None
 
-    def heard(self, kind: kinds.Kind, message: str, seconds: float | None) -> None:
+    def on_event(self, event: RecentEvent) -> None:
         """Take an event: contact that is back after long is an incident."""
-        if kind is kinds.CONTACT_REGAINED and seconds is not None and seconds >= self._lost_seconds:
+        if event.kind is kinds.CONTACT_REGAINED and event.seconds is not None and event.seconds >= self._lost_seconds:
             with self._lock:
-                self._outages.append(lost_contact(seconds, message, time.time()))
+                self._outages.append(lost_contact(event.seconds, event.message, time.time()))
             self.wake()
 
     def run_once(self) -> float | None:

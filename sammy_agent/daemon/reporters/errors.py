@@ -19,12 +19,12 @@ from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.incidents import incident_from_event
 from sammy_agent.node.provisioning import Provisioning
@@ -66,11 +66,14 @@ def _json(value: object) -> str:
     return replace_lone_surrogates(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-class ErrorReporter(Worker):
+class ErrorReporter(Reporter):
     """Puts incidents into the outbox, or sends them itself where it takes none.
 
     :param events: the agent's own events that are incidents, waiting in memory.
     """
+
+    status_key = "errors"
+    triggers = (Trigger.CONNECTED, Trigger.PROVISIONING, Trigger.STORED, Trigger.INCIDENT)
 
     def __init__(
         self,

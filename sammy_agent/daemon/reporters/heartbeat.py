@@ -11,15 +11,16 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sammy_agent import __version__
 from sammy_agent.base.errors import TokenUnusable
 from sammy_agent.base.runtime.backoff import Backoff, jittered
-from sammy_agent.base.runtime.worker import Worker
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
+from sammy_agent.daemon.reporters.reporter import Reporter
 from sammy_agent.node import heartbeat_metrics
 from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
 
@@ -35,28 +36,41 @@ def is_heartbeat_answer(answer: Response) -> bool:
     return isinstance(answer.document.get("status"), str) and isinstance(answer.document.get("healthStatus"), str)
 
 
-class HeartbeatReporter(Worker):
+class NodeStatus(NamedTuple):
+    """What the control plane answered to a heartbeat sent at `sent_at` (time.monotonic)."""
+
+    status: str
+    sent_at: float
+
+
+class HeartbeatReporter(Reporter):
     """Sends signs of life."""
 
     def __init__(
-        self, plane: ReporterClient, level: Callable[[], Provisioning], interval: float, port: int | None = None
+        self,
+        plane: ReporterClient,
+        level: Callable[[], Provisioning],
+        interval: float,
+        port: int | None = None,
+        get_problem: Callable[[], str] = lambda: "",
     ) -> None:
+        """Take the client and the state that is sent.
+
+        :param port: of the node's own server, for the control plane to connect to.
+        :param get_problem: what is wrong besides the provisioning; it stands first in the heartbeat's reason.
+        """
         super().__init__("heartbeat")
-        self._port = port  # of our own server, for the control plane to come in
+        self._port, self._get_problem = port, get_problem
         self._plane, self._level, self._interval = plane, level, interval
         self._backoff = Backoff(min(1.0, interval), min(LONGEST_PAUSE, interval))
         self._deadline = max(SHORTEST_DEADLINE, min(LONGEST_DEADLINE, interval / 3))
         self._steps_known = ""
         self._in_contact = False
-        # what is wrong besides the provisioning, in words; it goes into the beat's reason
-        self.problem: Callable[[], str] = lambda: ""
-        # told when there is contact for the first time or again
-        self.on_contact: Callable[[], None] = lambda: None
-        # told the node's status as the control plane has it, and when the beat that asked was sent (time.monotonic)
-        self.on_status: Callable[[str, float], None] = lambda status, sent: None
+        self.connected: Signal[None] = Signal()  # for the first time, or again after an outage
+        self.status_received: Signal[NodeStatus] = Signal()
 
     def run_once(self) -> float:
-        """Beat once."""
+        """Send one heartbeat."""
         self._plane.identity.reload()
         body, steps = self._body()
         sent = time.monotonic()
@@ -70,14 +84,14 @@ class HeartbeatReporter(Worker):
         self._backoff.reset()
         self._steps_known = steps
         self._take_token(answer.document.get("refreshedToken"))
-        self.on_status(answer.document["status"], sent)
+        self.status_received.emit(NodeStatus(answer.document["status"], sent))
         if not self._in_contact:
             self._in_contact = True
-            self.on_contact()
+            self.connected.emit(None)
         return jittered(self._interval, JITTER)
 
     def _body(self) -> tuple[dict[str, Any], str]:
-        """Return the beat, and the steps as a text by which a change of them is known."""
+        """Return the heartbeat, and the steps as a text by which a change of them is known."""
         level = self._level()
         body: dict[str, Any] = {
             "activeWorkspaces": 0,
@@ -85,7 +99,7 @@ class HeartbeatReporter(Worker):
             "nodeId": self._plane.identity.node_id,
             **level.summary(),
         }
-        reason = "; ".join(filter(None, (self.problem(), body.get("reason"))))
+        reason = "; ".join(filter(None, (self._get_problem(), body.get("reason"))))
         if reason:
             body["reason"] = reason[:LONGEST_REASON]
         if self._port is not None:
@@ -105,4 +119,4 @@ class HeartbeatReporter(Worker):
         try:
             self._plane.identity.refresh(text)
         except TokenUnusable as error:
-            LOG.warning("the renewed token is of no use and was passed over: %s", error)
+            LOG.warning("ignoring the refreshed token: %s", error)

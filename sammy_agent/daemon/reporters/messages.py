@@ -72,7 +72,7 @@ class MessageReporter:
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
 
-    def say(self, workspace: str, *messages: Message) -> None:
+    def send(self, workspace: str, *messages: Message) -> None:
         """Return when the messages would survive a power cut; they are delivered in this order, each id once.
 
         :raises MessageInvalid: without an id, session, timestamp or content, or of an unknown role.

@@ -18,14 +18,15 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent, discard_event
-from sammy_agent.base.runtime import files, process
+from sammy_agent.base.runtime import files, process, state_file
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
+from sammy_agent.daemon.reporters.heartbeat import NodeStatus
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.node.provisioning import Provisioning
 
 LOG = logging.getLogger(__name__)
@@ -44,22 +45,18 @@ class Acknowledgement:
     firewall_applied: bool = False
 
     @classmethod
-    def from_text(cls, text: str | None) -> Acknowledgement | None:
-        """Read it back; None when there is none or it is damaged: then ready is simply posted again."""
-        try:
-            document: Any = json.loads(text or "")
-            return cls(
-                str(document["node_id"]),
-                str(document["url"]),
-                str(document["acknowledged_at"]),
-                document["firewall_applied"] is True,
-            )
-        except (ValueError, KeyError, TypeError):
-            return None
+    def from_document(cls, document: Any) -> Acknowledgement:
+        """Read it back. KeyError or TypeError."""
+        return cls(
+            str(document["node_id"]),
+            str(document["url"]),
+            str(document["acknowledged_at"]),
+            document["firewall_applied"] is True,
+        )
 
-    def to_text(self) -> str:
+    def to_document(self) -> dict[str, Any]:
         """Return what is kept on disk."""
-        return json.dumps(self.__dict__) + "\n"
+        return dict(self.__dict__)
 
 
 def is_ready_answer(answer: Response) -> bool:
@@ -67,8 +64,11 @@ def is_ready_answer(answer: Response) -> bool:
     return answer.document.get("status") == "running"
 
 
-class ReadyReporter(Worker):
+class ReadyReporter(Reporter):
     """Says that this node is ready."""
+
+    status_key = "ready"
+    triggers = (Trigger.CONNECTED, Trigger.PROVISIONING)
 
     def __init__(
         self,
@@ -85,13 +85,15 @@ class ReadyReporter(Worker):
         self._attempts_left = FIREWALL_ATTEMPTS
         self._unsaved = False
         self._firewall_problem: Problem | None = None
-        known = Acknowledgement.from_text(files.read(paths.ready))
-        ours = known is not None and (known.node_id, known.url) == (plane.identity.node_id, plane.url)
-        self._acknowledgement = known if ours else None
+        self._loaded = False
+        self._acknowledgement: Acknowledgement | None = None
         self._acknowledged_monotonic = 0.0
 
     def run_once(self) -> float | None:
-        """Do the next thing that is missing: post, remember, tell the firewall."""
+        """Do the next thing that is missing: post, save the acknowledgement, apply the firewall's rules."""
+        if not self._loaded:
+            self._load()
+            self._loaded = True
         if self._acknowledgement is None:
             return self._post() if self._level().may_say_ready else None
         if self._unsaved and not self._save(self._acknowledgement):
@@ -100,13 +102,11 @@ class ReadyReporter(Worker):
             return self._apply_firewall(self._acknowledgement)
         return None
 
-    def on_node_status(self, status: str, sent: float) -> None:
-        """Take the node's status from the answer to a heartbeat sent at `sent` (time.monotonic).
-
-        `creating`, in answer to a beat sent after the acknowledgment, means that our ready was forgotten.
-        """
-        if status == "creating" and self._acknowledgement is not None and sent > self._acknowledged_monotonic:
-            LOG.warning("the control plane calls this node creating although it acknowledged: saying ready again")
+    def on_node_status(self, node: NodeStatus) -> None:
+        """Post again when the control plane, in answer to a heartbeat sent after it acknowledged, says `creating`."""
+        known = self._acknowledgement
+        if node.status == "creating" and known is not None and node.sent_at > self._acknowledged_monotonic:
+            LOG.warning("the control plane calls this node creating although it acknowledged: posting ready again")
             self._record(kinds.READY_FORGOTTEN, "the control plane calls this node creating although it acknowledged")
             self._acknowledgement = None
             self.wake()
@@ -120,8 +120,17 @@ class ReadyReporter(Worker):
             "state": "acknowledged" if known else waiting,
             "acknowledged_at": known.acknowledged_at if known else None,
             "firewall_applied": known.firewall_applied if known else False,
-            "cause": problem.__dict__ if problem else None,
+            "cause": problem.to_json() if problem else None,
         }
+
+    def _load(self) -> None:
+        """Read what an earlier process was answered; without it ready is posted again, which does no harm."""
+        found = state_file.load(self._paths.ready, Acknowledgement)
+        if isinstance(found, Problem):
+            LOG.warning("%s; ready will be posted again", found)
+            self._firewall_problem = found
+        elif found is not None and (found.node_id, found.url) == (self._plane.identity.node_id, self._plane.url):
+            self._acknowledgement = found
 
     def _post(self) -> float:
         try:
@@ -141,7 +150,7 @@ class ReadyReporter(Worker):
         """Write what is acknowledged and the mark that the firewall looks at; a full disk is waited for."""
         try:
             files.write(self._paths.ready_acknowledged, known.acknowledged_at + "\n")
-            files.write(self._paths.ready, known.to_text())
+            files.write(self._paths.ready, json.dumps(known.to_document()) + "\n")
         except OSError as error:
             self._firewall_problem = Problem(
                 Code.READY_UNSAVED, f"{error.filename} cannot be written: {error.strerror}", "Make room: df -h /var"

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
-from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
+from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)
@@ -85,8 +85,11 @@ def _id(document: Mapping[str, Any], name: str) -> str:
     return value
 
 
-class SessionActivityReporter(Worker):
+class SessionActivityReporter(Reporter):
     """Tells the newest state of each session."""
+
+    status_key = "sessions"
+    triggers = (Trigger.CONNECTED,)
 
     def __init__(self, plane: ReporterClient, again: float = AGAIN) -> None:
         super().__init__("activity")

@@ -62,8 +62,7 @@ class Keys:
         self._fetched: float | None = None
         self._tried: float | None = None
         self._problem: KeysUnavailable | None = None
-        with contextlib.suppress(OSError, KeysUnavailable):
-            self._entries = entries(files.read(kept) or "")
+        self._loaded = False
 
     def __repr__(self) -> str:
         return f"<Keys {len(self._entries)}>"
@@ -71,6 +70,9 @@ class Keys:
     @property
     def known(self) -> tuple[dict[str, Any], ...]:
         """The keys, each as the object of a JWKS; the same tuple as long as they are the same keys."""
+        if not self._loaded:
+            with self._lock:
+                self._load()
         return self._entries
 
     @property
@@ -84,6 +86,7 @@ class Keys:
         :raises KeysUnavailable: it cannot be had; the old one is still `known`.
         """
         with self._lock:
+            self._load()
             now = self._clock()
             if self._problem is not None and self._tried is not None and now - self._tried < AFTER_FAILURE:
                 raise self._problem
@@ -101,6 +104,13 @@ class Keys:
             if found != self._entries:
                 self._entries = found
                 self._keep(text)
+
+    def _load(self) -> None:
+        """Read the last good set, before the first of them is needed."""
+        if not self._loaded:
+            with contextlib.suppress(OSError, KeysUnavailable):
+                self._entries = entries(files.read(self._kept) or "")
+            self._loaded = True
 
     def _keep(self, text: str) -> None:
         try:

@@ -55,22 +55,32 @@ class Listener(Worker):
         self._thread: ServerThread | None = None
         self._problem: Problem | None = None
         self._backoff = Backoff()
-        # what a kill left of a package that was being made
-        shutil.rmtree(parts.paths.outgoing, ignore_errors=True)
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._bell = -1  # wakes the thread while it waits for a connection; opened at the start
 
     def __repr__(self) -> str:
         return f"<Listener {self._port} {self._state()}>"
 
+    def start(self) -> None:
+        """Begin to serve. OSError: this process has no descriptor left."""
+        # what a kill left of a package that was being made
+        shutil.rmtree(self._parts.paths.outgoing, ignore_errors=True)
+        if self._bell == -1:
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        super().start()
+
     def wake(self) -> None:
         """Look at the certificate now, also while a connection is waited for."""
         super().wake()
-        os.eventfd_write(self._bell, 1)
+        self._ring()
+
+    def _ring(self) -> None:
+        if self._bell != -1:
+            os.eventfd_write(self._bell, 1)
 
     def stop(self) -> None:
         """Serve no longer."""
         super().stop()
-        os.eventfd_write(self._bell, 1)
+        self._ring()
         if self._thread is not None:
             self._thread.stop()
 

@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from sammy_agent.base.events.event import RecordEvent
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.clock import iso
+from sammy_agent.base.runtime.observer import Signal
 
 MOST = 500
 KEPT = ("network.", "transport.", "contact.", "firewall.", "token.", "ready.")
 
 
-class History:
+class RecentEvent(NamedTuple):
+    """An event that was kept here, with its duration where it has one."""
+
+    kind: Kind
+    message: str
+    seconds: float | None
+
+
+class RecentEvents:
     """Stands between who tells events and who keeps them. Thread-safe; waits for nothing."""
 
     def __init__(self, keep: RecordEvent, most: int = MOST) -> None:
@@ -29,11 +38,10 @@ class History:
         self._lock = threading.Lock()
         self._ring: deque[dict[str, Any]] = deque(maxlen=most)
         self._seen = 0
-        # told of each event that is kept here, with its duration in seconds where it has one
-        self.on_event: Callable[[Kind, str, float | None], None] = lambda kind, message, seconds: None
+        self.recorded: Signal[RecentEvent] = Signal()
 
     def __repr__(self) -> str:
-        return f"<History of {len(self._ring)}>"
+        return f"<RecentEvents {len(self._ring)}>"
 
     def record(
         self, kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
@@ -54,7 +62,7 @@ class History:
                 self._seen += 1
         self._keep(kind, message, detail=detail, seconds=seconds)
         if kind.type.startswith(KEPT):
-            self.on_event(kind, message, seconds)
+            self.recorded.emit(RecentEvent(kind, message, seconds))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the socket's answer: the changes, oldest first, and how many older ones are forgotten."""

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sammy_agent.base.errors import AgentError
@@ -21,6 +21,7 @@ from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, clean, deta
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.throttle import EventThrottle
@@ -50,9 +51,9 @@ class Recorder(Worker):
         # what keeps events from the disk now, "" when nothing does; and how many never reached it since the start
         self.problem = ""
         self.lost = 0
-        # what must still be reported to the control plane, and who is woken for it
+        # what must still be reported to the control plane, and the news that there is more of it
         self.incidents: deque[NewEvent] = deque(maxlen=MAX_INCIDENTS)
-        self.on_incident: Callable[[], None] = lambda: None
+        self.incident_recorded: Signal[None] = Signal()
 
     def record(
         self,
@@ -135,7 +136,7 @@ class Recorder(Worker):
                     self._unwritten.append(event)
             if allowed and kind.incident:
                 self.incidents.append(event)
-                self.on_incident()
+                self.incident_recorded.emit(None)
         self._unwritten += self._throttle.due(now)
 
     def _write(self, now: float) -> None:

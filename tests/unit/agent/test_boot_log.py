@@ -69,8 +69,8 @@ def test_a_workspaces_entry_that_no_door_takes_is_refused_here(tmp_path: Path, w
     outbox = Outbox(str(tmp_path / "o.db"))
     entry = {"id": "1", "step": "clone", "status": "completed", "timestamp": "2026-01-01T00:00:00Z", "message": "ok"}
     with pytest.raises(boot_log.EntryInvalid):
-        boot_log.say(outbox, "w1", {**entry, **wrong})
-    boot_log.say(outbox, "w1", entry)
+        boot_log.add_entry(outbox, "w1", {**entry, **wrong})
+    boot_log.add_entry(outbox, "w1", entry)
     (row,) = outbox.head(Lane("workspace-boot-log", "w1"), 10)
     assert workspace_schema.boot_log_entry(row.body.encode())["step"] == "clone"
     outbox.close()

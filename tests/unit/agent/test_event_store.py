@@ -317,8 +317,8 @@ def test_a_run_that_was_in_a_damaged_file_is_fed_again(store: EventStore, path: 
     runs = Path(paths.runs)
     runs.mkdir(parents=True)
     (runs / f"{record.run_id}.json").write_text(record.to_json())
-    watcher = ProvisioningWatcher(paths, store)
-    watcher.of_instance("i")
+    watcher = ProvisioningWatcher(paths, store, BOOT)
+    watcher.set_instance("i")
     watcher.run_once()
     assert store.unreported_failures() == [record]
     store.close()

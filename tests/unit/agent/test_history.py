@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from sammy_agent.base.events import kinds
-from sammy_agent.diagnostics.event_store.recent import History
+from sammy_agent.diagnostics.event_store.recent import RecentEvents
 
 
 def test_it_keeps_the_last_in_full_passes_all_on_and_tells_of_them() -> None:
     kept: list[str] = []
     told: list[tuple[str, float | None]] = []
-    history = History(lambda kind, message, *, detail=None, seconds=None: kept.append(message), most=3)
-    history.on_event = lambda kind, message, seconds: told.append((kind.type, seconds))
+    history = RecentEvents(lambda kind, message, *, detail=None, seconds=None: kept.append(message), most=3)
+    history.recorded.connect(lambda event: told.append((event.kind.type, event.seconds)))
     history.record(kinds.AGENT_STARTED, "not of the network")
     for number in range(4):
         history.record(kinds.TRANSPORT_REMOUNTED, f"route {number}", detail={"closed": number})

@@ -17,6 +17,7 @@ from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.retention import Retention
 from sammy_agent.daemon.recording import Recording
+from sammy_agent.daemon.service_group import ServiceGroup
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.metrics import metrics_store as store_module
 from sammy_agent.diagnostics.metrics import snapshot
@@ -186,11 +187,12 @@ def test_a_damaged_file_of_metrics_is_begun_anew_and_is_an_event(tmp_path: Path)
     Path(paths.metrics).parent.mkdir(parents=True)
     Path(paths.metrics).write_bytes(b"no database" * 1000)
     recording = Recording(paths, BOOT)
-    recording.begin()
+    group = ServiceGroup(recording.services())
+    assert group.start() is None
     wait_for(Path(paths.metrics + ".damaged").exists, "the damaged one to be moved aside")
     wait_for(lambda: list(recording.metrics.samples()), "a sample in the new file")
     wait_for(lambda: recording.store.events(EventQuery(type_prefix="store.damaged")), "the event")
-    recording.stop()
+    group.close()
     (event,) = recording.store.events(EventQuery(type_prefix="store.damaged"))
     assert f"moved to {paths.metrics}.damaged" in event["message"]
     assert [one.type for one in recording.recorder.incidents] == ["store.damaged"]

@@ -16,14 +16,13 @@ import pytest
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
-from sammy_agent.daemon.client.connectivity import ConnectionStatus
+from sammy_agent.daemon.client.fake import FakeControlPlaneClient
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Bounds, Outbox, OutboxUnavailable, PoisonState
 from sammy_agent.daemon.outbox.service import OutboxService
 from sammy_agent.node.config import AgentConfig
-from sammy_agent.transport import ControlPlaneTransport
 
 LANE = Lane("messages", "w1")
 
@@ -171,12 +170,10 @@ def test_what_will_not_arrive_is_told_as_events(tmp_path: Path) -> None:
         told.append((kind.type, message))
 
     delivery = OutboxService(
-        "https://127.0.0.1:1",
+        FakeControlPlaneClient,
         paths,
         identity=NodeTokenStore(paths, AgentConfig("n1", "https://127.0.0.1:1", None, None, 8443, True)),
         tokens=WorkspaceTokens(paths),
-        transport=ControlPlaneTransport(),
-        contact=ConnectionStatus(),
         record=record,
     )
     outbox = delivery.outbox

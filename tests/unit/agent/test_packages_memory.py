@@ -24,6 +24,7 @@ from sammy_agent.daemon.reporters.debug_packages import (
     PushState,
     lost_contact,
 )
+from sammy_agent.diagnostics.event_store.recent import RecentEvent
 from sammy_agent.node.provisioning import Provisioning
 
 
@@ -106,10 +107,10 @@ def test_one_a_turn_and_again_until_it_is_acknowledged(tmp_path: Path) -> None:
 
 def test_only_an_outage_that_was_long_is_an_incident(tmp_path: Path) -> None:
     packages = Stubbed(tmp_path)
-    packages.heard(kinds.CONTACT_REGAINED, "back", 59.0)
-    packages.heard(kinds.CONTACT_LOST, "lost", 600.0)
+    packages.on_event(RecentEvent(kinds.CONTACT_REGAINED, "back", 59.0))
+    packages.on_event(RecentEvent(kinds.CONTACT_LOST, "lost", 600.0))
     assert packages.run_once() is None
-    packages.heard(kinds.CONTACT_REGAINED, "back", 61.0)
+    packages.on_event(RecentEvent(kinds.CONTACT_REGAINED, "back", 61.0))
     pause = packages.run_once()
     assert pause is not None and 0 < pause <= 5.0, "the last lines are to reach their logs first"
     assert packages.did == [] and packages.snapshot()["waiting"] == 1

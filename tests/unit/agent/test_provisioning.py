@@ -12,7 +12,6 @@ from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher
 from sammy_agent.diagnostics.event_store.event_store import EventStore
-from sammy_agent.node.provisioning import Provisioning
 
 
 def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_not_change(tmp_path: Path) -> None:
@@ -23,12 +22,9 @@ def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_no
         record = RunRecord("20260101T000000-a", this_boot(), "i", 1.0, "2026-01-01T00:00:00+00:00")
         record.steps, record.writer = [StepRecord("packages", Status.STARTED)], this_process(runs.pid)
         Path(paths.state).write_text(record.to_json())
-        watcher = ProvisioningWatcher(paths, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()))
+        watcher = ProvisioningWatcher(paths, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()), this_boot())
 
-        def changed(before: Provisioning, now: Provisioning) -> None:
-            changes.append((before.phase, now.phase))
-
-        watcher.on_change = changed
+        watcher.changed.connect(lambda change: changes.append((change.before.phase, change.now.phase)))
         watcher.run_once()
         assert (watcher.level.phase, changes) == ("provisioning", [])
         runs.kill()

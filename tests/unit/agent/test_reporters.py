@@ -8,6 +8,8 @@ import pytest
 
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
+from sammy_agent.base.errors import Problem
+from sammy_agent.base.runtime import state_file
 from sammy_agent.control_plane import node_schema
 from sammy_agent.daemon.client.fake import answer, fake_reporter_client
 from sammy_agent.daemon.reporters.errors import incident
@@ -69,10 +71,11 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
 def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> None:
     plane, fake = fake_reporter_client(lambda request: answer(200, {"status": "running", "healthStatus": "healthy"}))
     levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
-    beats = HeartbeatReporter(plane, lambda: levels[0], 60)
+    problems: list[str] = []
+    beats = HeartbeatReporter(plane, lambda: levels[0], 60, get_problem=lambda: "".join(problems))
     beats.run_once()
     assert not fake.requests[0].document.get("reason")
-    beats.problem = lambda: "firewall rolled back"
+    problems.append("firewall rolled back")
     beats.run_once()
     levels.pop(0)
     beats.run_once()
@@ -89,11 +92,14 @@ def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules(
     assert kept["incidentId"] == incident_id(failed.run_id, "failed"), "cc_sammy's own report of it is the same one"
 
 
-def test_ready_is_remembered_by_node_and_control_plane() -> None:
+def test_ready_is_remembered_by_node_and_control_plane(tmp_path: Path) -> None:
     memory = Acknowledgement("n1", "https://x", "2026-11-24T00:00:00+00:00", True)
-    assert Acknowledgement.from_text(memory.to_text()) == memory
-    for damaged in (None, "", "{}", "[]", memory.to_text()[:-10]):
-        assert Acknowledgement.from_text(damaged) is None
+    assert Acknowledgement.from_document(json.loads(json.dumps(memory.to_document()))) == memory
+    path = tmp_path / "ready.json"
+    assert state_file.load(str(path), Acknowledgement) is None
+    for damaged in ("", "{}", "[]", json.dumps(memory.to_document())[:-10]):
+        path.write_text(damaged)
+        assert isinstance(state_file.load(str(path), Acknowledgement), Problem)
 
 
 @pytest.fixture
