@@ -35,12 +35,9 @@ def replace(path: str, content: bytes, *, mode: int = PUBLIC, sync: bool = False
 
     :param sync: have the content on the disk before the rename, so that a power cut leaves the old file or the new.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.new"
     try:
-        remove(temporary)
-        # O_EXCL and O_NOFOLLOW: nobody can have the file open already, or have put a link in its place.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        descriptor = _create(temporary, mode)
         with open(descriptor, "wb") as file:
             os.chmod(descriptor, mode)  # whatever the umask is; not fchmod, which pyfakefs lets through to the system
             file.write(content)
@@ -52,6 +49,18 @@ def replace(path: str, content: bytes, *, mode: int = PUBLIC, sync: bool = False
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def _create(path: str, mode: int) -> int:
+    """Return a descriptor of a new file, making its directories, and removing what was left there by a power cut."""
+    while True:
+        try:
+            # O_EXCL and O_NOFOLLOW: nobody can have the file open already, or have put a link in its place.
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+        except FileExistsError:
+            os.unlink(path)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
 
 
 def remove(path: str) -> bool:

@@ -9,11 +9,13 @@ with bounds on everything. Nothing of it can fail or delay a step.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
 
+from cc_sammy.common import files
 from cc_sammy.config import Config, given
 from cc_sammy.contract import paths
 from cc_sammy.contract.incident_id import incident_id
@@ -37,7 +39,7 @@ class Beacon:
 
     def began(self) -> None:
         """Say that the first boot began; later boots have an agent for that."""
-        if not self._host.exists(paths.READY_ACKNOWLEDGED):
+        if not os.path.exists(paths.READY_ACKNOWLEDGED):
             self._post("info", "provisioning began", "began")
 
     def failed(self) -> None:
@@ -82,7 +84,7 @@ class Beacon:
         import requests  # cloud-init has imported it already
 
         try:
-            token = (self._host.read_text(given(self._plane.token_file)) or "").strip()
+            token = (files.read_text(given(self._plane.token_file)) or "").strip()
             answer = requests.post(
                 f"{given(self._plane.url).rstrip('/')}/api/nodes/{quote(self._node, safe='')}/errors",
                 json={"errors": [entry]},

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy import config as configuration
+from cc_sammy.common import files
 from cc_sammy.common.run_records import this_process
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, StepRecord
@@ -55,8 +56,8 @@ def provision(
     record = _new_record(host, instance_id)
     teller = Teller(host, record, Lane(open_stage))
     try:
-        config = configuration.load(user, host.read_text(paths.OVERRIDES), os.environ)
-        _check_against_kernel(host, config)
+        config = configuration.load(user, files.read_text(paths.OVERRIDES), os.environ)
+        _check_against_kernel(config)
     except ConfigError as error:
         record.outcome, record.reason = Outcome.FAILED, str(error)
         teller.config_invalid(error)
@@ -67,7 +68,7 @@ def provision(
     steps: tuple[Step, ...] = declared(
         docker_is_there=docker.is_in_image(host),
         nodejs_is_apts_work=nodejs_install.is_apts_work(host, config),
-        swap_is_concerned=swap.is_concerned(host, config),
+        swap_is_concerned=swap.is_concerned(config),
     )
     record.steps = [
         StepRecord(
@@ -79,7 +80,7 @@ def provision(
         for step in steps
     ]
     teller.run_started()
-    _choose_mirror(host, config)
+    _choose_mirror(config)
     beacon = Beacon(host, config, record)
     beacon.began()
     try:
@@ -104,19 +105,19 @@ def _tell_control_plane(user: Any, host: Host, record: RunRecord) -> None:
     Beacon(host, loaded, record).failed()
 
 
-def _choose_mirror(host: Host, config: configuration.Config) -> None:
+def _choose_mirror(config: configuration.Config) -> None:
     """Choose apt's mirror for the run; where that cannot be noted, the machine's own sources do."""
     from cc_sammy.system import apt_mirror
 
     try:
-        apt_mirror.choose(host, config)
+        apt_mirror.choose(config)
     except OSError as error:
         LOG.warning("sammy: packages.mirror is not used: %s", error)
 
 
-def _check_against_kernel(host: Host, config: configuration.Config) -> None:
+def _check_against_kernel(config: configuration.Config) -> None:
     """Refuse an agent port that the kernel may give to our own connections: their replies would be dropped."""
-    bounds = (host.read_text("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
+    bounds = (files.read_text("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
     if len(bounds) == 2 and int(bounds[0]) <= config.agent.port <= int(bounds[1]):
         raise ConfigError(
             [
@@ -125,7 +126,7 @@ def _check_against_kernel(host: Host, config: configuration.Config) -> None:
             ]
         )
     token = config.control_plane.token_file
-    if token is not None and not host.exists(token):
+    if token is not None and not os.path.exists(token):
         raise ConfigError(
             [
                 f'sammy.control_plane.token_file is "{token}", which does not exist; allowed is a file with the '
@@ -138,7 +139,7 @@ def _new_record(host: Host, instance_id: str) -> RunRecord:
     now = datetime.now(timezone.utc)
     return RunRecord(
         run_id=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
-        boot_id=(host.read_text("/proc/sys/kernel/random/boot_id") or "unknown").strip(),
+        boot_id=(files.read_text("/proc/sys/kernel/random/boot_id") or "unknown").strip(),
         instance_id=instance_id,
         started=host.boottime(),
         wall_clock=now.isoformat(timespec="milliseconds"),

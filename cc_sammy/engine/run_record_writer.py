@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from cc_sammy.errors import SammyError
-from cc_sammy.host.host import Host
+from cc_sammy.common import files
 
 LOG = logging.getLogger(__name__)
 
@@ -19,8 +18,8 @@ LOG = logging.getLogger(__name__)
 class History:
     """One file that always becomes its latest text, atomically and fsynced. A failure is logged, never raised."""
 
-    def __init__(self, host: Host, path: str) -> None:
-        self._host, self._path = host, path
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._changed = threading.Condition()
         self._wanted: str | None = None
         self._writing = False
@@ -34,7 +33,7 @@ class History:
             self._wanted = text
             if not self._writing:
                 self._writing = True
-                threading.Thread(target=self._work, name="sammy-history", daemon=True).start()
+                threading.Thread(target=self._work, name="sammy-run-record", daemon=True).start()
 
     def flush(self) -> None:
         """Wait until the file is the latest text, or could not be written."""
@@ -50,6 +49,6 @@ class History:
                     self._changed.notify_all()
                     return
             try:
-                self._host.write_text(self._path, text, sync=True)
-            except (OSError, SammyError) as error:
+                files.write_text(self._path, text, sync=True)
+            except OSError as error:
                 LOG.debug("sammy: could not write %s: %s", self._path, error)

@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from cc_sammy.common import files
 from cc_sammy.contract import journal_fields, paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from cc_sammy.engine.cloud_init_stages import Lane
 from cc_sammy.engine.journal_writer import DEBUG, ERROR, NOTICE, WARNING, Journal
 from cc_sammy.engine.run_record_writer import History
 from cc_sammy.engine.runner import judge
-from cc_sammy.errors import ConfigError, SammyError
+from cc_sammy.errors import ConfigError
 from cc_sammy.host.host import Host
 
 LOG = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ class Teller:
     def __init__(self, host: Host, record: RunRecord, lane: Lane) -> None:
         self._host, self._record, self._lane = host, record, lane
         self._journal = Journal()
-        self.history = History(host, f"{paths.RUNS}/{record.run_id}.json")
+        self.history = History(f"{paths.RUNS}/{record.run_id}.json")
         self._sequence = 0
 
     def run_started(self) -> None:
@@ -140,8 +141,8 @@ class Teller:
     def _write_state(self) -> None:
         """Write the level; a full disk must not stop a boot, and this file is on a tmpfs."""
         try:
-            self._host.write_text(paths.STATE, self._record.to_json())
-        except (OSError, SammyError) as error:
+            files.write_text(paths.STATE, self._record.to_json())
+        except OSError as error:
             LOG.debug("sammy: could not write %s: %s", paths.STATE, error)
 
     def _write_history(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from cc_sammy.errors import CommandFailed
-from cc_sammy.host.host import ENVIRONMENT, CommandResult, Host
+from cc_sammy.host.host import CommandResult, Host
 
 
 class FakeHost(Host):
@@ -79,10 +79,3 @@ class FakeHost(Host):
         import fnmatch
 
         return sorted(fnmatch.filter(self.files, pattern))
-
-    def which(self, program: str) -> str | None:
-        """Find a program among the files."""
-        for folder in ENVIRONMENT["PATH"].split(":"):
-            if f"{folder}/{program}" in self.files:
-                return f"{folder}/{program}"
-        return None

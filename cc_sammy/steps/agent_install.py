@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 
+from cc_sammy.common import files
 from cc_sammy.config import Config, given
 from cc_sammy.contract import paths
 from cc_sammy.contract.agent_config import AgentConfigFile
@@ -37,7 +38,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     """The agent is installed, configured so, and runs."""
     if config.agent.source == "none":
         return "agent.source is none"
-    if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
+    if files.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return None
     return "sammy-agent runs and is configured so" if systemd.is_enabled_and_active(host, UNIT) else None
 
@@ -63,7 +64,7 @@ def run(host: Host, config: Config) -> None:
     require_token(config)
     if apt.missing(host, [PACKAGE]):
         _install(host, config)
-    changed = host.write_text(paths.AGENT_CONFIG, agent_config(config))
+    changed = files.write_text(paths.AGENT_CONFIG, agent_config(config))
     if changed and systemd.show(host, UNIT).get("ActiveState") == "active":
         host.run(["systemctl", "restart", "--no-block", UNIT])
     systemd.enable_and_start(host, UNIT, seconds=60)
@@ -81,20 +82,20 @@ def _install(host: Host, config: Config) -> None:
         try:
             apt.install(host, [FETCHED])
         finally:
-            host.remove(FETCHED)
+            files.remove(FETCHED)
     elif source == "deb":
         deb = given(config.agent.deb)
-        if not host.exists(deb):
+        if not os.path.exists(deb):
             raise StepFailed(f"sammy.agent.deb is {deb}: no such file", "Put the package there")
         apt.install(host, [deb])
     else:
-        stale = config.agent.apt is not None and apt.Repository.from_config(config.agent.apt).write(host)
+        stale = config.agent.apt is not None and apt.Repository.from_config(config.agent.apt).write()
         apt.install(host, [PACKAGE], lists_stale=stale)
 
 
 def achieved(host: Host, config: Config) -> bool:
     """Installed, configured, and its unit, which `run` has seen active, is in systemd's hands."""
-    if host.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
+    if files.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return False
     state = systemd.show(host, UNIT)
     return state.get("ActiveState") in ("active", "activating") and state.get("UnitFileState") in ("enabled", "static")

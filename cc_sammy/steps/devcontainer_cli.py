@@ -7,6 +7,7 @@ import base64
 import os
 
 from cc_sammy import download_urls
+from cc_sammy.common import files
 from cc_sammy.config import Config, given
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -27,7 +28,7 @@ def satisfied(host: Host, config: Config) -> str | None:
         if host.which("devcontainer"):
             return "a devcontainer CLI is there"
         return "devcontainer_cli.version and devcontainer_cli.integrity do not say which one"
-    current = host.read_text(f"{PREFIX}/sammy-version")
+    current = files.read_text(f"{PREFIX}/sammy-version")
     return f"devcontainer CLI {options.version} is there" if current == _mark(config) else None
 
 
@@ -41,7 +42,7 @@ def run(host: Host, config: Config) -> None:
         apt.download(host, _urls(host, config), archive, f"SHA512:{digest}")
         nodejs_install.unpack(host, archive, PREFIX, _mark(config), programs=PROGRAM)
     finally:
-        host.remove(archive)
+        files.remove(archive)
     os.chmod(f"{PREFIX}/{PROGRAM}", 0o755)
     nodejs_install.link(f"{PREFIX}/{PROGRAM}", "devcontainer")
 

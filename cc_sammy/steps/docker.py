@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -25,7 +26,7 @@ SLICE = "sammy-containers.slice"
 
 def is_in_image(host: Host) -> bool:
     """Tell whether dockerd is there and set up; half unpacked, it is not."""
-    return host.which("dockerd") is not None and not apt.interrupted(host)
+    return host.which("dockerd") is not None and not apt.interrupted()
 
 
 def packages(config: Config) -> list[str]:
@@ -80,8 +81,8 @@ def _noted(written: str | None) -> dict[str, Any]:
     return noted if isinstance(noted, dict) else {}
 
 
-def _is_configured(host: Host, config: Config) -> bool:
-    current, written = host.read_text(DAEMON_JSON), host.read_text(WRITTEN)
+def _is_configured(config: Config) -> bool:
+    current, written = files.read_text(DAEMON_JSON), files.read_text(WRITTEN)
     return written == note(config) and current is not None and current == daemon_json(current, config, written)
 
 
@@ -89,14 +90,14 @@ def write_daemon_json(host: Host, config: Config) -> None:
     """Write daemon.json, then the note of our keys in it; note too when a dockerd that runs has not read it."""
     if config.docker.source == "none":
         return
-    current = host.read_text(DAEMON_JSON)
-    text = daemon_json(current, config, host.read_text(WRITTEN))
+    current = files.read_text(DAEMON_JSON)
+    text = daemon_json(current, config, files.read_text(WRITTEN))
     if current != text:
         state = systemd.show(host, UNIT)
         if state.get("ActiveState") == "active":
-            host.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
-        host.write_text(DAEMON_JSON, text)
-    host.write_text(WRITTEN, note(config))
+            files.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
+        files.write_text(DAEMON_JSON, text)
+    files.write_text(WRITTEN, note(config))
 
 
 def lacking_users(config: Config) -> list[str]:
@@ -119,7 +120,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     """Docker runs, will at the next boot, and reads our daemon.json."""
     if config.docker.source == "none":
         return "docker.source is none"
-    if not _is_configured(host, config) or lacking_users(config):
+    if not _is_configured(config) or lacking_users(config):
         return None
     if systemd.is_enabled_and_active(host, UNIT) and engine.answers():
         return "Docker runs, is enabled and configured"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -19,7 +20,7 @@ def satisfied(host: Host, config: Config) -> str | None:
         return "docker_restart.policy is never" if policy == "never" else "docker.source is none"
     if policy == "always":
         return None
-    stale = host.read_text(RESTART_NEEDED)
+    stale = files.read_text(RESTART_NEEDED)
     if stale is None or systemd.show(host, UNIT).get("InvocationID") != stale.strip():
         return "Docker started with the present configuration"
     try:
@@ -34,7 +35,7 @@ def satisfied(host: Host, config: Config) -> str | None:
 def run(host: Host, config: Config) -> None:
     """Restart Docker and wait for its socket."""
     host.run(["systemctl", "restart", "--no-block", UNIT])
-    before = host.read_text(RESTART_NEEDED)
+    before = files.read_text(RESTART_NEEDED)
     end = host.boottime() + 60
     while before is not None and systemd.show(host, UNIT).get("InvocationID") == before.strip():
         if host.boottime() > end:
@@ -42,12 +43,12 @@ def run(host: Host, config: Config) -> None:
         host.sleep(0.05)
     systemd.wait_active(host, UNIT, 120)
     engine.wait(host)
-    host.remove(RESTART_NEEDED)
+    files.remove(RESTART_NEEDED)
 
 
 def achieved(host: Host, config: Config) -> bool:
     """Docker answers, and no note says that it has not read its configuration."""
-    return engine.answers() and host.read_text(RESTART_NEEDED) is None
+    return engine.answers() and files.read_text(RESTART_NEEDED) is None
 
 
 STEP = Step(

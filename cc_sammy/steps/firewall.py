@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.firewall import boot_files, enforce, rollback
 from cc_sammy.firewall.model import policy
@@ -21,12 +23,12 @@ WANTED_BY = "/etc/systemd/system/sysinit.target.wants/" + UNIT
 def satisfied(host: Host, config: Config) -> str | None:
     """The rules in the kernel are the wanted ones, or were lifted for good."""
     if not config.firewall.enabled:
-        return None if _kept(host) else "firewall.enabled is false"
+        return None if _kept() else "firewall.enabled is false"
     if boot_files.is_removed(host):
         # by whom and why, and what brings them back
-        return (host.read_text(boot_files.REMOVED) or "").strip() or "the rules were removed"
+        return (files.read_text(boot_files.REMOVED) or "").strip() or "the rules were removed"
     wanted = _wanted(host, config)
-    if host.exists(WANTED_BY) and not enforce.check(host, wanted):
+    if os.path.exists(WANTED_BY) and not enforce.check(host, wanted):
         return "the rules in the kernel are the wanted ones"
     return None
 
@@ -55,10 +57,10 @@ def _wanted(host: Host, config: Config) -> Policy:
     return rollback.in_force(host, policy.from_config(config.firewall, config.agent.port, host))
 
 
-def _kept(host: Host) -> list[str]:
+def _kept() -> list[str]:
     """Return the files by which later boots load the rules."""
     paths = (f"{boot_files.FOLDER}/{name}" for names in boot_files.FILES.values() for name in names)
-    return [path for path in paths if host.exists(path)]
+    return [path for path in paths if os.path.exists(path)]
 
 
 def _lift(host: Host) -> None:
@@ -66,9 +68,9 @@ def _lift(host: Host) -> None:
     enforce.remove(host)
     host.run(["systemctl", "disable", "--quiet", "--no-reload", UNIT, TIMER])
     host.run(["systemctl", "stop", TIMER], check=False)
-    for path in _kept(host):
-        host.remove(path)
-    host.remove(boot_files.REMOVED)
+    for path in _kept():
+        files.remove(path)
+    files.remove(boot_files.REMOVED)
 
 
 STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
@@ -27,29 +28,29 @@ RateLimitBurst={options.rate_limit_burst}
 
 def satisfied(host: Host, config: Config) -> str | None:
     """The drop-in stands as wanted, or is not wanted and not there."""
-    if host.read_text(DROP_IN) != drop_in(config):
+    if files.read_text(DROP_IN) != drop_in(config):
         return None
     return "journald.storage is keep" if config.journald.storage == "keep" else "journald is configured so"
 
 
 def run(host: Host, config: Config) -> None:
     """Write the drop-in or take it away, and restart journald; systemd holds its sockets, so no message is lost."""
-    before = host.read_text(DROP_IN)
-    _put(host, drop_in(config))
+    before = files.read_text(DROP_IN)
+    _put(drop_in(config))
     try:
         host.run(["systemctl", "restart", "systemd-journald.service"], timeout=30)
         if config.journald.storage == "persistent":
             host.run(["journalctl", "--flush"], timeout=30)
     except Exception:
-        _put(host, before)  # else a second run would take the drop-in for a restart that never came
+        _put(before)  # else a second run would take the drop-in for a restart that never came
         raise
 
 
-def _put(host: Host, text: str | None) -> None:
+def _put(text: str | None) -> None:
     if text is None:
-        host.remove(DROP_IN)
+        files.remove(DROP_IN)
     else:
-        host.write_text(DROP_IN, text)
+        files.write_text(DROP_IN, text)
 
 
 STEP = Step("journald-config", "journald", satisfied, run, after=("firewall",))

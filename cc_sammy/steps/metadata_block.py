@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.firewall import metadata_block
 from cc_sammy.host.host import Host
@@ -28,10 +30,10 @@ def satisfied(host: Host, config: Config) -> str | None:
     """The block is in force, or not wanted."""
     options = config.metadata_block
     if not options.enabled:
-        is_there = host.exists(metadata_block.KEPT) or host.exists(DROP_IN)
+        is_there = os.path.exists(metadata_block.KEPT) or os.path.exists(DROP_IN)
         return None if is_there else "metadata_block.enabled is false"
     in_force = metadata_block.metadata_in_force(host, options.addresses, options.host_processes)
-    return "the block is in force" if in_force and host.read_text(DROP_IN) == drop_in(config) else None
+    return "the block is in force" if in_force and files.read_text(DROP_IN) == drop_in(config) else None
 
 
 def run(host: Host, config: Config) -> None:
@@ -39,11 +41,11 @@ def run(host: Host, config: Config) -> None:
     options = config.metadata_block
     if not options.enabled:
         metadata_block.remove_metadata(host)
-        if host.remove(DROP_IN):
+        if files.remove(DROP_IN):
             _have_it_read(host, ())
         return
     metadata_block.apply_metadata(host, options.addresses, options.host_processes)
-    if host.write_text(DROP_IN, drop_in(config)):
+    if files.write_text(DROP_IN, drop_in(config)):
         _have_it_read(host, options.addresses)
 
 

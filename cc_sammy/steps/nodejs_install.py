@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 
 from cc_sammy import download_urls
+from cc_sammy.common import files
 from cc_sammy.config import Config, given
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -35,7 +36,7 @@ def satisfied(host: Host, config: Config) -> str | None:
     if source == "none":
         return "nodejs.source is none"
     if source == "archive":
-        current = host.read_text(f"{PREFIX}/sammy-version")
+        current = files.read_text(f"{PREFIX}/sammy-version")
         wanted = _mark(config)
         return f"Node.js {config.nodejs.version} is there" if current == wanted and host.which("node") else None
     return "Node.js is there" if host.which("node") else None
@@ -74,7 +75,7 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
     )
     if not os.path.exists(f"{beside}/{programs}"):
         raise StepFailed(f"{archive} holds no {programs} in its one top folder", "Name the right archive")
-    host.write_text(f"{beside}/sammy-version", mark)
+    files.write_text(f"{beside}/sammy-version", mark)
     if os.path.exists(target):
         os.rename(target, old)
     os.rename(beside, target)
@@ -103,7 +104,7 @@ def _from_archive(host: Host, config: Config) -> None:
         apt.download(host, urls, archive, f"SHA256:{config.nodejs.sha256}")
         unpack(host, archive, PREFIX, _mark(config), programs="bin/node")
     finally:
-        host.remove(archive)
+        files.remove(archive)
     for program in PROGRAMS:
         if os.path.lexists(f"{PREFIX}/bin/{program}"):
             link(f"{PREFIX}/bin/{program}", program)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 from collections.abc import Iterator
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -56,7 +58,7 @@ def repositories(config: Config) -> list[apt.Repository]:
 def satisfied(host: Host, config: Config) -> str | None:
     """Everything is installed already."""
     names = wanted(config)
-    if host.read_text(UNATTENDED) != unattended(config) or apt.missing(host, names):
+    if files.read_text(UNATTENDED) != unattended(config) or apt.missing(host, names):
         return None
     return f"{len(names)} packages are installed already"
 
@@ -66,14 +68,14 @@ def run(host: Host, config: Config) -> None:
     docker.write_daemon_json(host, config)
     setting = unattended(config)
     if setting is None:
-        host.remove(UNATTENDED)
+        files.remove(UNATTENDED)
     else:
-        host.write_text(UNATTENDED, setting)
+        files.write_text(UNATTENDED, setting)
     if not apt.missing(host, wanted(config)):
         return
-    changed = [repository.write(host) for repository in repositories(config)]
+    changed = [repository.write() for repository in repositories(config)]
     with _quiet(host):
-        stale = any(changed) or not host.glob(f"{apt_mirror.lists(host)}/*Packages*")
+        stale = any(changed) or not glob.glob(f"{apt_mirror.lists()}/*Packages*")
         _install(host, config, lists_stale=stale)
 
 
@@ -109,7 +111,7 @@ def _install(host: Host, config: Config, *, lists_stale: bool) -> None:
 
 def achieved(host: Host, config: Config) -> bool:
     """What people asked for is there; what other steps need, they look for themselves."""
-    return host.read_text(UNATTENDED) == unattended(config) and not apt.missing(host, own(config))
+    return files.read_text(UNATTENDED) == unattended(config) and not apt.missing(host, own(config))
 
 
 STEP = Step(

@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
@@ -27,17 +28,17 @@ MIB = 1 << 20
 KEPT_FREE_MB = 512  # of the disk: what the other steps unpack must fit too
 
 
-def is_concerned(host: Host, config: Config) -> bool:
+def is_concerned(config: Config) -> bool:
     """Tell whether a run has anything to do with swap: one is wanted, or one of ours is there."""
-    return config.swap.size_mb > 0 or _is_ours(host)
+    return config.swap.size_mb > 0 or _is_ours()
 
 
 def satisfied(host: Host, config: Config) -> str | None:
     """The file is in use with its size and will be at the next boot, or there is none and none is wanted."""
     size_mb = config.swap.size_mb
     if size_mb == 0:
-        return None if _is_ours(host) else "swap.size_mb is 0"
-    as_wanted = host.read_text(UNIT) == unit() and host.exists(WANTED_BY) and _has_size(size_mb) and _is_used(host)
+        return None if _is_ours() else "swap.size_mb is 0"
+    as_wanted = files.read_text(UNIT) == unit() and os.path.exists(WANTED_BY) and _has_size(size_mb) and _is_used()
     return f"{size_mb} MB of swap are in use" if as_wanted else None
 
 
@@ -60,12 +61,12 @@ def run(host: Host, config: Config) -> None:
     if config.swap.size_mb == 0:
         _remove(host)
         return
-    if os.path.lexists(FILE) and not _is_ours(host):
+    if os.path.lexists(FILE) and not _is_ours():
         raise StepFailed(f"there is a {FILE} that is not ours; it is left alone", "Remove it, or sammy.swap.size_mb: 0")
     # Before the file: a power cut in between leaves one that is known to be ours.
-    if host.write_text(UNIT, unit(), sync=True):
+    if files.write_text(UNIT, unit(), sync=True):
         host.run(["systemctl", "daemon-reload"])
-    if not (_has_size(config.swap.size_mb) and _is_used(host)):
+    if not (_has_size(config.swap.size_mb) and _is_used()):
         _stop(host)
         make_file(host, config.swap.size_mb)
     systemd.enable_and_start(host, NAME)
@@ -77,17 +78,19 @@ def make_file(host: Host, size_mb: int) -> None:
     :raises StepFailed: the disk has no room for it.
     """
     beside = f"{FILE}.new"
-    host.remove(beside)
-    host.remove(FILE)
+    files.remove(beside)
+    files.remove(FILE)
     disk = os.statvfs(os.path.dirname(FILE))
     free_mb = disk.f_bavail * disk.f_frsize // MIB
     if free_mb < size_mb + KEPT_FREE_MB:
         raise _no_room(size_mb, f"{free_mb} MB are free, {KEPT_FREE_MB} of them are kept")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            os.posix_fallocate(file.fileno(), 0, size_mb * MIB)
+        try:
+            os.chmod(descriptor, 0o600)
+            os.posix_fallocate(descriptor, 0, size_mb * MIB)
+        finally:
+            os.close(descriptor)
         host.run(["mkswap", beside], timeout=60)
         os.rename(beside, FILE)
     except OSError as error:
@@ -95,7 +98,7 @@ def make_file(host: Host, size_mb: int) -> None:
             raise _no_room(size_mb, error.strerror or "") from error
         raise
     finally:
-        host.remove(beside)
+        files.remove(beside)
 
 
 def _no_room(size_mb: int, why: str) -> StepFailed:
@@ -103,32 +106,32 @@ def _no_room(size_mb: int, why: str) -> StepFailed:
 
 
 def _remove(host: Host) -> None:
-    if not _is_ours(host):
+    if not _is_ours():
         return
     _stop(host)
     host.run(["systemctl", "disable", "--quiet", NAME])
-    host.remove(FILE)
-    host.remove(UNIT)  # last: it says that the file is ours
+    files.remove(FILE)
+    files.remove(UNIT)  # last: it says that the file is ours
     host.run(["systemctl", "daemon-reload"])
 
 
 def _stop(host: Host) -> None:
     """Stop using it; the kernel needs memory for what lies in it."""
-    if not _is_used(host):
+    if not _is_used():
         return
     host.run(["systemctl", "stop", NAME], check=False, timeout=300)
-    if _is_used(host):
+    if _is_used():
         raise StepFailed(
             f"{FILE} is still in use: memory has no room for what lies in it", "Stop what needs the memory"
         )
 
 
-def _is_ours(host: Host) -> bool:
-    return (host.read_text(UNIT) or "").startswith(MARK)
+def _is_ours() -> bool:
+    return (files.read_text(UNIT) or "").startswith(MARK)
 
 
-def _is_used(host: Host) -> bool:
-    return any(line.split()[:1] == [FILE] for line in (host.read_text("/proc/swaps") or "").splitlines())
+def _is_used() -> bool:
+    return any(line.split()[:1] == [FILE] for line in (files.read_text("/proc/swaps") or "").splitlines())
 
 
 def _has_size(size_mb: int) -> bool:

@@ -28,12 +28,12 @@ FLIGHTS = 4  # of messages either side sends in a handshake, at the most
 
 def satisfied(host: Host, config: Config) -> str | None:
     """There is no key, or key and certificate are as they must be."""
-    if not host.exists(config.tls.key_file):
+    if not os.path.exists(config.tls.key_file):
         return f"there is no key at {config.tls.key_file}"
     wrong = [path for path, mode in _files(config) if _is_wrong(path, mode)]
     if wrong:
         return None
-    if not _is_for_us_to_judge(host, config):
+    if not _is_user_provided(config):
         return "key and certificate have their modes"
     try:
         require_pair(config.tls.key_file, config.tls.certificate_file)
@@ -50,13 +50,13 @@ def run(host: Host, config: Config) -> None:
         if os.path.exists(path):
             os.chown(path, 0, 0)
             os.chmod(path, mode)
-    if _is_for_us_to_judge(host, config):
+    if _is_user_provided(config):
         require_pair(config.tls.key_file, config.tls.certificate_file)
 
 
-def _is_for_us_to_judge(host: Host, config: Config) -> bool:
+def _is_user_provided(config: Config) -> bool:
     """Tell whether there is a pair that a person gave: the agent mends its own, also one that ran out meanwhile."""
-    return host.exists(config.tls.certificate_file) and not host.exists(paths.AGENT_TLS_MARK)
+    return os.path.exists(config.tls.certificate_file) and not os.path.exists(paths.AGENT_TLS_MARK)
 
 
 def require_pair(key_file: str, certificate_file: str) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cc_sammy.common import files
 from cc_sammy.contract.config_types import AptRepository
 from cc_sammy.errors import CommandFailed, SammyError, StepFailed
 from cc_sammy.host.host import Host
@@ -72,12 +74,12 @@ class Repository:
         entry = "-".join((key, *self.components))
         return f"/etc/apt/keyrings/sammy-{key}.asc", f"/etc/apt/sources.list.d/sammy-{entry}.list"
 
-    def write(self, host: Host) -> bool:
+    def write(self) -> bool:
         """Write key and source entry; return whether apt's lists must be read anew."""
         key, entry = self.paths()
         line = f"deb [signed-by={key}] {self.uri} {self.suite} {' '.join(self.components)}\n"
-        changed = host.write_text(key, self.key.strip() + "\n")
-        return host.write_text(entry, line) or changed
+        changed = files.write_text(key, self.key.strip() + "\n")
+        return files.write_text(entry, line) or changed
 
 
 def missing(host: Host, packages: Sequence[str]) -> list[str]:
@@ -98,7 +100,7 @@ def update(host: Host) -> None:
     end = host.boottime() + LISTS_WAIT
     while True:
         try:
-            host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=apt_mirror.environment(host))
+            host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=apt_mirror.environment())
             return
         except CommandFailed as error:
             if not LISTS_LOCKED.search(error.output) or host.boottime() > end:
@@ -106,20 +108,20 @@ def update(host: Host) -> None:
         host.sleep(LISTS_LOOK)
 
 
-def interrupted(host: Host) -> bool:
+def interrupted() -> bool:
     """Tell whether dpkg was in the middle of something when the power went.
 
     A program may then be on the disk before its package is set up: a dockerd without its group docker was taken for
     one of the image.
     """
-    if host.glob("/var/lib/dpkg/updates/[0-9]*"):
+    if glob.glob("/var/lib/dpkg/updates/[0-9]*"):
         return True
-    return UNFINISHED.search(host.read_text("/var/lib/dpkg/status") or "") is not None
+    return UNFINISHED.search(files.read_text("/var/lib/dpkg/status") or "") is not None
 
 
 def finish_interrupted(host: Host) -> None:
     """Finish what dpkg was in the middle of; apt refuses to work before."""
-    if interrupted(host):
+    if interrupted():
         host.run(["dpkg", "--configure", "-a", "--force-confold"], timeout=600)
 
 
@@ -134,12 +136,12 @@ def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -
         if lists_stale:
             update(host)
         try:
-            host.run(command, timeout=900, env=apt_mirror.environment(host))
+            host.run(command, timeout=900, env=apt_mirror.environment())
         except CommandFailed:
             if lists_stale:
                 raise
             update(host)  # lists of a baked image name versions the mirror has dropped
-            host.run(command, timeout=900, env=apt_mirror.environment(host))
+            host.run(command, timeout=900, env=apt_mirror.environment())
     except SammyError as error:
         said = f"could not install {' '.join(packages)}: {error.problem.text}"
         raise StepFailed(said, NEXT_STEP, transient=may_pass(error)) from error
@@ -157,7 +159,7 @@ def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> 
             host.run(["/usr/lib/apt/apt-helper", *OPTIONS, "download-file", url, destination, digest], timeout=600)
             return
         except SammyError as error:
-            host.remove(destination)
+            files.remove(destination)
             transient = transient or may_pass(error)
             answers.append(f"{_without_userinfo(url)}: {error.problem.text}")
     raise StepFailed(

@@ -8,13 +8,14 @@ the mirror's lists apart, so that afterwards the machine's own lists are what th
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 
+from cc_sammy.common import files
 from cc_sammy.config import Config
-from cc_sammy.host.host import Host
 
 FOLDER = "/run/sammy/apt"
 CHOICE, CONF, PARTS = f"{FOLDER}/mirror.json", f"{FOLDER}/apt.conf", f"{FOLDER}/sources.list.d"
@@ -29,45 +30,45 @@ LINE = re.compile(
 FIELD = re.compile(r"^(?P<name>[A-Za-z][\w-]*):[ \t]*(?P<value>.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
-def choose(host: Host, config: Config) -> None:
+def choose(config: Config) -> None:
     """Note which mirrors this run uses, for every later call of apt. OSError when that cannot be written."""
     wanted = {"archive": config.packages.mirror, "security": config.packages.security_mirror}
     if any(wanted.values()):
-        host.write_text(CHOICE, json.dumps(wanted) + "\n")
+        files.write_text(CHOICE, json.dumps(wanted) + "\n")
     else:
-        host.remove(CHOICE)
+        files.remove(CHOICE)
 
 
-def lists(host: Host) -> str:
+def lists() -> str:
     """Return the folder where apt keeps its lists in this run."""
-    return OWN_LISTS if host.exists(CHOICE) else LISTS
+    return OWN_LISTS if os.path.exists(CHOICE) else LISTS
 
 
-def environment(host: Host) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Return what apt's environment must have in this run, the copy of the sources being as new as they are."""
-    chosen = host.read_text(CHOICE)
+    chosen = files.read_text(CHOICE)
     if chosen is None:
         return {}
     mirrors = json.loads(chosen)
-    copies = {f"{PARTS}/{os.path.basename(path)}": path for path in _sources(host)}
-    for stale in set(host.glob(f"{PARTS}/*")) - set(copies):
-        host.remove(stale)
+    copies = {f"{PARTS}/{os.path.basename(path)}": path for path in _sources()}
+    for stale in set(glob.glob(f"{PARTS}/*")) - set(copies):
+        files.remove(stale)
     for copy, path in copies.items():
-        host.write_text(copy, rendered(path, host.read_text(path) or "", _codename(host), mirrors))
+        files.write_text(copy, rendered(path, files.read_text(path) or "", _codename(), mirrors))
     settings = {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": PARTS, "Dir::State::lists": OWN_LISTS}
-    host.write_text(CONF, "".join(f'{name} "{value}";\n' for name, value in settings.items()))
+    files.write_text(CONF, "".join(f'{name} "{value}";\n' for name, value in settings.items()))
     return {"APT_CONFIG": CONF}
 
 
-def _sources(host: Host) -> Iterator[str]:
-    if host.exists("/etc/apt/sources.list"):
+def _sources() -> Iterator[str]:
+    if os.path.exists("/etc/apt/sources.list"):
         yield "/etc/apt/sources.list"
     for kind in ("list", "sources"):
-        yield from host.glob(f"/etc/apt/sources.list.d/*.{kind}")
+        yield from sorted(glob.glob(f"/etc/apt/sources.list.d/*.{kind}"))
 
 
-def _codename(host: Host) -> str:
-    found = re.search(r'^VERSION_CODENAME="?(\w+)', host.read_text("/etc/os-release") or "", re.MULTILINE)
+def _codename() -> str:
+    found = re.search(r'^VERSION_CODENAME="?(\w+)', files.read_text("/etc/os-release") or "", re.MULTILINE)
     return found.group(1) if found else "unknown"
 
 

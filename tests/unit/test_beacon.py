@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy import config
 from cc_sammy.contract import paths
@@ -19,6 +20,7 @@ from cc_sammy.engine import failure_reporter
 from cc_sammy.engine.provision import provision
 from cc_sammy.errors import ConfigError
 from cc_sammy.host.fake import FakeHost
+from tests.unit.fake_files import lay_out, new_disk
 
 RUN = "20261124T104646-1a2b3c4d"
 
@@ -61,12 +63,17 @@ def plane() -> Iterator[Plane]:
     thread.join()
 
 
-def make(url: str, files: dict[str, str] | None = None) -> failure_reporter.Beacon:
-    host = FakeHost({"/etc/sammy/token": "secret-token\n", **(files or {})})
-    user = {"node_id": "node 7", "control_plane": {"url": url, "token_file": "/etc/sammy/token"}}
-    loaded = config.load({**user, "node_id": "node-7"})
+@pytest.fixture(autouse=True)
+def disk(fs: FakeFilesystem) -> FakeFilesystem:
+    new_disk(fs)
+    lay_out(fs, {"/etc/sammy/token": "secret-token\n"})
+    return fs
+
+
+def make(url: str) -> failure_reporter.Beacon:
+    loaded = config.load({"node_id": "node-7", "control_plane": {"url": url, "token_file": "/etc/sammy/token"}})
     record = RunRecord(RUN, "b", "i", 0.0, "", Outcome.FAILED, "docker: no space left")
-    return failure_reporter.Beacon(host, loaded, record)
+    return failure_reporter.Beacon(FakeHost(), loaded, record)
 
 
 def test_a_failure_is_told_with_its_reason_even_past_errors_of_the_control_plane(plane: Plane) -> None:
@@ -81,8 +88,9 @@ def test_a_failure_is_told_with_its_reason_even_past_errors_of_the_control_plane
     assert [seen[2]["errors"][0]["level"] for seen in plane.seen] == ["info", "info", "info", "error"]
 
 
-def test_the_beginning_is_told_in_the_first_boot_only(plane: Plane) -> None:
-    made = make(plane.url, {paths.READY_ACKNOWLEDGED: "x"})
+def test_the_beginning_is_told_in_the_first_boot_only(plane: Plane, disk: FakeFilesystem) -> None:
+    made = make(plane.url)
+    lay_out(disk, {paths.READY_ACKNOWLEDGED: "x"})
     made.began()
     made.failed()
     assert [seen[2]["errors"][0]["level"] for seen in plane.seen] == ["error"]
@@ -109,10 +117,9 @@ def test_a_wrong_configuration_is_told_where_its_part_on_the_control_plane_is_ri
         "control_plane": {"url": plane.url, "token_file": "/etc/sammy/token"},
         "docker": {"source": "nonsense"},
     }
-    host = FakeHost({"/etc/sammy/token": "secret-token\n"})
     for wrong in (user, {**user, "node_id": 7}):
         with pytest.raises(ConfigError):
-            provision(wrong, host, "i-1", None, 0.0)
+            provision(wrong, FakeHost(), "i-1", None, 0.0)
     (seen,) = plane.seen
     assert seen[0] == "/api/nodes/node-7/errors"
     assert 'sammy.docker.source is "nonsense"' in seen[2]["errors"][0]["message"]

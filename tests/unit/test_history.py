@@ -1,57 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A disk that is busy holds up the history alone, and the latest text is what stays."""
+"""A disk that is busy holds up the run record alone, the latest text is what stays, and no fault of it is an error."""
 
 from __future__ import annotations
 
 import threading
 
+import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
+
+from cc_sammy.common import files
+from cc_sammy.engine import run_record_writer
 from cc_sammy.engine.run_record_writer import History
-from cc_sammy.host.fake import FakeHost
+from tests.unit.fake_files import contents, disk_full, read_only
+
+PATH = "/var/lib/sammy/runs/r.json"
 
 
-class BusyDisk(FakeHost):
-    """Its first write takes as long as it is told to."""
+def test_a_busy_disk_holds_nobody_up_and_the_latest_text_stays(
+    fs: FakeFilesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, begun, written = threading.Event(), threading.Event(), []
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.free = threading.Event()
-        self.begun = threading.Event()
-        self.written: list[str] = []
+    def busy(path: str, text: str, *, sync: bool) -> bool:
+        begun.set()
+        assert free.wait(30)
+        written.append((text, sync))
+        return files.write_text(path, text, sync=sync)
 
-    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-        self.begun.set()
-        assert self.free.wait(30)
-        self.written.append(text)
-        return super().write_text(path, text, mode=mode, sync=sync)
-
-
-def test_a_busy_disk_holds_nobody_up_and_the_latest_text_stays() -> None:
-    host = BusyDisk()
-    history = History(host, "/var/lib/sammy/runs/r.json")
+    monkeypatch.setattr(run_record_writer, "files", Busy(busy))
+    history = History(PATH)
     history.write("one")
-    assert host.begun.wait(30)
+    assert begun.wait(30)
     for text in ("two", "three"):
         history.write(text)  # returns, though the disk does not
-    host.free.set()
+    free.set()
     history.flush()
-    assert host.written == ["one", "three"]
-    assert host.files["/var/lib/sammy/runs/r.json"] == "three"
+    assert written == [("one", True), ("three", True)]
+    assert contents(fs, "/var") == {PATH: "three"}
 
 
-def test_a_full_disk_is_no_error_and_the_next_text_is_written() -> None:
-    class Full(FakeHost):
-        room = False
+class Busy:
+    """The functions of files, of which writing takes as long as it is told to."""
 
-        def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-            if not self.room:
-                raise OSError(28, "No space left on device")
-            return super().write_text(path, text, mode=mode, sync=sync)
+    def __init__(self, write_text: object) -> None:
+        self.write_text = write_text
 
-    host = Full()
-    history = History(host, "/r.json")
-    history.write("one")
-    history.flush()
-    host.room = True
+
+def test_a_full_or_read_only_disk_is_no_error_and_the_next_text_is_written(fs: FakeFilesystem) -> None:
+    fs.set_disk_usage(1000)
+    history = History(PATH)
+    for fault in (disk_full(fs), read_only("/var")):
+        with fault:
+            history.write("one")
+            history.flush()
+        assert contents(fs, "/var") == {}
     history.write("two")
     history.flush()
-    assert host.files == {"/r.json": "two"}
+    assert contents(fs, "/var") == {PATH: "two"}

@@ -11,32 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
 from cc_sammy.host import usage
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import Host
 from cc_sammy.host.usage import Usage
+from tests.unit.fake_files import lay_out
 
 
-@pytest.mark.parametrize("make", [Host, FakeHost], ids=["real", "fake"])
-def test_the_fake_keeps_files_as_the_real_one(make: type[Host], tmp_path: Path) -> None:
-    host, path = make(), f"{tmp_path}/deep/file"
-    assert host.read_text(path) is None
-    assert not host.exists(path)
-    assert host.write_text(path, "x", mode=0o600) is True
-    assert host.write_text(path, "x", mode=0o600) is False
-    assert (host.read_text(path), host.exists(path), host.exists(f"{tmp_path}/deep")) == ("x", True, True)
-    assert (host.remove(path), host.remove(path)) == (True, False)
-
-
-def test_a_file_has_its_mode_whatever_the_umask_and_leaves_nothing_beside(tmp_path: Path) -> None:
-    before = os.umask(0)
-    try:
-        Host().write_text(f"{tmp_path}/secret", "x", mode=0o600)
-    finally:
-        os.umask(before)
-    assert [(path.name, path.stat().st_mode & 0o777) for path in tmp_path.iterdir()] == [("secret", 0o600)]
+def test_a_program_is_found_on_the_commands_own_path_and_only_where_it_may_be_run(fs: FakeFilesystem) -> None:
+    assert Host().which("dockerd") is None
+    lay_out(fs, {"/opt/bin/dockerd": ""}, 0o755)
+    lay_out(fs, {"/usr/local/bin/dockerd": ""}, 0o644)
+    assert Host().which("dockerd") is None
+    lay_out(fs, {"/usr/sbin/dockerd": ""}, 0o755)
+    assert Host().which("dockerd") == FakeHost().which("dockerd") == "/usr/sbin/dockerd"
 
 
 def test_a_command_past_its_deadline_is_killed_with_its_children(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy import config
+from cc_sammy.common import files
 from cc_sammy.contract import paths
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
@@ -26,6 +28,7 @@ from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import Host
 from cc_sammy.steps import declared
 from cc_sammy.steps.base import Step
+from tests.unit.fake_files import contents, disk_full, read_only
 
 CONFIG = config.load({})
 
@@ -264,7 +267,7 @@ def no_journald(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_journald")
-def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_only_then() -> None:
+def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_only_then(fs: FakeFilesystem) -> None:
     host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.COMPLETED)])
     record.steps.append(StepRecord("b", Status.STARTED))
     teller = Teller(host, record, Lane(None))
@@ -273,19 +276,37 @@ def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_on
     teller.history.flush()
 
     def outcomes() -> list[str]:
-        return [json.loads(host.files[path])["outcome"] for path in (paths.STATE, f"{paths.RUNS}/r.json")]
+        return [json.loads(files.read_text(path) or "")["outcome"] for path in (paths.STATE, f"{paths.RUNS}/r.json")]
 
     assert outcomes() == ["ready", "running"]
     record.outcome, record.reason = Outcome.DEGRADED, "b: no such image"
     teller.run_ended()
     assert outcomes() == ["degraded", "degraded"]
+    # everybody may read both: `sammy status` needs no root
+    assert {fs.stat(path).st_mode & 0o777 for path in (paths.STATE, f"{paths.RUNS}/r.json")} == {0o644}
 
 
 @pytest.mark.usefixtures("no_journald")
-def test_a_failure_is_told_at_the_end_only() -> None:
+def test_a_disk_that_takes_nothing_stops_no_run_and_the_next_word_is_whole(fs: FakeFilesystem) -> None:
+    fs.set_disk_usage(100_000)
+    record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.COMPLETED)])
+    teller = Teller(FakeHost(), record, Lane(None))
+    for fault in (disk_full(fs), read_only("/")):
+        with fault:
+            teller.run_started()
+            teller.ended(record.steps[0])
+            teller.history.flush()
+        assert contents(fs, "/var") == contents(fs, "/run") == {}
+    record.outcome = Outcome.READY
+    teller.run_ended()
+    assert [json.loads(text)["outcome"] for text in contents(fs).values()] == ["ready", "ready"]
+
+
+@pytest.mark.usefixtures("no_journald")
+def test_a_failure_is_told_at_the_end_only(fs: FakeFilesystem) -> None:
     host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.FAILED)])
     Teller(host, record, Lane(None)).settled()
-    assert (record.outcome, host.files) == (Outcome.RUNNING, {})
+    assert (record.outcome, contents(fs)) == (Outcome.RUNNING, {})
 
 
 def test_a_failed_optional_step_degrades() -> None:

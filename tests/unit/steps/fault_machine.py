@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A machine in memory on which every boot step works, and on which any of them can meet a fault at a named point.
 
-It acts on commands as apt, systemd, dockerd and the rest would, so far as the steps look at it. Whatever a step does to
-it passes a point with a name, such as "apt-get install", "write /etc/docker/daemon.json" or "dockerd: pull"; a fault is
-made at one point of one step. The real ones are met in tests/vm/test_fault_matrix.py.
+It acts on commands as apt, systemd, dockerd and the rest would, so far as the steps look at it; its disk is pyfakefs's.
+Whatever a step does to it passes a point with a name, such as "apt-get install", "write /etc/docker/daemon.json" or
+"dockerd: pull"; a fault is made at one point of one step. Those of the disk are made by the file system, so that no
+call escapes them. The real ones are met in tests/vm/test_fault_matrix.py.
 """
 
 from __future__ import annotations
@@ -12,18 +13,23 @@ import contextlib
 import errno
 import json
 import os
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pyfakefs.fake_filesystem import FakeDirectory, FakeFile, FakeFilesystem
+
+from cc_sammy.common import files
+from cc_sammy.contract import paths
 from cc_sammy.errors import CommandFailed, CommandTimeout
 from cc_sammy.firewall import enforce, metadata_block
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import CommandResult, Host
-from cc_sammy.steps import devcontainer_cli, docker, firewall, nodejs_install, swap
+from cc_sammy.steps import devcontainer_cli, docker, firewall, swap
 from cc_sammy.system import docker_api as engine
+from tests.unit.fake_files import calls_of_the_kernel, lay_out
 
 FAULTS = (
     "exit", "hang", "killed", "disk-full", "no-network", "dns-dead", "lock-held", "corrupt-download",
@@ -72,6 +78,10 @@ OTHER_WORDS = {
     ("dockerd: pull", "killed"): "dockerd broke off",
 }
 IMAGE = "registry.invalid/x:1"
+KEY = "/etc/sammy/tls/node.key"
+LISTS = "/var/lib/apt/lists/x_Packages"
+LINKS = {firewall.WANTED_BY: f"/lib/systemd/system/{firewall.UNIT}", swap.WANTED_BY: f"/lib/systemd/system/{swap.NAME}"}
+TEMPORARY = re.compile(r"(\.\d+\.\d+)?\.new$")  # the name beside which a file is made
 ERRNO = {"disk-full": errno.ENOSPC, "permission-denied": errno.EACCES}
 
 
@@ -98,17 +108,16 @@ class Fault:
 
 
 class FaultMachine(FakeHost):
-    """The machine; `passed` are the points that steps have passed, `fault` is the one that is met.
+    """The machine; `passed` are the points that steps have passed, `fault` is the one that is met."""
 
-    :param disk: a folder for the files that steps make with calls of their own; all others are in memory.
-    """
-
-    def __init__(self, disk: Path) -> None:
-        super().__init__({"/proc/sys/kernel/random/boot_id": "one\n"})
-        self.disk = str(disk)
+    def __init__(self, fs: FakeFilesystem) -> None:
+        super().__init__()
+        self.fs = fs
         self.passed: dict[Point, None] = {}  # in order
         self.fault: Fault | None = None
         self.met = 0
+        self.no_room: set[tuple[str, str]] = set()  # threads and their files that the disk has no room for
+        self.by_itself = threading.local()  # what the machine does, not a step
         self.installed: set[str] = set()
         self.refuses: set[str] = set()  # packages that step packages cannot have
         self.active: set[str] = set()
@@ -117,20 +126,27 @@ class FaultMachine(FakeHost):
         self.images: set[str] = set()
         self.docker_users: set[str] = set()
         self.invocation = 0
-        for folder in ("bin", "tls"):
-            (disk / folder).mkdir()
-        (disk / "tls/node.key").write_text("a private key\n")
-        (disk / "tls/node.key").chmod(0o644)
+        self.lay_out({"/proc/sys/kernel/random/boot_id": "one\n", "/proc/swaps": "Filename\n", KEY: "a private key\n"})
+        self.lay_out(dict.fromkeys(LINKS.values(), ""), 0o755)
+        fs.chmod(KEY, 0o644)
+        os.chown(KEY, 1000, 1000)
+        for folder in ("/usr/local/bin", paths.RUNS, os.path.dirname(paths.STATE)):
+            fs.create_dir(folder)
+
+    def lay_out(self, texts: Mapping[str, str], mode: int = 0o644) -> None:
+        """Put files there, as the machine itself does."""
+        self.by_itself.acts = True
+        lay_out(self.fs, texts, mode)
+        self.by_itself.acts = False
 
     # Points and faults.
 
     def at(self, name: str, meets: Sequence[str]) -> str | None:
         """Pass a point; return the fault that is met there."""
-        thread = (
-            threading.current_thread().name.removeprefix("sammy-").partition("_")[0]
-        )  # a thread of a step is named after it
+        # a thread of a step is named after it
+        thread = threading.current_thread().name.removeprefix("sammy-").partition("_")[0]
         step = "image-prepull" if thread == "pull" else thread
-        if step in ("MainThread", "history"):
+        if step in ("MainThread", "run-record"):
             return None
         point = Point(step, name, tuple(meets))
         self.passed[point] = None
@@ -139,11 +155,14 @@ class FaultMachine(FakeHost):
         self.met += 1
         return self.fault.kind
 
-    def at_write(self, path: str) -> None:
-        """Pass a point where something is written."""
-        shown = path.removesuffix(".new").replace(self.disk, "…")
-        kind = self.at(f"write {shown}", WRITES)
-        if kind is not None:
+    def at_write(self, path: str, entry: FakeFile | None = None) -> None:
+        """Pass a point where the disk is written to; a file for which there is no room can be made, and not filled."""
+        if getattr(self.by_itself, "acts", False):
+            return
+        kind = self.at(f"write {TEMPORARY.sub('', path)}", WRITES)
+        if kind == "disk-full" and entry is not None:
+            self.no_room.add((threading.current_thread().name, str(entry.name)))
+        elif kind is not None:
             raise OSError(ERRNO[kind], os.strerror(ERRNO[kind]), path)
 
     # Commands.
@@ -170,35 +189,27 @@ class FaultMachine(FakeHost):
 
     def _apt_get(self, words: list[str], argv: Sequence[str]) -> None:
         if words[0] == "update":
-            self.files["/var/lib/apt/lists/x_Packages"] = ""
+            self.lay_out({LISTS: ""})
             return
-        if "/var/lib/apt/lists/x_Packages" not in self.files and not words[1].startswith("/"):
+        if not os.path.exists(LISTS) and not words[1].startswith("/"):
             raise CommandFailed(argv, 100, f"E: Unable to locate package {words[1]}\n")
         names = {"sammy-agent" if "sammy-agent" in name else name for name in words[1:]}
         if names & self.refuses and threading.current_thread().name == "sammy-packages":
             raise CommandFailed(argv, 100, f"E: Unable to locate package {sorted(names & self.refuses)[0]}\n")
         self.installed |= names
         if "docker.io" in names:
-            self.files["/usr/sbin/dockerd"] = ""
+            self.lay_out({"/usr/sbin/dockerd": ""}, 0o755)
             self._systemctl(["start", docker.UNIT], ())
         if "nodejs" in names:
-            self.files["/usr/bin/node"] = ""
+            self.lay_out({"/usr/bin/node": ""}, 0o755)
 
     def _apt_helper(self, words: list[str], argv: Sequence[str]) -> None:
-        self.write_raw(words[2])
-
-    def write_raw(self, path: str) -> None:
-        """Put a file there."""
-        if path.startswith(self.disk):
-            Path(path).write_text("")
-        else:
-            self.files[path] = ""
+        self.lay_out({words[2]: ""})
 
     def _tar(self, words: list[str], argv: Sequence[str]) -> None:
-        folder = Path(argv[argv.index("--directory") + 1])
-        (folder / "bin").mkdir()
-        for name in ("bin/node", devcontainer_cli.PROGRAM):
-            (folder / name).write_text("")
+        folder = argv[argv.index("--directory") + 1]
+        self.lay_out({f"{folder}/bin/node": ""}, 0o755)
+        self.lay_out({f"{folder}/{devcontainer_cli.PROGRAM}": ""})
 
     def _usermod(self, words: list[str], argv: Sequence[str]) -> None:
         self.docker_users.add(words[-1])
@@ -216,38 +227,18 @@ class FaultMachine(FakeHost):
             changed.update(units)
         if verb == "stop":
             self.active -= set(units)
+        self._show_on_disk()
         return None
 
-    # Files: in memory, but those on the disk, which steps also touch by themselves.
-
-    def read_text(self, path: str) -> str | None:
-        """Return the text; the kernel's list of swap as systemd left it."""
-        if path == "/proc/swaps":
-            return f"Filename\n{swap.FILE} file\n" if swap.NAME in self.active else "Filename\n"
-        return Host.read_text(self, path) if path.startswith(self.disk) else super().read_text(path)
-
-    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-        """Write it, or meet the fault of its point."""
-        if self.read_text(path) != text:
-            self.at_write(path)
-        if path.startswith(self.disk):
-            return Host.write_text(self, path, text, mode=mode)
-        return super().write_text(path, text, mode=mode, sync=sync)
-
-    def remove(self, path: str) -> bool:
-        """Remove it."""
-        return Host.remove(self, path) if path.startswith(self.disk) else super().remove(path)
-
-    def exists(self, path: str) -> bool:
-        """Tell whether it is there; links that `systemctl enable` makes are."""
-        if path in (firewall.WANTED_BY, swap.WANTED_BY):
-            return os.path.basename(path) in self.enabled
-        return Host.exists(self, path) if path.startswith(self.disk) else super().exists(path)
-
-    def which(self, program: str) -> str | None:
-        """Find a program in memory or among those that steps link."""
-        linked = f"{self.disk}/bin/{program}"
-        return linked if os.path.exists(linked) else super().which(program)
+    def _show_on_disk(self) -> None:
+        """Have the links of enabled units, and the kernel's list of swap, as systemd leaves them."""
+        self.by_itself.acts = True
+        for link, unit in LINKS.items():
+            if os.path.basename(link) in self.enabled and not os.path.lexists(link):
+                self.fs.create_symlink(link, unit)
+        in_use = f"{swap.FILE} file\n" if swap.NAME in self.active else ""
+        self.fs.get_object("/proc/swaps").set_contents(f"Filename\n{in_use}")
+        self.by_itself.acts = False
 
     # What dockerd answers.
 
@@ -291,12 +282,7 @@ def played(machine: FaultMachine, patch: Any) -> Iterator[None]:
 
     :param patch: pytest's monkeypatch.
     """
-    disk = machine.disk
     for module, name, value in (
-        (nodejs_install, "PREFIX", f"{disk}/opt/nodejs"),
-        (nodejs_install, "PATH_FOLDER", f"{disk}/bin"),
-        (devcontainer_cli, "PREFIX", f"{disk}/opt/devcontainer-cli"),
-        (swap, "FILE", f"{disk}/swapfile"),
         (swap, "KEPT_FREE_MB", 1),
         (engine, "answers", machine.answers),
         (engine, "request", machine.request),
@@ -305,19 +291,50 @@ def played(machine: FaultMachine, patch: Any) -> Iterator[None]:
     ):
         patch.setattr(module, name, value)
     _play_rules(machine, patch)
-    for call in ("makedirs", "rename", "chmod", "symlink", "posix_fallocate"):
-        patch.setattr(os, call, _watched(machine, getattr(os, call), 0 if call in ("makedirs", "chmod") else 1))
+    calls_of_the_kernel(machine.fs, patch)
+    _watch_disk(machine, patch)
     yield
 
 
-def _watched(machine: FaultMachine, call: Any, argument: int) -> Any:
-    def watched(*arguments: Any, **more: Any) -> Any:
-        path = swap.FILE if isinstance(arguments[0], int) else str(arguments[argument])
-        if path.startswith(machine.disk) and not os.path.isdir(path):
-            machine.at_write(path)
-        return call(*arguments, **more)
+def _watch_disk(machine: FaultMachine, patch: Any) -> None:
+    """Have each change of the disk's tree pass its point, whatever call makes it."""
+    disk = FakeFilesystem
+    add, make, rename, chmod, fill = (
+        FakeDirectory.add_entry, disk.makedirs, disk.rename, disk.chmod, disk.change_disk_usage,
+    )  # fmt: skip
 
-    return watched
+    def add_entry(folder: FakeDirectory, entry: FakeFile) -> None:
+        if entry.st_ino is None and not isinstance(entry, FakeDirectory):  # else renamed or made: points of their own
+            machine.at_write(os.path.join(str(folder.path), str(entry.name)), entry)
+        add(folder, entry)
+
+    def made(fs: FakeFilesystem, path: str, *more: Any, **named: Any) -> None:
+        if not fs.isdir(path):  # not as an entry: makedirs of pyfakefs 4.6 says ENOENT for any error but EACCES
+            machine.at_write(path)
+        make(fs, path, *more, **named)
+
+    def renamed(fs: FakeFilesystem, old: str, new: str, *more: Any, **named: Any) -> None:
+        machine.at_write(str(new))
+        rename(fs, old, new, *more, **named)
+
+    def mode_changed(fs: FakeFilesystem, path: str | int, *more: Any, **named: Any) -> None:
+        if not isinstance(path, int):  # a file that is open passed its point as it was made
+            machine.at_write(path)
+        chmod(fs, path, *more, **named)
+
+    def filled(fs: FakeFilesystem, more: int, name: str, device: int) -> None:
+        if more > 0 and (threading.current_thread().name, name) in machine.no_room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        fill(fs, more, name, device)
+
+    for kind, name, watched in (
+        (FakeDirectory, "add_entry", add_entry),
+        (disk, "makedirs", made),
+        (disk, "rename", renamed),
+        (disk, "chmod", mode_changed),
+        (disk, "change_disk_usage", filled),
+    ):
+        patch.setattr(kind, name, watched)
 
 
 def _play_rules(machine: FaultMachine, patch: Any) -> None:
@@ -326,7 +343,7 @@ def _play_rules(machine: FaultMachine, patch: Any) -> None:
     def load(table: str) -> None:
         machine.run(["nft", "-f", "-"], input=f"table inet {table}")
         machine.tables.add(table)
-        machine.write_text(f"/var/lib/sammy/firewall/{table}.nft", table)
+        files.write_text(f"/var/lib/sammy/firewall/{table}.nft", table, mode=0o600)
 
     def apply(host: Host, policy: object, input_policy: str) -> None:
         load("sammy")

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the steps decide, over a host in memory; what they do is shown by the booted machines in tests/vm."""
+"""What the steps decide and write, over a disk and a host in memory; tests/vm shows what they do on booted machines."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy import config
+from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
 from cc_sammy.firewall import metadata_block as rules
 from cc_sammy.host.fake import FakeHost
@@ -27,9 +31,17 @@ from cc_sammy.steps import (
     packages,
 )
 from cc_sammy.system import apt
+from tests.unit.fake_files import contents, disk_full, lay_out, new_disk, read_only
 
 KEY = "-----BEGIN PGP PUBLIC KEY BLOCK-----\nx\n-----END PGP PUBLIC KEY BLOCK-----"
+LISTS = "/var/lib/apt/lists/x_Packages"
 SHOW = ["systemctl", "show", "docker.service"]
+
+
+@pytest.fixture(autouse=True)
+def disk(fs: FakeFilesystem) -> FakeFilesystem:
+    new_disk(fs)
+    return fs
 
 
 def make(**sections: Any) -> config.Config:
@@ -40,8 +52,9 @@ def installed(host: FakeHost, *names: str) -> None:
     host.script(["dpkg-query"], 0 if names else 1, "".join(f"installed {name}\n" for name in names))
 
 
-def test_one_transaction_holds_what_all_steps_need_of_apt() -> None:
-    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+def test_one_transaction_holds_what_all_steps_need_of_apt(disk: FakeFilesystem) -> None:
+    host = FakeHost()
+    lay_out(disk, {LISTS: ""})
     installed(host, "git")
     packages.run(host, make(packages={"install": ["git", "jq"]}))
     installs = [call for call in host.calls if call[0] == "apt-get" and "install" in call]
@@ -63,8 +76,9 @@ def test_apts_timers_are_silenced_for_this_boot_only_and_given_back_also_after_a
     assert verbs[-1] == ("start", "--no-block", "apt-daily.timer")
 
 
-def test_a_package_of_another_step_that_cannot_be_had_does_not_take_ours_with_it() -> None:
-    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+def test_a_package_of_another_step_that_cannot_be_had_does_not_take_ours_with_it(disk: FakeFilesystem) -> None:
+    host = FakeHost()
+    lay_out(disk, {LISTS: ""})
     installed(host, "docker.io", "nodejs")
     wanted = make(packages={"install": ["jq"]})
     host.script([*install_call(), "jq", "sammy-agent"], 100, stderr="E: Unable to locate package sammy-agent\n")
@@ -106,11 +120,12 @@ def test_whoever_reads_the_lists_already_is_waited_for_but_not_for_ever() -> Non
     assert 300 < host.now - 100 < 310
 
 
-def test_nodejs_waits_for_apt_only_where_apt_is_to_bring_it() -> None:
+def test_nodejs_waits_for_apt_only_where_apt_is_to_bring_it(disk: FakeFilesystem) -> None:
     archive = make(nodejs={"source": "archive", "version": "22.0.0", "sha256": "0" * 64})
     assert nodejs_install.is_apts_work(FakeHost(), make())
-    assert not nodejs_install.is_apts_work(FakeHost({"/usr/bin/node": ""}), make())
     assert not nodejs_install.is_apts_work(FakeHost(), archive)
+    lay_out(disk, {"/usr/bin/node": ""}, 0o755)
+    assert not nodejs_install.is_apts_work(FakeHost(), make())
     by_apt, beside = (
         next(step for step in declared(nodejs_is_apts_work=it) if step.name == "nodejs-install") for it in (True, False)
     )
@@ -118,8 +133,9 @@ def test_nodejs_waits_for_apt_only_where_apt_is_to_bring_it() -> None:
     assert ("packages" in beside.after, "apt" in beside.uses) == (False, False)
 
 
-def test_what_dpkg_was_doing_is_finished_first() -> None:
-    host = FakeHost({"/var/lib/dpkg/updates/0003": ""})
+def test_what_dpkg_was_doing_is_finished_first(disk: FakeFilesystem) -> None:
+    host = FakeHost()
+    lay_out(disk, {"/var/lib/dpkg/updates/0003": ""})
     apt.install(host, ["jq"])
     assert host.calls[0][:3] == ("dpkg", "--configure", "-a")
 
@@ -128,23 +144,27 @@ def test_what_dpkg_was_doing_is_finished_first() -> None:
     ("state", "ready"),
     [("installed", True), ("triggers-pending", True), ("unpacked", False), ("half-configured", False)],
 )
-def test_a_dockerd_that_dpkg_has_only_unpacked_is_none_of_the_image(state: str, ready: bool) -> None:
+def test_a_dockerd_that_dpkg_has_only_unpacked_is_none_of_the_image(
+    state: str, ready: bool, disk: FakeFilesystem
+) -> None:
     status = f"Package: git\nStatus: install ok installed\n\nPackage: docker.io\nStatus: install ok {state}\n"
-    host = FakeHost({"/usr/sbin/dockerd": "", "/var/lib/dpkg/status": status})
-    assert docker.is_in_image(host) is ready
-    host.write_text("/var/lib/dpkg/updates/0001", "")
-    assert not docker.is_in_image(host)
+    lay_out(disk, {"/usr/sbin/dockerd": ""}, 0o755)
+    lay_out(disk, {"/var/lib/dpkg/status": status})
+    assert docker.is_in_image(FakeHost()) is ready
+    lay_out(disk, {"/var/lib/dpkg/updates/0001": ""})
+    assert not docker.is_in_image(FakeHost())
 
 
 def test_a_repository_counts_for_its_own_key_alone() -> None:
-    host = FakeHost()
     section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
     chosen = make(packages={"apt": section}).packages.apt
     assert chosen is not None
     repository = apt.Repository.from_config(chosen)
-    assert (repository.write(host), repository.write(host)) == (True, False)
+    assert (repository.write(), repository.write()) == (True, False)
     key, entry = repository.paths()
-    assert host.files[entry] == f"deb [signed-by={key}] http://192.0.2.1/debian stable main\n"
+    assert files.read_text(entry) == f"deb [signed-by={key}] http://192.0.2.1/debian stable main\n"
+    # apt reads both as its user _apt
+    assert [os.stat(path).st_mode & 0o777 for path in (key, entry)] == [0o644, 0o644]
 
 
 def test_one_repository_named_twice_is_one_to_apt() -> None:
@@ -223,31 +243,56 @@ def test_each_docker_option_is_its_key_and_docker_daemon_wins() -> None:
     assert over.items() <= keys.items()
 
 
-def test_an_option_that_is_taken_back_takes_its_key_with_it_and_nobody_elses() -> None:
-    host = FakeHost({docker.DAEMON_JSON: '{"bip": "192.168.9.1/24"}'})
+def daemon_keys() -> dict[str, Any]:
+    keys: dict[str, Any] = json.loads(files.read_text(docker.DAEMON_JSON) or "")
+    return keys
+
+
+def test_an_option_that_is_taken_back_takes_its_key_with_it_and_nobody_elses(disk: FakeFilesystem) -> None:
+    host = FakeHost()
+    lay_out(disk, {docker.DAEMON_JSON: '{"bip": "192.168.9.1/24"}'})
     host.script(SHOW, stdout="ActiveState=inactive\n")
     docker.write_daemon_json(host, make(docker={"dns": ["192.0.2.53"], "registry_mirrors": ["https://192.0.2.7"]}))
-    mine = json.loads(host.files[docker.DAEMON_JSON])
-    host.files[docker.DAEMON_JSON] = json.dumps({**mine, "dns": ["192.0.2.1"]})  # an operator's change
+    lay_out(disk, {docker.DAEMON_JSON: json.dumps({**daemon_keys(), "dns": ["192.0.2.1"]})})  # an operator's change
     plain = make()
     docker.write_daemon_json(host, plain)
-    keys = json.loads(host.files[docker.DAEMON_JSON])
-    assert (keys["bip"], keys["dns"]) == ("192.168.9.1/24", ["192.0.2.1"])
-    assert "registry-mirrors" not in keys
-    before = dict(host.files)
-    docker.write_daemon_json(host, plain)
-    assert host.files == before
+    assert (daemon_keys()["bip"], daemon_keys()["dns"]) == ("192.168.9.1/24", ["192.0.2.1"])
+    assert "registry-mirrors" not in daemon_keys()
+    before = contents(disk)
+    with read_only("/"):
+        docker.write_daemon_json(host, plain)
+    assert contents(disk) == before
 
 
 def test_a_power_cut_before_the_note_of_our_keys_is_made_good_by_the_next_run() -> None:
     host, wanted = FakeHost(), make(docker={"dns": ["192.0.2.53"]})
     host.script(SHOW, stdout="ActiveState=inactive\n")
     docker.write_daemon_json(host, wanted)
-    del host.files[docker.WRITTEN]
+    os.unlink(docker.WRITTEN)
     assert docker.satisfied(host, wanted) is None
     docker.write_daemon_json(host, wanted)
     docker.write_daemon_json(host, make())
-    assert "dns" not in json.loads(host.files[docker.DAEMON_JSON])
+    assert "dns" not in daemon_keys()
+
+
+@pytest.mark.parametrize("path", ["/etc", "/var", "/run"])
+def test_a_disk_that_cannot_be_written_leaves_daemon_json_and_the_note_of_its_keys_in_step(
+    path: str, disk: FakeFilesystem
+) -> None:
+    host, before, wanted = FakeHost(), make(docker={"dns": ["192.0.2.53"]}), make(docker={"dns": ["192.0.2.54"]})
+    host.script(SHOW, stdout="ActiveState=active\nInvocationID=one\n")
+    docker.write_daemon_json(host, before)
+    os.unlink(docker.RESTART_NEEDED)
+    with read_only(path), pytest.raises(OSError, match="Read-only file system"):
+        docker.write_daemon_json(host, wanted)
+    with disk_full(disk), contextlib.suppress(OSError):
+        docker.write_daemon_json(host, wanted)
+    assert not [name for name in contents(disk) if name.endswith(".new")]
+    docker.write_daemon_json(host, wanted)
+    assert daemon_keys()["dns"] == ["192.0.2.54"]
+    assert files.read_text(docker.RESTART_NEEDED) == "one\n", "dockerd has read neither"
+    docker.write_daemon_json(host, make())
+    assert "dns" not in daemon_keys(), "it is still known to be ours"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +320,7 @@ def test_docker_is_restarted_only_when_it_has_not_read_its_configuration() -> No
     host = FakeHost()
     host.script(SHOW, stdout="ActiveState=active\nInvocationID=one\n")
     docker.write_daemon_json(host, make())
-    assert host.files[docker.RESTART_NEEDED] == "one\n"
+    assert files.read_text(docker.RESTART_NEEDED) == "one\n"
     host.script(SHOW, stdout="ActiveState=active\nInvocationID=two\n")
     assert docker_restart.satisfied(host, make()) == "Docker started with the present configuration"
 
@@ -284,7 +329,7 @@ def test_a_first_start_of_docker_needs_no_restart() -> None:
     host = FakeHost()
     host.script(SHOW, stdout="ActiveState=inactive\nInvocationID=\n")
     docker.write_daemon_json(host, make())
-    assert docker.RESTART_NEEDED not in host.files
+    assert not os.path.exists(docker.RESTART_NEEDED)
     assert docker_restart.satisfied(host, make()) is not None
 
 
@@ -323,48 +368,51 @@ def test_an_agent_that_must_be_there_and_is_not_says_the_ways_out() -> None:
         agent_install.run(host, make(agent={"source": "installed"}))
 
 
-def test_daily_upgrades_are_set_only_where_it_is_asked_for_and_left_again() -> None:
-    host = FakeHost({"/var/lib/apt/lists/x_Packages": ""})
+def test_daily_upgrades_are_set_only_where_it_is_asked_for_and_left_again(disk: FakeFilesystem) -> None:
+    host = FakeHost()
+    lay_out(disk, {LISTS: ""})
     installed(host, "unattended-upgrades")
     for choice, value in (("on", "1"), ("off", "0")):
         wanted = make(packages={"install": [], "unattended_upgrades": choice}, docker={"source": "none"},
                       nodejs={"source": "none"}, agent={"source": "none"})  # fmt: skip
         assert packages.satisfied(host, wanted) is None
         packages.run(host, wanted)
-        assert f'APT::Periodic::Unattended-Upgrade "{value}";' in host.files[packages.UNATTENDED]
+        assert f'APT::Periodic::Unattended-Upgrade "{value}";' in (files.read_text(packages.UNATTENDED) or "")
         assert packages.achieved(host, wanted) and packages.satisfied(host, wanted) is not None
     assert packages.own(make(packages={"install": [], "unattended_upgrades": "on"})) == ["unattended-upgrades"]
     packages.run(host, make(packages={"install": []}, docker={"source": "none"}))
-    assert packages.UNATTENDED not in host.files
+    assert not os.path.exists(packages.UNATTENDED)
 
 
 def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_made_good() -> None:
     host, keep = FakeHost(), make(journald={"storage": "keep"})
     assert journald_config.satisfied(host, keep) == "journald.storage is keep"
     journald_config.run(host, make())
-    before = host.files[journald_config.DROP_IN]
+    before = files.read_text(journald_config.DROP_IN)
     host.script(["systemctl", "restart"], 1, stderr="a fault\n")
     for wanted in (keep, make(journald={"system_max_use": "1G"})):
         with pytest.raises(CommandFailed):
             journald_config.run(host, wanted)
-        assert host.files[journald_config.DROP_IN] == before
+        assert files.read_text(journald_config.DROP_IN) == before
         assert journald_config.satisfied(host, wanted) is None
     host.script(["systemctl", "restart"])
     journald_config.run(host, keep)
-    assert journald_config.DROP_IN not in host.files
+    assert not os.path.exists(journald_config.DROP_IN)
 
 
-def test_a_firewall_that_was_lifted_stays_so_and_says_by_whom() -> None:
-    host = FakeHost({"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"})
+def test_a_firewall_that_was_lifted_stays_so_and_says_by_whom(disk: FakeFilesystem) -> None:
+    texts = {"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"}
+    host = FakeHost(texts)
+    lay_out(disk, texts)
     assert firewall.satisfied(host, make()) == "Lifted by the agent: it kept the control plane out."
 
 
-def test_rules_that_are_no_longer_wanted_are_work_to_do() -> None:
+def test_rules_that_are_no_longer_wanted_are_work_to_do(disk: FakeFilesystem) -> None:
     off = make(firewall={"enabled": False}, metadata_block={"enabled": False})
     host = FakeHost()
     assert firewall.satisfied(host, off) == "firewall.enabled is false"
     assert metadata_block.satisfied(host, off) == "metadata_block.enabled is false"
-    host.files["/var/lib/sammy/firewall/applied.nft"] = host.files[metadata_block.DROP_IN] = ""
+    lay_out(disk, {"/var/lib/sammy/firewall/applied.nft": "", metadata_block.DROP_IN: ""})
     assert (firewall.satisfied(host, off), metadata_block.satisfied(host, off)) == (None, None)
 
 

@@ -13,22 +13,23 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
+from pyfakefs.fake_filesystem_unittest import Patcher
 
 from cc_sammy.config import Config
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
-from cc_sammy.engine import provision, run_reporter
+from cc_sammy.engine import provision, run_record_writer, run_reporter
 from cc_sammy.engine.journal_writer import ERROR
 from cc_sammy.errors import SammyError
 from cc_sammy.host.host import Host
 from cc_sammy.steps import declared, docker, packages
-from tests.unit.steps.fault_machine import FAULTS, IMAGE, Fault, FaultMachine, Point, played
-
-pytestmark = pytest.mark.needs("root")  # the key's file is made root's
+from tests.unit.fake_files import new_disk
+from tests.unit.steps.fault_machine import FAULTS, IMAGE, KEY, Fault, FaultMachine, Point, played
 
 ALL = {step.name: step for step in declared(swap_is_concerned=True)}
 OTHERS = {"docker.io", "nodejs", "sammy-agent"}  # packages of other steps than packages
@@ -59,7 +60,7 @@ def fresh(machine: FaultMachine) -> dict[str, Any]:
         "packages": {"unattended_upgrades": "off"},
         "image_prepull": {"images": [IMAGE]},
         "swap": {"size_mb": 1},
-        "tls": {"key_file": f"{machine.disk}/tls/node.key", "certificate_file": f"{machine.disk}/tls/node.crt"},
+        "tls": {"key_file": KEY, "certificate_file": KEY.replace(".key", ".crt")},
         "max_parallel": 1,  # so that it is always the same step that comes first to what two share
     }
 
@@ -72,7 +73,7 @@ def refused(machine: FaultMachine) -> dict[str, Any]:
 
 def baked(machine: FaultMachine) -> dict[str, Any]:
     """An image with a dockerd that runs and has not read our configuration; the agent comes by its address."""
-    machine.files["/usr/sbin/dockerd"] = ""
+    machine.lay_out({"/usr/sbin/dockerd": ""}, 0o755)
     machine.installed |= {"docker.io", "git", "curl", "wget", "jq", "htop", "vim"}
     machine.active.add(docker.UNIT)
     agent = {"source": "url", "url": "http://192.0.2.1/sammy-agent.deb", "sha256": "0" * 64}
@@ -100,29 +101,39 @@ class Heard:
 class Lab:
     """One machine, and what its runs told."""
 
-    def __init__(self, disk: Path, boot: Any, patch: pytest.MonkeyPatch) -> None:
-        disk.mkdir()
-        self.machine = FaultMachine(disk)
+    def __init__(self, fs: FakeFilesystem, boot: Any, patch: pytest.MonkeyPatch) -> None:
+        new_disk(fs)
+        self.machine = FaultMachine(fs)
         self.options = boot(self.machine)
         self._patch = patch
+        self.written: dict[str, str] = {}
         self.heard = Heard()
 
     def run(self, fault: Fault | None) -> RunRecord:
         """Do one run, in which the fault is met."""
         self.machine.fault, self.machine.met = fault, 0
+        self.machine.no_room.clear()
         self.heard = Heard()
+        # What the run writes of itself, 36 times, is no step's: kept here, where it takes no tenth of a second.
+        for module in (run_reporter, run_record_writer):
+            self._patch.setattr(module, "files", SimpleNamespace(write_text=self._keep))
         self._patch.setattr(run_reporter, "Journal", lambda: self.heard)
         self._patch.delenv("SAMMY_REQUIRE", raising=False)  # the tests' own, and no option's
         return provision.provision(copy.deepcopy(self.options), self.machine, "i", None, 0.0)
 
+    def _keep(self, path: str, text: str, **_: Any) -> bool:
+        self.written[path] = text
+        return True
+
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory: pytest.TempPathFactory) -> dict[Point, Any]:
+def points() -> dict[Point, Any]:
     """Return each point that a step passes, with a boot that passes it; a well machine becomes ready in each."""
     found: dict[Point, Any] = {}
     for boot in BOOTS:
-        with pytest.MonkeyPatch.context() as patch:
-            lab = Lab(tmp_path_factory.mktemp("well") / boot.__name__, boot, patch)
+        with Patcher() as patcher, pytest.MonkeyPatch.context() as patch:
+            assert patcher.fs is not None
+            lab = Lab(patcher.fs, boot, patch)
             with played(lab.machine, patch):
                 record = lab.run(None)
                 assert (record.outcome, record.reason) == (Outcome.READY, "")
@@ -142,13 +153,13 @@ def cells() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("step", "kind"), list(cells()), ids=str)
 def test_the_fault_is_told_the_rest_runs_and_the_next_run_heals(
-    step: str, kind: str, points: dict[Point, Any], tmp_path: Path
+    step: str, kind: str, points: dict[Point, Any], fs: FakeFilesystem
 ) -> None:
     met = [(Fault(kind, point), boot) for point, boot in points.items() if point.step == step and kind in point.meets]
     assert met, "no point: say in NOT_MET why"
-    for number, (fault, boot) in enumerate(met):
+    for fault, boot in met:
         with pytest.MonkeyPatch.context() as patch:
-            lab = Lab(tmp_path / str(number), boot, patch)
+            lab = Lab(fs, boot, patch)
             with played(lab.machine, patch):
                 meets(lab, fault)
 
@@ -174,7 +185,7 @@ def meets(lab: Lab, fault: Fault) -> None:
     assert repeated == set(), f"{where}: {repeated} again"
 
 
-def test_a_step_that_hides_its_failure_would_be_found(points: dict[Point, Any], tmp_path: Path) -> None:
+def test_a_step_that_hides_its_failure_would_be_found(points: dict[Point, Any], fs: FakeFilesystem) -> None:
     def hides(host: Host, loaded: Config) -> None:
         with contextlib.suppress(SammyError):
             packages.run(host, loaded)
@@ -182,7 +193,7 @@ def test_a_step_that_hides_its_failure_would_be_found(points: dict[Point, Any], 
     liar = replace(packages.STEP, run=hides, achieved=lambda host, loaded: True)
     point = next(one for one in points if (one.step, one.name) == ("packages", "apt-get install"))
     with pytest.MonkeyPatch.context() as patch:
-        lab = Lab(tmp_path / "liar", points[point], patch)
+        lab = Lab(fs, points[point], patch)
         patch.setattr(packages, "STEP", liar)
         with played(lab.machine, patch), pytest.raises(AssertionError, match="exit at apt-get install"):
             meets(lab, Fault("exit", point))
@@ -195,7 +206,7 @@ def told(lab: Lab, record: RunRecord, fault: Fault, where: str) -> None:
     assert record.outcome is (Outcome.FAILED if required(record) else Outcome.DEGRADED)
     assert f"{step.name}: {step.reason}" in record.reason
     for path in (paths.STATE, f"{paths.RUNS}/{record.run_id}.json"):
-        assert RunRecord.from_json(lab.machine.files[path]) == record
+        assert RunRecord.from_json(lab.written[path]) == record
     said = [event for event in lab.heard.events if event.get("SAMMY_STEP") == step.name]
     assert [event["SAMMY_REASON"] for event in said if event.get("SAMMY_STATUS") == "failed"] == [step.reason]
     assert {event["PRIORITY"] for event in said if event.get("SAMMY_STATUS") == "failed"} == {str(ERROR)}

@@ -20,27 +20,35 @@ from cc_sammy.errors import StepFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps import tls_permissions
 from sammy_agent.base.runtime.paths import Paths
+from tests.unit.fake_files import new_disk
 
 KEY, CERTIFICATE = "/etc/sammy/tls/node.key", "/etc/sammy/tls/node.crt"
 
 
-# Before the file system is a fake one: jsonschema reads files of its own when it is imported.
-DEFAULTS = config.load({})
-
-
 @pytest.fixture
 def wanted(fs: FakeFilesystem) -> config.Config:
-    return DEFAULTS
+    new_disk(fs)
+    return config.load({})
 
 
 def test_a_readable_key_is_closed_and_then_there_is_nothing_to_do(fs: FakeFilesystem, wanted: config.Config) -> None:
     fs.create_file(KEY, contents="key", st_mode=0o100644)
     fs.create_file(CERTIFICATE, contents="certificate", st_mode=0o100600)
+    os.chown(KEY, 1000, 1000)
     fs.create_file(paths.AGENT_TLS_MARK)  # the agent mends what is in its own files: only modes are looked at
     assert tls_permissions.satisfied(Host(), wanted) is None
     tls_permissions.run(Host(), wanted)
     assert [os.stat(path).st_mode & 0o777 for path in (KEY, CERTIFICATE)] == [0o600, 0o644]
+    assert {(os.stat(path).st_uid, os.stat(path).st_gid) for path in (KEY, CERTIFICATE)} == {(0, 0)}
     assert tls_permissions.satisfied(Host(), wanted) == "key and certificate have their modes"
+
+
+def test_a_key_of_somebody_else_is_work_to_do_whatever_its_mode(fs: FakeFilesystem, wanted: config.Config) -> None:
+    fs.create_file(KEY, contents="key", st_mode=0o100600)
+    os.chown(KEY, 1000, 1000)
+    assert tls_permissions.satisfied(Host(), wanted) is None
+    tls_permissions.run(Host(), wanted)
+    assert os.stat(KEY).st_uid == 0
 
 
 def test_a_key_without_a_certificate_has_its_mode_looked_at_and_no_more(
