@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps that overlap, as the one row of stages that cloud-init's reporter (`cloud-init analyze`) can show."""
+"""Shows steps that overlap as the single row of stages that cloud-init's reporter (`cloud-init analyze`) can show."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Lane:
-    """Steps that overlap, told to cloud-init's reporter as one row of stages that do not.
+class StageTimeline:
+    """Reports steps that overlap to cloud-init as one row of stages that do not.
 
-    `cloud-init analyze` pairs begin and end by nesting, so overlapping steps would break its arithmetic. The lane
-    shows one running step at a time: when it ends, those that ended behind it follow with what is left of their
-    time (nothing), and the next running one takes the lane. The shown times add up to the wall clock.
+    `cloud-init analyze` pairs start and end by nesting, so overlapping steps would break its arithmetic. One running
+    step is shown at a time: when it ends, those that ended meanwhile follow with a duration of zero, and the next
+    running one is shown. The shown times add up to the wall clock.
     """
 
     def __init__(self, open_stage: Callable[[str], Any] | None) -> None:
         self._open_stage = open_stage
         self._running: list[str] = []
         self._shown: tuple[str, Any] | None = None
-        self._ended_behind: list[tuple[str, str, bool]] = []
+        self._ended_meanwhile: list[tuple[str, str, bool]] = []
 
     def started(self, step: str) -> None:
-        """A step begins."""
+        """A step starts."""
         self._running.append(step)
         self._fill()
 
     def ended(self, step: str, summary: str, failed: bool) -> None:
-        """A step ended; `summary` carries its own duration."""
+        """A step ended; `summary` has its own duration."""
         if step in self._running:
             self._running.remove(step)
         if self._shown is not None and self._shown[0] != step:
-            self._ended_behind.append((step, summary, failed))
+            self._ended_meanwhile.append((step, summary, failed))
             return
         stage = self._shown[1] if self._shown else self._enter(step)
         self._shown = None
         self._close(stage, summary, failed)
-        for behind in self._ended_behind:
-            self._close(self._enter(behind[0]), behind[1], behind[2])
-        self._ended_behind.clear()
+        for hidden in self._ended_meanwhile:
+            self._close(self._enter(hidden[0]), hidden[1], hidden[2])
+        self._ended_meanwhile.clear()
         self._fill()
 
     def _fill(self) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cc_sammy's own word to the control plane, for as long as there may be no agent to say it.
+"""Reports to the control plane what must be known even if no agent is ever installed: first start, failed runs.
 
-A machine whose agent could not be installed was silent for ever in the boots this project comes from. Here the
-beginning of the first boot and every failed run are posted to the node's /errors, by a thread beside the steps,
-with bounds on everything. Nothing of it can fail or delay a step.
+A machine whose agent could not be installed was silent for ever in the boots this project comes from. Here the start
+of the first boot and every failed run are posted to the node's /errors, by a thread in parallel to the steps, with
+bounds on everything. It can neither fail nor delay a step.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from cc_sammy.host.host import Host
 
 LOG = logging.getLogger(__name__)
 TIMEOUT = (3.0, 7.0)  # connect, read; seconds
-TRIES = 3
-PAUSE = 2.0
-LAST_WORD = 20.0  # seconds that a failed run waits for its message: the bar is 30 s from failure to control plane
+ATTEMPTS = 3
+RETRY_DELAY = 2.0  # seconds
+JOIN_TIMEOUT = 20.0  # seconds that a failed run waits for its report: the bar is 30 s from failure to control plane
 
 
-class Beacon:
-    """Posts messages one after the other from a thread of its own; silent when the configuration names no node."""
+class FailureReporter:
+    """Posts reports one after the other from a thread of its own; does nothing without a node id, URL and token."""
 
     def __init__(self, host: Host, config: Config, record: RunRecord) -> None:
         self._host, self._record = host, record
         self._node, self._plane = config.node_id or "", config.control_plane
         self._last: threading.Thread | None = None
 
-    def began(self) -> None:
-        """Say that the first boot began; later boots have an agent for that."""
+    def report_start(self) -> None:
+        """Report that the first boot's run started; later boots have an agent for that."""
         if not os.path.exists(paths.READY_ACKNOWLEDGED):
             self._post("info", "provisioning began", "began")
 
-    def failed(self) -> None:
-        """Say why the run failed, and wait a bounded time for it to arrive: cloud-init's process may end next."""
+    def report_failure(self) -> None:
+        """Report why the run failed, and wait a bounded time for delivery: cloud-init's process may end next."""
         self._post("error", f"provisioning failed: {self._record.reason}", "failed")
         if self._last is not None:
-            self._last.join(LAST_WORD)
+            self._last.join(JOIN_TIMEOUT)
 
     def _post(self, level: str, message: str, what: str) -> None:
         if not (self._node and self._plane.url and self._plane.token_file):
@@ -66,21 +66,23 @@ class Beacon:
             },
         }
         before = self._last
-        self._last = threading.Thread(target=self._deliver, args=(entry, before), name="sammy-beacon", daemon=True)
+        self._last = threading.Thread(
+            target=self._deliver, args=(entry, before), name="sammy-failure-reporter", daemon=True
+        )
         self._last.start()
 
     def _deliver(self, entry: dict[str, Any], before: threading.Thread | None) -> None:
         if before is not None:
             before.join()
-        for _ in range(TRIES):
+        for _ in range(ATTEMPTS):
             problem = self._attempt(entry)
             if problem is None:
                 return
-            LOG.debug("sammy: the control plane could not be told %r: %s", entry["message"], problem)
-            self._host.sleep(PAUSE)
+            LOG.debug("sammy: could not report %r to the control plane: %s", entry["message"], problem)
+            self._host.sleep(RETRY_DELAY)
 
     def _attempt(self, entry: dict[str, Any]) -> str | None:
-        """Post once; return what was wrong, None when the control plane has it or will never take it."""
+        """Post once; return what went wrong, None when it was accepted or will never be."""
         import requests  # cloud-init has imported it already
 
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The story of one boot, readable top to bottom: configuration, record, run, verdict."""
+"""One provisioning run, readable top to bottom: configuration, record, steps, outcome."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cc_sammy.common import files
 from cc_sammy.common.run_records import this_process
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, StepRecord
-from cc_sammy.engine.cloud_init_stages import Lane
-from cc_sammy.engine.failure_reporter import Beacon
-from cc_sammy.engine.run_reporter import Teller
-from cc_sammy.engine.runner import Runner, judge
+from cc_sammy.engine.cloud_init_stages import StageTimeline
+from cc_sammy.engine.failure_reporter import FailureReporter
+from cc_sammy.engine.run_reporter import RunReporter
+from cc_sammy.engine.runner import Runner, overall_outcome
 from cc_sammy.errors import ConfigError, ProvisioningFailed
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
@@ -52,71 +52,73 @@ def _stages(name: str, cloud: Any) -> Callable[[str], Any]:
 def provision(
     user: Any, host: Host, instance_id: str, open_stage: Callable[[str], Any] | None, cpu_before: float
 ) -> RunRecord:
-    """Do one run and return its record; the files and the journal hold it too."""
+    """Do one run and return its record; the files and the journal have it too."""
     record = _new_record(host, instance_id)
-    teller = Teller(host, record, Lane(open_stage))
+    reporter = RunReporter(host, record, StageTimeline(open_stage))
     try:
         config = configuration.load(user, files.read_text(paths.OVERRIDES), os.environ)
         _check_against_kernel(config)
     except ConfigError as error:
         record.outcome, record.reason = Outcome.FAILED, str(error)
-        teller.config_invalid(error)
-        _tell_control_plane(user, host, record)
+        reporter.config_invalid(error)
+        _report_invalid_config(user, host, record)
         raise
     from cc_sammy.steps import declared, docker, nodejs_install, swap
 
     steps: tuple[Step, ...] = declared(
-        docker_is_there=docker.is_in_image(host),
-        nodejs_is_apts_work=nodejs_install.is_apts_work(host, config),
-        swap_is_concerned=swap.is_concerned(config),
+        docker_in_image=docker.is_in_image(host),
+        nodejs_by_apt=nodejs_install.comes_by_apt(host, config),
+        swap_is_applicable=swap.is_applicable(config),
     )
     record.steps = [
         StepRecord(
             step.name,
             required=step.is_required(config),
             after=[*step.needs, *step.after],
-            uses=sorted(step.uses),
+            uses=sorted(step.exclusive_resources),
         )
         for step in steps
     ]
-    teller.run_started()
-    _choose_mirror(config)
-    beacon = Beacon(host, config, record)
-    beacon.began()
+    reporter.run_started()
+    _select_mirror(config)
+    failures = FailureReporter(host, config, record)
+    failures.report_start()
     try:
-        Runner(steps, host, config, record, teller).run()
-    finally:  # a run that is stopped from outside has its verdict too
-        record.outcome, record.reason = judge(record)
+        Runner(steps, host, config, record, reporter).run()
+    finally:  # a run that is stopped from outside has an outcome too
+        record.outcome, record.reason = overall_outcome(record)
         record.own_cpu_ms = round((time.process_time() - cpu_before) * 1000, 1)
-        record.children_cpu_ms = {name: round(ms, 1) for name, ms in sorted(host.ledger.cpu_ms.items())}
-        teller.run_ended()
+        record.children_cpu_ms = {name: round(ms, 1) for name, ms in sorted(host.usage_totals.cpu_ms.items())}
+        reporter.run_ended()
     if record.outcome is Outcome.FAILED:
-        beacon.failed()
+        failures.report_failure()
     return record
 
 
-def _tell_control_plane(user: Any, host: Host, record: RunRecord) -> None:
-    """Say why nothing was done at the control plane as well, where the configuration's own part on it is right."""
+def _report_invalid_config(user: Any, host: Host, record: RunRecord) -> None:
+    """Report to the control plane why nothing was done, where the configuration's part about it is valid."""
     named = user if isinstance(user, dict) else {}
     try:
         loaded = configuration.load({key: named[key] for key in ("node_id", "control_plane") if key in named})
     except ConfigError:
         return
-    Beacon(host, loaded, record).failed()
+    FailureReporter(host, loaded, record).report_failure()
 
 
-def _choose_mirror(config: configuration.Config) -> None:
-    """Choose apt's mirror for the run; where that cannot be noted, the machine's own sources do."""
+def _select_mirror(config: configuration.Config) -> None:
+    """Select apt's mirror for the run; where that cannot be stored, the machine's own sources are used."""
     from cc_sammy.system import apt_mirror
 
     try:
-        apt_mirror.choose(config)
+        apt_mirror.select(config)
     except OSError as error:
         LOG.warning("sammy: packages.mirror is not used: %s", error)
 
 
 def _check_against_kernel(config: configuration.Config) -> None:
-    """Refuse an agent port that the kernel may give to our own connections: their replies would be dropped."""
+    """Refuse an agent port in the kernel's local port range (replies to our own connections would be dropped), and a
+    token file that does not exist.
+    """
     bounds = (files.read_text("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
     if len(bounds) == 2 and int(bounds[0]) <= config.agent.port <= int(bounds[1]):
         raise ConfigError(

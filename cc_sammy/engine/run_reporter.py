@@ -9,48 +9,48 @@ from dataclasses import replace
 from cc_sammy.common import files
 from cc_sammy.contract import journal_fields, paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
-from cc_sammy.engine.cloud_init_stages import Lane
-from cc_sammy.engine.journal_writer import DEBUG, ERROR, NOTICE, WARNING, Journal
-from cc_sammy.engine.run_record_writer import History
-from cc_sammy.engine.runner import judge
+from cc_sammy.engine.cloud_init_stages import StageTimeline
+from cc_sammy.engine.journal_writer import DEBUG, ERROR, NOTICE, WARNING, JournalWriter
+from cc_sammy.engine.run_record_writer import RunRecordWriter
+from cc_sammy.engine.runner import overall_outcome
 from cc_sammy.errors import ConfigError
 from cc_sammy.host.host import Host
 
 LOG = logging.getLogger(__name__)
 
 
-class Teller:
-    """Tells files, journal and reporter what the runner reports: state first, it must never wait for the others."""
+class RunReporter:
+    """Passes the runner's notifications on to files, journal and cloud-init; the state file waits for none of them."""
 
-    def __init__(self, host: Host, record: RunRecord, lane: Lane) -> None:
-        self._host, self._record, self._lane = host, record, lane
-        self._journal = Journal()
-        self.history = History(f"{paths.RUNS}/{record.run_id}.json")
+    def __init__(self, host: Host, record: RunRecord, timeline: StageTimeline) -> None:
+        self._host, self._record, self._timeline = host, record, timeline
+        self._journal = JournalWriter()
+        self.record_writer = RunRecordWriter(f"{paths.RUNS}/{record.run_id}.json")
         self._sequence = 0
 
     def run_started(self) -> None:
-        """The run begins."""
+        """The run starts."""
         self._write_state()
         self._send(
-            "provisioning begins", NOTICE, {"MESSAGE_ID": journal_fields.RUN_STARTED, "SAMMY_EVENT": "provision.run"}
+            "provisioning started", NOTICE, {"MESSAGE_ID": journal_fields.RUN_STARTED, "SAMMY_EVENT": "provision.run"}
         )
 
     def started(self, step: StepRecord) -> None:
-        """A step begins."""
+        """A step starts."""
         self._write_state()
         self._send_step(step)
-        self._lane.started(step.name)
+        self._timeline.started(step.name)
 
     def ended(self, step: StepRecord) -> None:
         """A step has its final status; only work that was done is worth an fsync."""
         self._write_state()
         self._send_step(step)
         if step.status is not Status.SKIPPED:
-            self._write_history()
-        self._lane.ended(step.name, _summary(step), step.status is Status.FAILED)
+            self._write_record()
+        self._timeline.ended(step.name, _summary(step), step.status is Status.FAILED)
 
-    def again(self, step: StepRecord, reason: str, pause: float) -> None:
-        """An attempt failed of a cause that may pass."""
+    def retrying(self, step: StepRecord, reason: str, delay: float) -> None:
+        """An attempt failed for a transient cause."""
         self._write_state()
         more = {
             "SAMMY_EVENT": f"provision.{step.name}",
@@ -58,26 +58,26 @@ class Teller:
             "SAMMY_ATTEMPT": str(step.attempt),
             "SAMMY_REASON": reason,
         }
-        self._send(f"{step.name}: attempt {step.attempt} in {pause:.0f} s, for: {reason}", NOTICE, more)
+        self._send(f"{step.name}: attempt {step.attempt} in {delay:.0f} s, because: {reason}", NOTICE, more)
 
-    def settled(self) -> None:
-        """The node is as ready as it will be; images that nobody demands still come.
+    def ready_early(self) -> None:
+        """All steps that block readiness have finished; optional image pulls continue.
 
-        Only the state file, which the agent reads, says so: the history's outcome is the run's, at its end. A failure
-        waits for that end too, so that it is reported once and whole.
+        Only the state file, which the agent reads, says so: the run record gets its outcome at the run's end. So does a
+        failure, so that it is reported once and completely.
         """
-        outcome, reason = judge(self._record)
+        outcome, reason = overall_outcome(self._record)
         if outcome is not Outcome.FAILED:
             self._record.outcome, self._record.reason = outcome, reason
             self._write_state()
-            self._send(f"node {outcome.value}; the rest goes on", NOTICE, {"SAMMY_EVENT": "provision.settled"})
+            self._send(f"node {outcome.value}; optional steps continue", NOTICE, {"SAMMY_EVENT": "provision.settled"})
 
     def output(self, step: str, line: str) -> None:
-        """A command's line, for those who look closer."""
+        """A command printed a line; kept at priority debug."""
         self._journal.send(line, DEBUG, {"SAMMY_STEP": step, "SAMMY_RUN_ID": self._record.run_id})
 
     def run_ended(self) -> None:
-        """The verdict, with the true wall clock of the whole."""
+        """The run ended: its outcome, with the wall-clock duration of the whole."""
         record = self._record
         record.duration_ms = round((self._host.boottime() - record.started) * 1000, 3)
         status = Status.FAILED if record.outcome is Outcome.FAILED else Status.COMPLETED
@@ -97,15 +97,15 @@ class Teller:
         self._journal.flush()
         record.journal_lost = self._journal.lost
         self._write_state()
-        self._write_history()
-        self.history.flush()
+        self._write_record()
+        self.record_writer.flush()
 
     def config_invalid(self, error: ConfigError) -> None:
-        """Nothing was done: say why, everywhere."""
+        """The configuration is invalid and nothing was done: report why, everywhere."""
         self._record.duration_ms = 0.0
         self._write_state()
-        self._write_history()
-        self.history.flush()
+        self._write_record()
+        self.record_writer.flush()
         self._send(str(error), ERROR, {"MESSAGE_ID": journal_fields.CONFIG_INVALID, "SAMMY_EVENT": "provision.config"})
         self._journal.flush()
 
@@ -129,7 +129,7 @@ class Teller:
         self._send(_summary(step), ERROR if step.status is Status.FAILED else NOTICE, more, at)
 
     def _send(self, message: str, priority: int, more: dict[str, str], at: float | None = None) -> None:
-        """Send one event; `at` is when it happened (CLOCK_BOOTTIME), which may be a little before it is told."""
+        """Send one event; `at` is when it happened (CLOCK_BOOTTIME), which may be a little earlier."""
         self._sequence += 1
         own = {
             "SAMMY_RUN_ID": self._record.run_id,
@@ -139,17 +139,17 @@ class Teller:
         self._journal.send(message, priority, {**own, **more})
 
     def _write_state(self) -> None:
-        """Write the level; a full disk must not stop a boot, and this file is on a tmpfs."""
+        """Write the state file; a full disk must not stop a boot, and this file is on a tmpfs."""
         try:
             files.write_text(paths.STATE, self._record.to_json())
         except OSError as error:
             LOG.debug("sammy: could not write %s: %s", paths.STATE, error)
 
-    def _write_history(self) -> None:
+    def _write_record(self) -> None:
         record = self._record
         if record.duration_ms is None:
             record = replace(record, outcome=Outcome.RUNNING, reason="")
-        self.history.write(record.to_json())
+        self.record_writer.write(record.to_json())
 
 
 def _summary(step: StepRecord) -> str:

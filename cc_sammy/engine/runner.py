@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the plan: each step in a thread, all telling and all records in the one coordinating thread.
+"""Runs the steps: each in a thread of its own; all reporting and all records in the one coordinating thread.
 
-Durations are taken in the step's own thread, right around its work, so that nothing the telling costs is booked on
-a step.
+Durations are measured in the step's own thread, right around its work, so that no step is charged for reporting.
 """
 
 from __future__ import annotations
@@ -18,31 +17,31 @@ from typing import Protocol
 
 from cc_sammy.config import Config
 from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
-from cc_sammy.engine.agent_notify import tell_network_changed
-from cc_sammy.engine.schedule import blocked_by, is_settled, startable
+from cc_sammy.engine.agent_notify import notify_network_changed
+from cc_sammy.engine.schedule import blocked_by, may_report_ready, startable
 from cc_sammy.errors import SammyError, Stopped
 from cc_sammy.host.host import Host
-from cc_sammy.host.usage import Usage
+from cc_sammy.host.usage import ResourceUsage
 from cc_sammy.steps.base import Step
 
-FIRST_PAUSE, LONGEST_PAUSE = 2.0, 30.0  # seconds
-LAST_WORDS = 10.0  # seconds that a run which is stopped waits for its steps: they may still put something back
+MIN_RETRY_DELAY, MAX_RETRY_DELAY = 2.0, 30.0  # seconds
+STOP_GRACE = 10.0  # seconds that a stopped run waits for its steps, which may still restore something
 
 
 class Observer(Protocol):
-    """Who is told; called from the coordinating thread only, except `output`."""
+    """Is notified of the run; called from the coordinating thread only, except `output`."""
 
     def started(self, step: StepRecord) -> None:
-        """A step begins."""
+        """A step starts."""
 
     def ended(self, step: StepRecord) -> None:
         """A step has its final status."""
 
-    def again(self, step: StepRecord, reason: str, pause: float) -> None:
-        """An attempt failed of a cause that may pass; the next begins in so many seconds."""
+    def retrying(self, step: StepRecord, reason: str, delay: float) -> None:
+        """An attempt failed for a transient cause; the next one starts in `delay` seconds."""
 
-    def settled(self) -> None:
-        """Only steps still run or wait that the node's readiness does not wait for."""
+    def ready_early(self) -> None:
+        """All steps that block readiness have ended; others still run or wait."""
 
     def output(self, step: str, line: str) -> None:
         """A command of the step printed a line; called from the step's thread."""
@@ -50,7 +49,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class _Attempt:
-    """How one attempt at a step came out."""
+    """The outcome of one attempt at a step."""
 
     status: Status
     reason: str = ""
@@ -64,45 +63,45 @@ class _Attempt:
 
 
 @dataclass(frozen=True)
-class _Ended:
+class _Finished:
     step: Step
     last: _Attempt
     number: int
     seconds: float
-    usage: Usage | None
+    usage: ResourceUsage | None
     results: dict[str, str]
 
 
 @dataclass(frozen=True)
-class _Again:
+class _Retry:
     step: Step
     last: _Attempt
     number: int
-    pause: float
+    delay: float
 
 
-def _perform(step: Step, host: Host, config: Config) -> _Attempt:
+def _run_attempt(step: Step, host: Host, config: Config) -> _Attempt:
     try:
-        reason = step.satisfied(host, config)
+        reason = step.already_done(host, config)
         if reason is not None:
             return _Attempt(Status.SKIPPED, reason)
         step.run(host, config)
-        met = step.achieved(host, config) if step.achieved else step.satisfied(host, config) is not None
+        met = step.verify(host, config) if step.verify else step.already_done(host, config) is not None
     except SammyError as error:
         return _Attempt(Status.FAILED, str(error), error.transient)
     except OSError as error:
         said = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
         return _Attempt(Status.FAILED, said)
-    except Exception as error:  # a fault of ours must fail its step, not take the boot down with it
+    except Exception as error:  # a bug of ours must fail its step, not the whole boot
         return _Attempt(Status.FAILED, f"internal error, please report it: {type(error).__name__}: {error}")
     if not met:
-        return _Attempt(Status.FAILED, "it ran to its end and its goal is not met; see journalctl -t sammy")
+        return _Attempt(Status.FAILED, "it ran to its end, but its goal is not met; see journalctl -t sammy")
     return _Attempt(Status.COMPLETED)
 
 
-def pause_before(attempt: int) -> float:
-    """Return the seconds to wait before an attempt: full jitter, so that a fleet does not come back as one."""
-    return random.uniform(0.0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (attempt - 2)))
+def retry_delay(attempt: int) -> float:
+    """Return the seconds to wait before an attempt: full jitter, so that a fleet does not retry in step."""
+    return random.uniform(0.0, min(MAX_RETRY_DELAY, MIN_RETRY_DELAY * 2.0 ** (attempt - 2)))
 
 
 class Runner:
@@ -113,10 +112,10 @@ class Runner:
     ) -> None:
         self._steps = steps
         self._host, self._config, self._record, self._observer = host, config, record, observer
-        self._news: queue.SimpleQueue[_Ended | _Again] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[_Finished | _Retry] = queue.SimpleQueue()
         self._ends = host.boottime() + config.run_deadline
         self._running: dict[str, Step] = {}
-        self._settled = False
+        self._reported_ready = False
 
     def __repr__(self) -> str:
         return f"<Runner {len(self._running)} running, {len(self._steps)} steps>"
@@ -139,30 +138,30 @@ class Runner:
             self._start_startable()
             if not self._running:
                 return
-            if not self._settled and is_settled(self._steps, self._statuses(), self._config):
-                self._settled = True
-                self._observer.settled()
-            self._take(self._news.get())
+            if not self._reported_ready and may_report_ready(self._steps, self._statuses(), self._config):
+                self._reported_ready = True
+                self._observer.ready_early()
+            self._handle(self._news.get())
 
-    def _take(self, news: _Ended | _Again) -> None:
-        if isinstance(news, _Ended):
+    def _handle(self, news: _Finished | _Retry) -> None:
+        if isinstance(news, _Finished):
             self._finish(news)
         else:
             record = self._record.step(news.step.name)
             record.attempt = news.number + 1
             record.first = record.first or news.last.record()
-            self._observer.again(record, news.last.reason, news.pause)
+            self._observer.retrying(record, news.last.reason, news.delay)
 
     def _stop(self) -> None:
-        """End what runs, hear how it ended, and say of every other step that it did not come to it."""
+        """Kill what runs, collect how it ended, and mark every other step as not started or interrupted."""
         self._host.stop()
-        end = time.monotonic() + LAST_WORDS
+        end = time.monotonic() + STOP_GRACE
         with contextlib.suppress(queue.Empty):
             while self._running and (left := end - time.monotonic()) > 0:
-                self._take(self._news.get(timeout=left))
+                self._handle(self._news.get(timeout=left))
         for record in self._record.steps:
             if record.status in (Status.PENDING, Status.STARTED):
-                word = "not begun" if record.status is Status.PENDING else "not ended"
+                word = "not started" if record.status is Status.PENDING else "interrupted"
                 record.status, record.reason = Status.FAILED, f"{word}: the run was stopped from outside"
                 self._observer.ended(record)
 
@@ -175,16 +174,16 @@ class Runner:
             culprit = blocked_by(step, self._statuses())
             if record.status is Status.PENDING and culprit is not None:
                 record.status = Status.FAILED
-                record.reason = f"not begun: it needs {culprit}, which failed"
+                record.reason = f"not started: it needs {culprit}, which failed"
                 self._observer.ended(record)
 
     def _start_startable(self) -> None:
         if self._host.boottime() > self._ends:
-            self._give_up()
+            self._fail_pending()
             return
-        in_use = {name for step in self._running.values() for name in step.uses}
-        seats = self._config.max_parallel - len(self._running)
-        for step in startable(self._steps, self._statuses(), in_use, seats):
+        in_use = {name for step in self._running.values() for name in step.exclusive_resources}
+        slots = self._config.max_parallel - len(self._running)
+        for step in startable(self._steps, self._statuses(), in_use, slots):
             record = self._record.step(step.name)
             begun = self._host.boottime()
             record.status, record.started = Status.STARTED, begun
@@ -193,11 +192,11 @@ class Runner:
             work = threading.Thread(target=self._work, args=(step, begun), name=f"sammy-{step.name}", daemon=True)
             work.start()
 
-    def _give_up(self) -> None:
+    def _fail_pending(self) -> None:
         for record in self._record.steps:
             if record.status is Status.PENDING:
                 record.status = Status.FAILED
-                record.reason = f"not begun: the run's {self._config.run_deadline} s (sammy.run_deadline) were over"
+                record.reason = f"not started: the run's {self._config.run_deadline} s (sammy.run_deadline) had passed"
                 self._observer.ended(record)
 
     def _work(self, step: Step, begun: float) -> None:
@@ -209,22 +208,22 @@ class Runner:
         number, before = 1, ""
         while True:
             tried = host.boottime()
-            last = _perform(step, host, self._config)
+            last = _run_attempt(step, host, self._config)
             last = replace(last, started=tried, duration_ms=round((host.boottime() - tried) * 1000, 3))
             if last.status is Status.FAILED and before not in ("", last.reason):
-                # An attempt cut short by the deadline says little; the one before it met the cause.
-                last = replace(last, reason=f"{last.reason}; the attempt before: {before}")
-            pause = pause_before(number + 1)
-            over = number > step.retries or host.boottime() + pause > ends or host.is_stopped
+                # An attempt cut short by the deadline says little; the one before it has the cause.
+                last = replace(last, reason=f"{last.reason}; the previous attempt: {before}")
+            delay = retry_delay(number + 1)
+            over = number > step.retries or host.boottime() + delay > ends or host.is_stopped
             if last.status is not Status.FAILED or not last.transient or over:
                 break
-            self._news.put(_Again(step, last, number, pause))
+            self._news.put(_Retry(step, last, number, delay))
             with contextlib.suppress(Stopped):
-                host.sleep(pause)
-            number, before = number + 1, last.reason.partition("; the attempt before: ")[0]
-        self._news.put(_Ended(step, last, number, host.boottime() - begun, host.usage, dict(host.results)))
+                host.sleep(delay)
+            number, before = number + 1, last.reason.partition("; the previous attempt: ")[0]
+        self._news.put(_Finished(step, last, number, host.boottime() - begun, host.usage, dict(host.results)))
 
-    def _finish(self, ended: _Ended) -> None:
+    def _finish(self, ended: _Finished) -> None:
         del self._running[ended.step.name]
         record = self._record.step(ended.step.name)
         record.status, record.reason, record.attempt = ended.last.status, ended.last.reason, ended.number
@@ -236,11 +235,11 @@ class Runner:
             record.read_bytes, record.written_bytes = ended.usage.read_bytes, ended.usage.written_bytes
         self._observer.ended(record)
         if ended.step.changes_network and ended.last.status is not Status.SKIPPED:
-            tell_network_changed(ended.step.name)
+            notify_network_changed(ended.step.name)
 
 
-def judge(record: RunRecord) -> tuple[Outcome, str]:
-    """Return what the steps that have ended make of the node, and why."""
+def overall_outcome(record: RunRecord) -> tuple[Outcome, str]:
+    """Return the run's outcome by the steps that have ended, and why."""
     failed = [step for step in record.steps if step.status is Status.FAILED]
     reason = "; ".join(f"{step.name}: {step.reason}" for step in failed)
     if any(step.required for step in failed):

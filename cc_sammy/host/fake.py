@@ -45,7 +45,7 @@ class FakeHost(Host):
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         quiet: bool = False,
-        tidying: bool = False,
+        cleanup: bool = False,
     ) -> CommandResult:
         """Answer from the scripts; an unscripted command succeeds silently."""
         self.calls.append(tuple(argv))

@@ -21,7 +21,7 @@ FETCHED = "/var/cache/apt/archives/sammy-agent-fetched.deb"
 
 
 def packages(config: Config) -> list[str]:
-    """Return what can ride in the one apt transaction; the package itself neither enables nor starts anything."""
+    """Return what can be part of the one apt transaction; the package itself neither enables nor starts anything."""
     return [PACKAGE] if config.agent.source == "apt" else []
 
 
@@ -34,13 +34,13 @@ def agent_config(config: Config) -> str:
     return json.dumps(file._asdict(), indent=2) + "\n"
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The agent is installed, configured so, and runs."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The agent is installed, configured as wanted, and runs."""
     if config.agent.source == "none":
         return "agent.source is none"
     if files.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return None
-    return "sammy-agent runs and is configured so" if systemd.is_enabled_and_active(host, UNIT) else None
+    return "sammy-agent runs and is configured as wanted" if systemd.is_enabled_and_active(host, UNIT) else None
 
 
 def require_token(config: Config) -> None:
@@ -65,7 +65,7 @@ def run(host: Host, config: Config) -> None:
     if apt.missing(host, [PACKAGE]):
         _install(host, config)
     changed = files.write_text(paths.AGENT_CONFIG, agent_config(config))
-    if changed and systemd.show(host, UNIT).get("ActiveState") == "active":
+    if changed and systemd.unit_properties(host, UNIT).get("ActiveState") == "active":
         host.run(["systemctl", "restart", "--no-block", UNIT])
     systemd.enable_and_start(host, UNIT, seconds=60)
 
@@ -93,22 +93,22 @@ def _install(host: Host, config: Config) -> None:
         apt.install(host, [PACKAGE], lists_stale=stale)
 
 
-def achieved(host: Host, config: Config) -> bool:
-    """Installed, configured, and its unit, which `run` has seen active, is in systemd's hands."""
+def verify(host: Host, config: Config) -> bool:
+    """Installed, configured, and its unit, which `run` has seen active, is still managed by systemd."""
     if files.read_text(paths.AGENT_CONFIG) != agent_config(config) or apt.missing(host, [PACKAGE]):
         return False
-    state = systemd.show(host, UNIT)
+    state = systemd.unit_properties(host, UNIT)
     return state.get("ActiveState") in ("active", "activating") and state.get("UnitFileState") in ("enabled", "static")
 
 
 STEP = Step(
     "agent-install",
     "agent",
-    satisfied,
+    already_done,
     run,
     needs=("firewall",),
     after=("packages", "tls-permissions"),
-    uses=frozenset({"apt"}),
-    achieved=achieved,
+    exclusive_resources=frozenset({"apt"}),
+    verify=verify,
     retries=2,
 )

@@ -19,21 +19,21 @@ PREFIX = "/opt/sammy/devcontainer-cli"
 PROGRAM = "devcontainer.js"
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The wanted version is there, or nothing says which."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The wanted version is installed, or none is configured."""
     options = config.devcontainer_cli
     if options.source == "none":
         return "devcontainer_cli.source is none"
     if options.version is None or options.integrity is None:
         if host.which("devcontainer"):
-            return "a devcontainer CLI is there"
-        return "devcontainer_cli.version and devcontainer_cli.integrity do not say which one"
+            return "a devcontainer CLI is installed"
+        return "devcontainer_cli.version and devcontainer_cli.integrity are not set"
     current = files.read_text(f"{PREFIX}/sammy-version")
-    return f"devcontainer CLI {options.version} is there" if current == _mark(config) else None
+    return f"devcontainer CLI {options.version} is installed" if current == _mark(config) else None
 
 
 def run(host: Host, config: Config) -> None:
-    """Fetch, check, unpack and link it; have it say its version."""
+    """Fetch, check, unpack and link it."""
     integrity = given(config.devcontainer_cli.integrity)
     digest = base64.b64decode(integrity.removeprefix("sha512-")).hex()
     archive = f"{PREFIX}.archive"
@@ -58,11 +58,11 @@ def _urls(host: Host, config: Config) -> list[str]:
         return [url.replace("{version}", version) for url in config.devcontainer_cli.urls]
     if host.which("npm") is None:
         raise StepFailed(
-            "nothing says where the devcontainer CLI is: there is no npm client to ask for its registry",
-            "Give devcontainer_cli.urls",
+            "no source for the devcontainer CLI: there is no npm client to ask for its registry",
+            "Set devcontainer_cli.urls",
         )
     registry = host.run(["npm", "config", "get", "registry"]).stdout.strip().rstrip("/")
     return [download_urls.DEVCONTAINER_ARCHIVE.format(registry=registry, version=version)]
 
 
-STEP = Step("devcontainer-cli", "devcontainer_cli", satisfied, run, needs=("nodejs-install",), retries=2)
+STEP = Step("devcontainer-cli", "devcontainer_cli", already_done, run, needs=("nodejs-install",), retries=2)

@@ -17,27 +17,27 @@ from cc_sammy.system import docker_api as engine
 
 UNIT = "docker.service"
 DAEMON_JSON = "/etc/docker/daemon.json"
-# Our keys in it, so that an option that is taken back takes its key with it.
+# The keys in it that we manage, so that an option that is unset takes its key with it.
 WRITTEN = "/var/lib/sammy/daemon-keys.json"
-# Says which invocation of dockerd has not read the present daemon.json; gone with the boot, as the need is.
+# Holds the invocation id of a dockerd that has not read the current daemon.json; gone after a reboot, as the need is.
 RESTART_NEEDED = "/run/sammy/docker-restart-needed"
 SLICE = "sammy-containers.slice"
 
 
 def is_in_image(host: Host) -> bool:
-    """Tell whether dockerd is there and set up; half unpacked, it is not."""
+    """Return whether dockerd is installed and set up; half unpacked, it is not."""
     return host.which("dockerd") is not None and not apt.interrupted()
 
 
 def packages(config: Config) -> list[str]:
-    """Return the packages that the configured source is made of."""
+    """Return the packages of the configured source."""
     return {"distro": ["docker.io"], "docker-ce": ["docker-ce", "docker-ce-cli", "containerd.io"]}.get(
         config.docker.source, []
     )
 
 
-def our_keys(config: Config) -> dict[str, Any]:
-    """Return the keys of daemon.json that are ours: what the options make, over it docker.daemon."""
+def managed_keys(config: Config) -> dict[str, Any]:
+    """Return the keys of daemon.json that we manage: those of the options, overridden by docker.daemon."""
     options = config.docker
     keys: dict[str, Any] = {"log-driver": "journald", "live-restore": options.live_restore}
     if config.metadata_block.enabled:
@@ -54,53 +54,57 @@ def our_keys(config: Config) -> dict[str, Any]:
 
 
 def daemon_json(current: str | None, config: Config, written: str | None = None) -> str:
-    """Return daemon.json: what stands there, over it our keys.
+    """Return daemon.json: its current keys, overridden by the managed ones.
 
-    :param written: our keys of the last time, as `note` made them: what is no longer wanted goes with its option.
+    :param written: the previous `managed_keys_json`; of those keys, the ones no longer wanted are removed.
     """
     try:
         keys: dict[str, Any] = json.loads(current or "{}")
     except ValueError as error:
-        raise StepFailed(f"{DAEMON_JSON} is not JSON ({error})", "Mend or remove it, then run again") from error
-    for key, value in _noted(written).items():
-        if keys.get(key) == value:  # else somebody has made it theirs
+        raise StepFailed(f"{DAEMON_JSON} is not JSON ({error})", "Fix or remove it, then run again") from error
+    for key, value in _previous_managed_keys(written).items():
+        if keys.get(key) == value:  # otherwise somebody has changed it since
             del keys[key]
-    return json.dumps({**keys, **our_keys(config)}, indent=2, sort_keys=True) + "\n"
+    return json.dumps({**keys, **managed_keys(config)}, indent=2, sort_keys=True) + "\n"
 
 
-def note(config: Config) -> str:
-    """Return what is kept of our keys for the next time."""
-    return json.dumps(our_keys(config), indent=2, sort_keys=True) + "\n"
+def managed_keys_json(config: Config) -> str:
+    """Return the managed keys as they are stored for the next run."""
+    return json.dumps(managed_keys(config), indent=2, sort_keys=True) + "\n"
 
 
-def _noted(written: str | None) -> dict[str, Any]:
+def _previous_managed_keys(written: str | None) -> dict[str, Any]:
     try:
         noted = json.loads(written or "{}")
     except ValueError:
-        return {}  # cut short by a power cut: nothing is taken away that might be somebody's
+        return {}  # truncated by a power cut: remove nothing that might be somebody's
     return noted if isinstance(noted, dict) else {}
 
 
 def _is_configured(config: Config) -> bool:
     current, written = files.read_text(DAEMON_JSON), files.read_text(WRITTEN)
-    return written == note(config) and current is not None and current == daemon_json(current, config, written)
+    return (
+        written == managed_keys_json(config)
+        and current is not None
+        and current == daemon_json(current, config, written)
+    )
 
 
 def write_daemon_json(host: Host, config: Config) -> None:
-    """Write daemon.json, then the note of our keys in it; note too when a dockerd that runs has not read it."""
+    """Write daemon.json and the managed keys; mark a restart as needed when a running dockerd has not read it."""
     if config.docker.source == "none":
         return
     current = files.read_text(DAEMON_JSON)
     text = daemon_json(current, config, files.read_text(WRITTEN))
     if current != text:
-        state = systemd.show(host, UNIT)
+        state = systemd.unit_properties(host, UNIT)
         if state.get("ActiveState") == "active":
             files.write_text(RESTART_NEEDED, state.get("InvocationID", "unknown") + "\n")
         files.write_text(DAEMON_JSON, text)
-    files.write_text(WRITTEN, note(config))
+    files.write_text(WRITTEN, managed_keys_json(config))
 
 
-def lacking_users(config: Config) -> list[str]:
+def users_missing_from_group(config: Config) -> list[str]:
     """Return the configured users that exist and are not in the group docker."""
     import grp
     import pwd
@@ -116,11 +120,11 @@ def lacking_users(config: Config) -> list[str]:
     ]  # fmt: skip
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """Docker runs, will at the next boot, and reads our daemon.json."""
+def already_done(host: Host, config: Config) -> str | None:
+    """Docker runs, is enabled, and has our daemon.json."""
     if config.docker.source == "none":
         return "docker.source is none"
-    if not _is_configured(config) or lacking_users(config):
+    if not _is_configured(config) or users_missing_from_group(config):
         return None
     if systemd.is_enabled_and_active(host, UNIT) and engine.answers():
         return "Docker runs, is enabled and configured"
@@ -138,7 +142,7 @@ def run(host: Host, config: Config) -> None:
             f'there is no dockerd on this machine and docker.source is "{config.docker.source}"',
             "Use docker.source distro or docker-ce, or an image that has Docker",
         )
-    for user in lacking_users(config):
+    for user in users_missing_from_group(config):
         host.run(["usermod", "--append", "--groups", "docker", user])
     systemd.enable_and_start(host, UNIT, seconds=120)
     engine.wait(host)
@@ -147,12 +151,12 @@ def run(host: Host, config: Config) -> None:
 STEP = Step(
     "docker",
     "docker",
-    satisfied,
+    already_done,
     run,
     after=("firewall", "packages"),
-    uses=frozenset({"apt", "docker-daemon"}),
+    exclusive_resources=frozenset({"apt", "docker-daemon"}),
     changes_network=True,
     retries=1,
 )
 # With dockerd in the image nothing of apt is waited for: containers can be pulled while packages are unpacked.
-STEP_IN_IMAGE = replace(STEP, after=("firewall",), uses=frozenset({"docker-daemon"}))
+STEP_IN_IMAGE = replace(STEP, after=("firewall",), exclusive_resources=frozenset({"docker-daemon"}))

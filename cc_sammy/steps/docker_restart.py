@@ -13,16 +13,16 @@ from cc_sammy.system import docker_api as engine
 from cc_sammy.system import systemd
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """Docker has read what stands in its configuration, or must not be restarted."""
+def already_done(host: Host, config: Config) -> str | None:
+    """Docker has read its current configuration, or must not be restarted."""
     policy = config.docker_restart.policy
     if policy == "never" or config.docker.source == "none":
         return "docker_restart.policy is never" if policy == "never" else "docker.source is none"
     if policy == "always":
         return None
     stale = files.read_text(RESTART_NEEDED)
-    if stale is None or systemd.show(host, UNIT).get("InvocationID") != stale.strip():
-        return "Docker started with the present configuration"
+    if stale is None or systemd.unit_properties(host, UNIT).get("InvocationID") != stale.strip():
+        return "Docker started with the current configuration"
     try:
         count = engine.running_containers()
     except OSError:
@@ -37,7 +37,7 @@ def run(host: Host, config: Config) -> None:
     host.run(["systemctl", "restart", "--no-block", UNIT])
     before = files.read_text(RESTART_NEEDED)
     end = host.boottime() + 60
-    while before is not None and systemd.show(host, UNIT).get("InvocationID") == before.strip():
+    while before is not None and systemd.unit_properties(host, UNIT).get("InvocationID") == before.strip():
         if host.boottime() > end:
             raise StepFailed("Docker did not restart within 60 s", "Look at systemctl status docker")
         host.sleep(0.05)
@@ -46,18 +46,18 @@ def run(host: Host, config: Config) -> None:
     files.remove(RESTART_NEEDED)
 
 
-def achieved(host: Host, config: Config) -> bool:
-    """Docker answers, and no note says that it has not read its configuration."""
+def verify(host: Host, config: Config) -> bool:
+    """Docker answers, and no restart is marked as needed."""
     return engine.answers() and files.read_text(RESTART_NEEDED) is None
 
 
 STEP = Step(
     "docker-restart",
     "docker_restart",
-    satisfied,
+    already_done,
     run,
     needs=("docker",),
-    uses=frozenset({"docker-daemon"}),
+    exclusive_resources=frozenset({"docker-daemon"}),
     changes_network=True,
-    achieved=achieved,
+    verify=verify,
 )

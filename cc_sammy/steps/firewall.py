@@ -20,8 +20,8 @@ TIMER = "sammy-firewall-refresh.timer"
 WANTED_BY = "/etc/systemd/system/sysinit.target.wants/" + UNIT
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The rules in the kernel are the wanted ones, or were lifted for good."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The rules in the kernel are the wanted ones, or were removed on purpose."""
     if not config.firewall.enabled:
         return None if _kept() else "firewall.enabled is false"
     if boot_files.is_removed(host):
@@ -34,26 +34,26 @@ def satisfied(host: Host, config: Config) -> str | None:
 
 
 def run(host: Host, config: Config) -> None:
-    """Apply the rules in one transaction, read them back, have them applied at every later boot; or lift them."""
+    """Apply the rules in one transaction, read them back, enable them for every later boot; or remove them."""
     if not config.firewall.enabled:
-        _lift(host)
+        _disable(host)
         return
-    # beside the apply, which waits for the kernel most of its time: systemctl takes 20 ms a call
-    with ThreadPoolExecutor(1, threading.current_thread().name) as beside:
-        enabled = beside.submit(_enable, host)
+    # in parallel to the apply, which mostly waits for the kernel: systemctl takes 20 ms per call
+    with ThreadPoolExecutor(1, threading.current_thread().name) as pool:
+        enabled = pool.submit(_enable, host)
         enforce.apply(host, _wanted(host, config), config.firewall.input_policy)
     enabled.result()
 
 
 def _enable(host: Host) -> None:
-    """Have the rules loaded at every boot, and the networks refreshed daily from now on."""
-    # The next boot reads the links; making PID 1 read all its units anew for them would cost 0.1 s of this one.
+    """Enable loading the rules at every boot, and refreshing the networks daily from now on."""
+    # The next boot reads the links; a daemon-reload for them would cost 0.1 s of this one.
     host.run(["systemctl", "enable", "--quiet", "--no-reload", UNIT, TIMER])
     host.run(["systemctl", "start", "--no-block", TIMER], check=False)
 
 
 def _wanted(host: Host, config: Config) -> Policy:
-    """Return the configured rules, or those the agent went back to because the configured ones kept all out."""
+    """Return the configured rules, or those the agent rolled back to because the configured ones locked it out."""
     return rollback.in_force(host, policy.from_config(config.firewall, config.agent.port, host))
 
 
@@ -63,8 +63,8 @@ def _kept() -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-def _lift(host: Host) -> None:
-    """Take the rules away as if they had never been: an operator's `sammy firewall remove` is another thing."""
+def _disable(host: Host) -> None:
+    """Remove the rules without a trace, unlike an operator's `sammy firewall remove`."""
     enforce.remove(host)
     host.run(["systemctl", "disable", "--quiet", "--no-reload", UNIT, TIMER])
     host.run(["systemctl", "stop", TIMER], check=False)
@@ -73,4 +73,4 @@ def _lift(host: Host) -> None:
     files.remove(boot_files.REMOVED)
 
 
-STEP = Step("firewall", "firewall", satisfied, run, changes_network=True)
+STEP = Step("firewall", "firewall", already_done, run, changes_network=True)

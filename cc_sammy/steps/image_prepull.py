@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Container images on disk before the first workspace asks for them."""
+"""Pulls container images before the first workspace needs them."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
 from cc_sammy.system import docker_api as engine
 
-AT_ONCE = 3  # images; dockerd itself fetches three layers of each
+MAX_PARALLEL_PULLS = 3  # images; dockerd itself fetches three layers of each
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """Every image is there, or none is named."""
+def already_done(host: Host, config: Config) -> str | None:
+    """Every image is present, or none is configured."""
     images = config.image_prepull.images
     if not images:
-        return "image_prepull.images names none"
+        return "image_prepull.images is empty"
     if config.docker.source == "none":
         return "docker.source is none"
     try:
         digests = {name: engine.digest(name) for name in images}
     except OSError:
-        return None  # dockerd is silent: run() waits for it and says so
+        return None  # dockerd does not answer: run() waits for it and reports it
     there = {name: digest for name, digest in digests.items() if digest is not None}
     if len(there) < len(digests):
         return None
-    host.results.update(there)  # a tag moves: the record says what it meant here
-    return f"{len(images)} images are there"
+    host.results.update(there)  # a tag moves: the record says which digest it was here
+    return f"{len(images)} images are present"
 
 
 def run(host: Host, config: Config) -> None:
-    """Pull the missing images side by side; fail with every one that could not be had."""
+    """Pull the missing images in parallel; fail naming each one that could not be pulled."""
     engine.wait(host)
     absent = [name for name in config.image_prepull.images if engine.digest(name) is None]
     failures = _pull(host, absent, float(config.step_deadline))
@@ -47,9 +47,9 @@ def run(host: Host, config: Config) -> None:
 
 
 def _pull(host: Host, names: Sequence[str], seconds: float) -> list[Exception]:
-    """Pull the images side by side; return what went wrong.
+    """Pull the images in parallel; return what failed.
 
-    Threads of our own: an executor's are joined when the process ends, also when it is to end at once.
+    Not an executor: its threads are joined when the process ends, even when it must end at once.
     """
     left: queue.SimpleQueue[str] = queue.SimpleQueue()
     failures: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -63,13 +63,13 @@ def _pull(host: Host, names: Sequence[str], seconds: float) -> list[Exception]:
             except queue.Empty:
                 return
             try:
-                engine.pull(name, seconds, host.tell)
+                engine.pull(name, seconds, host.print_line)
             except Exception as error:
                 failures.put(error)
             else:
                 failures.put(None)
 
-    for _ in range(min(AT_ONCE, len(names))):
+    for _ in range(min(MAX_PARALLEL_PULLS, len(names))):
         threading.Thread(target=work, name="sammy-pull", daemon=True).start()
     return [failure for _ in names if (failure := failures.get()) is not None]
 
@@ -78,10 +78,10 @@ def _pull(host: Host, names: Sequence[str], seconds: float) -> list[Exception]:
 STEP = Step(
     "image-prepull",
     "image_prepull",
-    satisfied,
+    already_done,
     run,
     needs=("docker",),
     after=("docker-restart", "metadata-block"),
     retries=2,
-    awaited=False,
+    blocks_ready=False,
 )

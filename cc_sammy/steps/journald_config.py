@@ -26,15 +26,15 @@ RateLimitBurst={options.rate_limit_burst}
 """
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The drop-in stands as wanted, or is not wanted and not there."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The drop-in is as wanted, or neither wanted nor present."""
     if files.read_text(DROP_IN) != drop_in(config):
         return None
-    return "journald.storage is keep" if config.journald.storage == "keep" else "journald is configured so"
+    return "journald.storage is keep" if config.journald.storage == "keep" else "journald is configured as wanted"
 
 
 def run(host: Host, config: Config) -> None:
-    """Write the drop-in or take it away, and restart journald; systemd holds its sockets, so no message is lost."""
+    """Write or remove the drop-in, and restart journald; systemd holds its sockets, so no message is lost."""
     before = files.read_text(DROP_IN)
     _put(drop_in(config))
     try:
@@ -42,7 +42,7 @@ def run(host: Host, config: Config) -> None:
         if config.journald.storage == "persistent":
             host.run(["journalctl", "--flush"], timeout=30)
     except Exception:
-        _put(before)  # else a second run would take the drop-in for a restart that never came
+        _put(before)  # otherwise the next run would take the drop-in for a restart that never happened
         raise
 
 
@@ -53,4 +53,4 @@ def _put(text: str | None) -> None:
         files.write_text(DROP_IN, text)
 
 
-STEP = Step("journald-config", "journald", satisfied, run, after=("firewall",))
+STEP = Step("journald-config", "journald", already_done, run, after=("firewall",))

@@ -26,37 +26,37 @@ def drop_in(config: Config) -> str:
     )
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The block is in force, or not wanted."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The block is active, or not wanted."""
     options = config.metadata_block
     if not options.enabled:
         is_there = os.path.exists(metadata_block.KEPT) or os.path.exists(DROP_IN)
         return None if is_there else "metadata_block.enabled is false"
     in_force = metadata_block.metadata_in_force(host, options.addresses, options.host_processes)
-    return "the block is in force" if in_force and files.read_text(DROP_IN) == drop_in(config) else None
+    return "the block is active" if in_force and files.read_text(DROP_IN) == drop_in(config) else None
 
 
 def run(host: Host, config: Config) -> None:
-    """Load the rules and give the containers' slice its denied addresses, or take both away."""
+    """Load the rules and deny the addresses in the containers' slice, or remove both."""
     options = config.metadata_block
     if not options.enabled:
         metadata_block.remove_metadata(host)
         if files.remove(DROP_IN):
-            _have_it_read(host, ())
+            _reload_slice(host, ())
         return
     metadata_block.apply_metadata(host, options.addresses, options.host_processes)
     if files.write_text(DROP_IN, drop_in(config)):
-        _have_it_read(host, options.addresses)
+        _reload_slice(host, options.addresses)
 
 
-def _have_it_read(host: Host, denied: Sequence[str]) -> None:
-    """Have systemd deny these addresses: it reads the drop-in by itself as long as no container is in the slice.
+def _reload_slice(host: Host, denied: Sequence[str]) -> None:
+    """Make systemd deny these addresses: it reads the drop-in by itself as long as no container is in the slice.
 
-    Reading all units anew would cost 0.12 s of a first boot, in which systemd answers nobody else.
+    A daemon-reload would cost 0.12 s of a first boot, in which systemd does not respond.
     """
     answer = host.run(["systemctl", "show", SLICE, "--property=IPAddressDeny", "--value"], check=False, quiet=True)
     if set(answer.stdout.split()) != {str(ipaddress.ip_network(address)) for address in denied}:
         host.run(["systemctl", "daemon-reload"])
 
 
-STEP = Step("metadata-block", "metadata_block", satisfied, run, after=("firewall", "docker-restart"))
+STEP = Step("metadata-block", "metadata_block", already_done, run, after=("firewall", "docker-restart"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Node.js: the distribution's package, or a checked archive unpacked beside and switched in by rename."""
+"""Node.js: the distribution's package, or a verified archive that is unpacked and put in place by rename."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ PROGRAMS = ("node", "npm", "npx", "corepack")
 
 
 def packages(config: Config) -> list[str]:
-    """Return the packages that the configured source is made of."""
+    """Return the packages of the configured source."""
     return ["nodejs"] if config.nodejs.source in ("distro", "nodesource") else []
 
 
-def is_apts_work(host: Host, config: Config) -> bool:
-    """Tell whether there is no Node.js yet and apt is to bring it: then it is not for this step to run beside apt."""
+def comes_by_apt(host: Host, config: Config) -> bool:
+    """Return whether Node.js is missing and comes as a package: then the step cannot run in parallel to apt."""
     return bool(packages(config)) and host.which("node") is None
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The wanted Node.js is there."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The wanted Node.js is installed."""
     source = config.nodejs.source
     if source == "none":
         return "nodejs.source is none"
     if source == "archive":
         current = files.read_text(f"{PREFIX}/sammy-version")
         wanted = _mark(config)
-        return f"Node.js {config.nodejs.version} is there" if current == wanted and host.which("node") else None
-    return "Node.js is there" if host.which("node") else None
+        return f"Node.js {config.nodejs.version} is installed" if current == wanted and host.which("node") else None
+    return "Node.js is installed" if host.which("node") else None
 
 
 def run(host: Host, config: Config) -> None:
-    """Install Node.js and have it say its version."""
+    """Install Node.js and run it once."""
     if config.nodejs.source == "archive":
         _from_archive(host, config)
     else:
@@ -52,9 +52,9 @@ def run(host: Host, config: Config) -> None:
 
 
 def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = "bin") -> None:
-    """Unpack an archive of one top folder beside the target and switch it in by rename.
+    """Unpack an archive with one top-level directory next to the target and rename it into place.
 
-    The mark file is written last: a target that has it is whole.
+    The version file is written last: a target that has it is complete.
     """
     beside, old = f"{target}.new", f"{target}.old"
     for folder in (beside, old):
@@ -74,7 +74,7 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
         timeout=300,
     )
     if not os.path.exists(f"{beside}/{programs}"):
-        raise StepFailed(f"{archive} holds no {programs} in its one top folder", "Name the right archive")
+        raise StepFailed(f"{archive} has no {programs} in its top-level directory", "Configure the right archive")
     files.write_text(f"{beside}/sammy-version", mark)
     if os.path.exists(target):
         os.rename(target, old)
@@ -83,7 +83,7 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
 
 
 def link(target: str, name: str) -> None:
-    """Put a program on everybody's PATH by a link, atomically."""
+    """Link a program into a directory on everybody's PATH, atomically."""
     beside = f"{PATH_FOLDER}/.{name}.sammy"
     if os.path.lexists(beside):
         os.unlink(beside)
@@ -110,6 +110,6 @@ def _from_archive(host: Host, config: Config) -> None:
             link(f"{PREFIX}/bin/{program}", program)
 
 
-STEP = Step("nodejs-install", "nodejs", satisfied, run, after=("firewall",), retries=2)
+STEP = Step("nodejs-install", "nodejs", already_done, run, after=("firewall",), retries=2)
 # Beside the one transaction that holds it already, it would take apt's locks and break that transaction.
-STEP_BY_APT = replace(STEP, after=("firewall", "packages"), uses=frozenset({"apt"}))
+STEP_BY_APT = replace(STEP, after=("firewall", "packages"), exclusive_resources=frozenset({"apt"}))

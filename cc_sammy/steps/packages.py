@@ -55,8 +55,8 @@ def repositories(config: Config) -> list[apt.Repository]:
     return [apt.Repository.from_config(section) for section in sections if section]
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """Everything is installed already."""
+def already_done(host: Host, config: Config) -> str | None:
+    """Everything is installed."""
     names = wanted(config)
     if files.read_text(UNATTENDED) != unattended(config) or apt.missing(host, names):
         return None
@@ -64,7 +64,7 @@ def satisfied(host: Host, config: Config) -> str | None:
 
 
 def run(host: Host, config: Config) -> None:
-    """Install what is missing; Docker finds its daemon.json when its package starts it."""
+    """Install what is missing; daemon.json is written first, because Docker's package starts it."""
     docker.write_daemon_json(host, config)
     setting = unattended(config)
     if setting is None:
@@ -74,26 +74,26 @@ def run(host: Host, config: Config) -> None:
     if not apt.missing(host, wanted(config)):
         return
     changed = [repository.write() for repository in repositories(config)]
-    with _quiet(host):
+    with _apt_timers_stopped(host):
         stale = any(changed) or not glob.glob(f"{apt_mirror.lists()}/*Packages*")
         _install(host, config, lists_stale=stale)
 
 
 @contextlib.contextmanager
-def _quiet(host: Host) -> Iterator[None]:
+def _apt_timers_stopped(host: Host) -> Iterator[None]:
     """Keep apt's timers from taking dpkg's lock meanwhile.
 
     Stopped before they are masked: masking a running timer leaves it failed (seen with systemd 252).
     """
-    running = [timer for timer in TIMERS if systemd.show(host, timer).get("ActiveState") == "active"]
+    running = [timer for timer in TIMERS if systemd.unit_properties(host, timer).get("ActiveState") == "active"]
     host.run(["systemctl", "stop", *TIMERS], check=False)
     host.run(["systemctl", "mask", "--runtime", "--quiet", *TIMERS], check=False)
     try:
         yield
     finally:
-        host.run(["systemctl", "unmask", "--runtime", "--quiet", *TIMERS], check=False, tidying=True)
+        host.run(["systemctl", "unmask", "--runtime", "--quiet", *TIMERS], check=False, cleanup=True)
         if running:
-            host.run(["systemctl", "start", "--no-block", *running], check=False, tidying=True)
+            host.run(["systemctl", "start", "--no-block", *running], check=False, cleanup=True)
 
 
 def _install(host: Host, config: Config, *, lists_stale: bool) -> None:
@@ -104,23 +104,23 @@ def _install(host: Host, config: Config, *, lists_stale: bool) -> None:
         ours = apt.missing(host, own(config))
         if ours == whole:
             raise
-        # What another step needs and cannot be had is that step's to say: it asks for it itself.
+        # A package of another step that cannot be installed is reported by that step, which installs it itself.
         if ours:
             apt.install(host, ours)
 
 
-def achieved(host: Host, config: Config) -> bool:
-    """What people asked for is there; what other steps need, they look for themselves."""
+def verify(host: Host, config: Config) -> bool:
+    """The configured packages are installed; other steps check theirs themselves."""
     return files.read_text(UNATTENDED) == unattended(config) and not apt.missing(host, own(config))
 
 
 STEP = Step(
     "packages",
     "packages",
-    satisfied,
+    already_done,
     run,
     after=("firewall",),
-    uses=frozenset({"apt"}),
-    achieved=achieved,
+    exclusive_resources=frozenset({"apt"}),
+    verify=verify,
     retries=2,
 )

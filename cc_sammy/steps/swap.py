@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A swap file for machines with little memory: made, used now and at later boots, and taken away when unwanted.
+"""A swap file for machines with little memory: created, used now and at later boots, and removed when unwanted.
 
-Its unit, not a line of /etc/fstab: that file is the owner's, and a wrong line in it stops a boot. The step is part of
-a run only where `swap.size_mb` asks for a file or one of ours is there; whether it is in use stands in /proc/swaps,
-so that a later boot asks no process.
+It has a unit, not a line of /etc/fstab: that file is the owner's, and a wrong line in it stops a boot. The step is part
+of a run only if `swap.size_mb` asks for a file or one of ours exists; whether it is in use is read from /proc/swaps, so
+that a later boot runs no command.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ UNIT = f"/etc/systemd/system/{NAME}"
 WANTED_BY = f"/etc/systemd/system/swap.target.wants/{NAME}"
 MARK = "# Written by cloud-init-sammy; sammy.swap.size_mb changes it, 0 removes it and the file.\n"
 MIB = 1 << 20
-KEPT_FREE_MB = 512  # of the disk: what the other steps unpack must fit too
+RESERVED_MB = 512  # of the disk: what the other steps unpack must fit too
 
 
-def is_concerned(config: Config) -> bool:
-    """Tell whether a run has anything to do with swap: one is wanted, or one of ours is there."""
+def is_applicable(config: Config) -> bool:
+    """Return whether the step is part of a run: a swap file is wanted, or one of ours exists."""
     return config.swap.size_mb > 0 or _is_ours()
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """The file is in use with its size and will be at the next boot, or there is none and none is wanted."""
+def already_done(host: Host, config: Config) -> str | None:
+    """The file has its size, is in use and enabled, or there is none and none is wanted."""
     size_mb = config.swap.size_mb
     if size_mb == 0:
         return None if _is_ours() else "swap.size_mb is 0"
@@ -57,13 +57,13 @@ WantedBy=swap.target
 
 
 def run(host: Host, config: Config) -> None:
-    """Make the file and use it, or stop using it and remove it."""
+    """Create the file and use it, or stop using it and remove it."""
     if config.swap.size_mb == 0:
         _remove(host)
         return
     if os.path.lexists(FILE) and not _is_ours():
-        raise StepFailed(f"there is a {FILE} that is not ours; it is left alone", "Remove it, or sammy.swap.size_mb: 0")
-    # Before the file: a power cut in between leaves one that is known to be ours.
+        raise StepFailed(f"{FILE} exists and is not ours; it is left unchanged", "Remove it, or sammy.swap.size_mb: 0")
+    # Before the file: after a power cut in between it is still known to be ours.
     if files.write_text(UNIT, unit(), sync=True):
         host.run(["systemctl", "daemon-reload"])
     if not (_has_size(config.swap.size_mb) and _is_used()):
@@ -73,7 +73,7 @@ def run(host: Host, config: Config) -> None:
 
 
 def make_file(host: Host, size_mb: int) -> None:
-    """Make the file with all its blocks (swap takes no holes) beside its place, then put it there, whole or not.
+    """Create the file with all its blocks (swap allows no holes) under a temporary name, then rename it into place.
 
     :raises StepFailed: the disk has no room for it.
     """
@@ -82,8 +82,8 @@ def make_file(host: Host, size_mb: int) -> None:
     files.remove(FILE)
     disk = os.statvfs(os.path.dirname(FILE))
     free_mb = disk.f_bavail * disk.f_frsize // MIB
-    if free_mb < size_mb + KEPT_FREE_MB:
-        raise _no_room(size_mb, f"{free_mb} MB are free, {KEPT_FREE_MB} of them are kept")
+    if free_mb < size_mb + RESERVED_MB:
+        raise _no_room(size_mb, f"{free_mb} MB are free, {RESERVED_MB} of them are reserved")
     try:
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
@@ -111,18 +111,18 @@ def _remove(host: Host) -> None:
     _stop(host)
     host.run(["systemctl", "disable", "--quiet", NAME])
     files.remove(FILE)
-    files.remove(UNIT)  # last: it says that the file is ours
+    files.remove(UNIT)  # last: it marks the file as ours
     host.run(["systemctl", "daemon-reload"])
 
 
 def _stop(host: Host) -> None:
-    """Stop using it; the kernel needs memory for what lies in it."""
+    """Stop using it; the kernel needs memory for what is swapped out."""
     if not _is_used():
         return
     host.run(["systemctl", "stop", NAME], check=False, timeout=300)
     if _is_used():
         raise StepFailed(
-            f"{FILE} is still in use: memory has no room for what lies in it", "Stop what needs the memory"
+            f"{FILE} is still in use: there is not enough memory for its contents", "Stop what needs the memory"
         )
 
 
@@ -142,4 +142,4 @@ def _has_size(size_mb: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_size == size_mb * MIB and stat.S_IMODE(status.st_mode) == 0o600
 
 
-STEP = Step("swap", "swap", satisfied, run, after=("firewall",))
+STEP = Step("swap", "swap", already_done, run, after=("firewall",))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The TLS key: 0600 and root's, whatever wrote it; the certificate readable, of this key, and valid now.
 
-No process: a handshake with ourselves in memory has OpenSSL judge key, chain and dates, as a client will. The library
-that reads a certificate's fields (python3-cryptography) is the agent's dependency, not ours, and the program openssl
-is no part of Debian's base.
+No process: a handshake with ourselves in memory makes OpenSSL check key, chain and dates as a client does. The library
+that reads a certificate's fields (python3-cryptography) is the agent's dependency, not ours, and the program openssl is
+not part of Debian's base.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
 KEY_MODE, CERTIFICATE_MODE = 0o600, 0o644
 NOT_YET_VALID, EXPIRED = 9, 10  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED: OpenSSL's numbers never change
-FLIGHTS = 4  # of messages either side sends in a handshake, at the most
+HANDSHAKE_ROUNDS = 4  # upper bound of the flights that either side sends
 
 
-def satisfied(host: Host, config: Config) -> str | None:
-    """There is no key, or key and certificate are as they must be."""
+def already_done(host: Host, config: Config) -> str | None:
+    """There is no key, or key and certificate are as required."""
     if not os.path.exists(config.tls.key_file):
         return f"there is no key at {config.tls.key_file}"
     wrong = [path for path, mode in _files(config) if _is_wrong(path, mode)]
     if wrong:
         return None
     if not _is_user_provided(config):
-        return "key and certificate have their modes"
+        return "key and certificate have the right modes"
     try:
         require_pair(config.tls.key_file, config.tls.certificate_file)
     except StepFailed:
-        return None  # run() says it
-    return "key and certificate have their modes, belong together and are valid now"
+        return None  # run() reports it
+    return "key and certificate have the right modes, belong together and are valid now"
 
 
 def run(host: Host, config: Config) -> None:
-    """Set owner and mode; links are refused: a key that points elsewhere is somebody's trick or mistake."""
+    """Set owner and mode; refuse links: a key that points elsewhere is an attack or a mistake."""
     for path, mode in _files(config):
         if os.path.islink(path):
             raise StepFailed(f"{path} is a symbolic link; its mode is not set", "Put the file itself there")
@@ -55,7 +55,7 @@ def run(host: Host, config: Config) -> None:
 
 
 def _is_user_provided(config: Config) -> bool:
-    """Tell whether there is a pair that a person gave: the agent mends its own, also one that ran out meanwhile."""
+    """Return whether a person provided the pair: the agent renews its own, even one that expired meanwhile."""
     return os.path.exists(config.tls.certificate_file) and not os.path.exists(paths.AGENT_TLS_MARK)
 
 
@@ -65,12 +65,12 @@ def require_pair(key_file: str, certificate_file: str) -> None:
 
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        server.load_cert_chain(certificate_file, key_file, password="")  # else OpenSSL asks the console for one
+        server.load_cert_chain(certificate_file, key_file, password="")  # otherwise OpenSSL prompts on the console
     except ssl.SSLError as error:
         raise StepFailed(*_pair_problem(key_file, certificate_file, error.reason)) from error
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # who signed it is the clients' question
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # clients decide whom they trust
     try:
         client.load_verify_locations(certificate_file)
         _shake_hands(client, server)
@@ -82,13 +82,13 @@ def require_pair(key_file: str, certificate_file: str) -> None:
 
 
 def _shake_hands(client_side: ssl.SSLContext, server_side: ssl.SSLContext) -> None:
-    """Let the two speak in memory until both are content. SSLError when one is not."""
+    """Do a handshake in memory. SSLError when one side refuses."""
     import ssl
 
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_side.wrap_bio(down, up)
     server = server_side.wrap_bio(up, down, server_side=True)
-    for _ in range(FLIGHTS):
+    for _ in range(HANDSHAKE_ROUNDS):
         waiting = 0
         for side in (client, server):
             try:
@@ -97,19 +97,19 @@ def _shake_hands(client_side: ssl.SSLContext, server_side: ssl.SSLContext) -> No
                 waiting += 1
         if not waiting:
             return
-    raise ssl.SSLError("the handshake does not end")
+    raise ssl.SSLError("the handshake does not finish")
 
 
 def _pair_problem(key_file: str, certificate_file: str, reason: str | None) -> tuple[str, str]:
     if reason == "KEY_VALUES_MISMATCH":
-        said = f"the certificate {certificate_file} is of another key than {key_file}"
-        return said, "Put the certificate there that was issued for this key, or its own key"
+        said = f"the certificate {certificate_file} does not match the key {key_file}"
+        return said, "Install the certificate that was issued for this key, or its own key"
     said = f"{key_file} and {certificate_file} cannot be read as a key and its certificate ({reason or 'no PEM'})"
     return said, "Both must be PEM, the key without a passphrase, the certificate followed by its chain"
 
 
 def _refused(path: str, code: int, words: str) -> StepFailed:
-    """Return the failure; a clock that is not set yet is as likely as a wrong certificate, and may pass."""
+    """Return the failure; a clock that is not set yet is as likely as a wrong certificate, and is transient."""
     import time
 
     now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
@@ -134,4 +134,4 @@ def _is_wrong(path: str, mode: int) -> bool:
     return not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != mode or status.st_uid != 0
 
 
-STEP = Step("tls-permissions", "tls", satisfied, run, after=("firewall",), retries=2)
+STEP = Step("tls-permissions", "tls", already_done, run, after=("firewall",), retries=2)

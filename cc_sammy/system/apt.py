@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""apt as the steps need it: one transaction, signed repositories, checked downloads, no wait without a bound."""
+"""apt as the steps need it: one transaction, signed repositories, verified downloads, bounded waits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NEXT_STEP = (
     "Look at the mirror and the network (`apt-get update`), then `cloud-init single --name sammy --frequency always`"
 )
 
-# apt's own words for what the next attempt may not meet
-PASSING = (
+# apt's messages for transient causes
+TRANSIENT_MESSAGES = (
     "Temporary failure resolving",
     "Could not resolve",
     "Could not connect",
@@ -45,9 +45,9 @@ PASSING = (
 )
 
 LISTS_LOCKED = re.compile(r"Could not get lock \S*lists/lock")
-LISTS_WAIT, LISTS_LOOK = 300.0, 1.0  # seconds; apt-daily.service reads them at a boot
+LISTS_WAIT_SECONDS, LISTS_POLL_SECONDS = 300.0, 1.0  # apt-daily.service updates the lists at boot
 
-# dpkg's states between "not there" and "installed" (dpkg(1)); triggers that wait count as installed
+# dpkg's states between "not installed" and "installed" (dpkg(1)); pending triggers count as installed
 UNFINISHED = re.compile(r"^Status: \S+ \S+ (?:half-installed|unpacked|half-configured)$", re.MULTILINE)
 
 
@@ -75,7 +75,7 @@ class Repository:
         return f"/etc/apt/keyrings/sammy-{key}.asc", f"/etc/apt/sources.list.d/sammy-{entry}.list"
 
     def write(self) -> bool:
-        """Write key and source entry; return whether apt's lists must be read anew."""
+        """Write key and source entry; return whether apt's lists must be updated."""
         key, entry = self.paths()
         line = f"deb [signed-by={key}] {self.uri} {self.suite} {' '.join(self.components)}\n"
         changed = files.write_text(key, self.key.strip() + "\n")
@@ -96,8 +96,8 @@ def missing(host: Host, packages: Sequence[str]) -> list[str]:
 
 
 def update(host: Host) -> None:
-    """Read the repositories' lists anew; wait for who does so already, as apt itself does for dpkg's lock only."""
-    end = host.boottime() + LISTS_WAIT
+    """Update the package lists; wait for a running update, as apt itself does for dpkg's lock only."""
+    end = host.boottime() + LISTS_WAIT_SECONDS
     while True:
         try:
             host.run(["apt-get", *OPTIONS, "update"], timeout=300, env=apt_mirror.environment())
@@ -105,14 +105,14 @@ def update(host: Host) -> None:
         except CommandFailed as error:
             if not LISTS_LOCKED.search(error.output) or host.boottime() > end:
                 raise
-        host.sleep(LISTS_LOOK)
+        host.sleep(LISTS_POLL_SECONDS)
 
 
 def interrupted() -> bool:
-    """Tell whether dpkg was in the middle of something when the power went.
+    """Return whether dpkg was interrupted, by a power cut for example.
 
-    A program may then be on the disk before its package is set up: a dockerd without its group docker was taken for
-    one of the image.
+    A program may then be on the disk before its package is configured: a dockerd without its group docker was taken
+    for one of the image.
     """
     if glob.glob("/var/lib/dpkg/updates/[0-9]*"):
         return True
@@ -120,7 +120,7 @@ def interrupted() -> bool:
 
 
 def finish_interrupted(host: Host) -> None:
-    """Finish what dpkg was in the middle of; apt refuses to work before."""
+    """Finish what dpkg was interrupted in; apt refuses to work before."""
     if interrupted():
         host.run(["dpkg", "--configure", "-a", "--force-confold"], timeout=600)
 
@@ -128,7 +128,7 @@ def finish_interrupted(host: Host) -> None:
 def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -> None:
     """Install packages (names or paths of .deb files) in one transaction; read the lists first when needed.
 
-    :raises StepFailed: naming what could not be had and what to do.
+    :raises StepFailed: naming what could not be installed and what to do.
     """
     command = ["apt-get", *OPTIONS, "install", "-y", "--no-install-recommends", *packages]
     try:
@@ -144,14 +144,14 @@ def install(host: Host, packages: Sequence[str], *, lists_stale: bool = False) -
             host.run(command, timeout=900, env=apt_mirror.environment())
     except SammyError as error:
         said = f"could not install {' '.join(packages)}: {error.problem.text}"
-        raise StepFailed(said, NEXT_STEP, transient=may_pass(error)) from error
+        raise StepFailed(said, NEXT_STEP, transient=is_transient(error)) from error
 
 
 def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> None:
-    """Fetch a file from the first address that has it, checked on the way by apt's own downloader.
+    """Fetch a file from the first URL that has it, verified by apt's own downloader.
 
     :param digest: "SHA256:<hex>" or "SHA512:<hex>".
-    :raises StepFailed: with what each address answered; nothing is left at the destination.
+    :raises StepFailed: with the error of each URL; nothing is left at the destination.
     """
     answers, transient = [], False
     for url in urls:
@@ -160,19 +160,19 @@ def download(host: Host, urls: Sequence[str], destination: str, digest: str) -> 
             return
         except SammyError as error:
             files.remove(destination)
-            transient = transient or may_pass(error)
+            transient = transient or is_transient(error)
             answers.append(f"{_without_userinfo(url)}: {error.problem.text}")
     raise StepFailed(
-        f"no source gave the file with {digest[:23]}…: {'; '.join(answers)}",
+        f"could not download the file with {digest[:23]}…: {'; '.join(answers)}",
         "Compare the checksum in the configuration with the publisher's, and look at the network",
         transient=transient,
     )
 
 
-def may_pass(error: SammyError) -> bool:
-    """Tell whether apt's words name a cause that may pass by itself: the network, a server, the lock."""
+def is_transient(error: SammyError) -> bool:
+    """Return whether apt's message names a transient cause: the network, a server, the lock."""
     text = f"{error.problem.text} {getattr(error, 'output', '')}"
-    return any(words in text for words in PASSING)
+    return any(words in text for words in TRANSIENT_MESSAGES)
 
 
 def _without_userinfo(url: str) -> str:

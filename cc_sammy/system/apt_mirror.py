@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A mirror of the distribution's archive for the run alone: apt is shown other sources, /etc/apt stays as it is.
+"""A mirror of the distribution's archive for one run: apt reads a copy of the sources, /etc/apt stays unchanged.
 
-The machine's sources are copied with the distribution's own entries pointed to the mirror, whatever address they have
-(a cloud's image may name a list of mirrors); all others stay, ours too. apt finds the copy by APT_CONFIG, and keeps
-the mirror's lists apart, so that afterwards the machine's own lists are what they were.
+The copy has the distribution's own entries pointed to the mirror, whatever their URI (a cloud's image may name a list
+of mirrors); all others stay, ours too. apt finds the copy by APT_CONFIG and keeps the mirror's lists apart, so that the
+machine's own lists are unchanged afterwards.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ LINE = re.compile(
 FIELD = re.compile(r"^(?P<name>[A-Za-z][\w-]*):[ \t]*(?P<value>.*(?:\n[ \t].*)*)", re.MULTILINE)
 
 
-def choose(config: Config) -> None:
-    """Note which mirrors this run uses, for every later call of apt. OSError when that cannot be written."""
+def select(config: Config) -> None:
+    """Store which mirrors this run uses, for every later call of apt. OSError when that cannot be written."""
     wanted = {"archive": config.packages.mirror, "security": config.packages.security_mirror}
     if any(wanted.values()):
         files.write_text(CHOICE, json.dumps(wanted) + "\n")
@@ -40,12 +40,12 @@ def choose(config: Config) -> None:
 
 
 def lists() -> str:
-    """Return the folder where apt keeps its lists in this run."""
+    """Return the directory where apt keeps its lists in this run."""
     return OWN_LISTS if os.path.exists(CHOICE) else LISTS
 
 
 def environment() -> dict[str, str]:
-    """Return what apt's environment must have in this run, the copy of the sources being as new as they are."""
+    """Return the environment variables of apt in this run, after updating the copy of the sources."""
     chosen = files.read_text(CHOICE)
     if chosen is None:
         return {}
@@ -54,7 +54,7 @@ def environment() -> dict[str, str]:
     for stale in set(glob.glob(f"{PARTS}/*")) - set(copies):
         files.remove(stale)
     for copy, path in copies.items():
-        files.write_text(copy, rendered(path, files.read_text(path) or "", _codename(), mirrors))
+        files.write_text(copy, rewrite_sources(path, files.read_text(path) or "", _codename(), mirrors))
     settings = {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": PARTS, "Dir::State::lists": OWN_LISTS}
     files.write_text(CONF, "".join(f'{name} "{value}";\n' for name, value in settings.items()))
     return {"APT_CONFIG": CONF}
@@ -72,8 +72,8 @@ def _codename() -> str:
     return found.group(1) if found else "unknown"
 
 
-def rendered(path: str, text: str, codename: str, mirrors: Mapping[str, str | None]) -> str:
-    """Return a source file's text with the distribution's own entries at the mirrors.
+def rewrite_sources(path: str, text: str, codename: str, mirrors: Mapping[str, str | None]) -> str:
+    """Return a source file's text with the distribution's own entries pointed to the mirrors.
 
     :param mirrors: "archive", and "security" for the suites of that name; None leaves an entry where it is.
     """
@@ -89,16 +89,16 @@ def _line(line: str, codename: str, mirrors: Mapping[str, str | None]) -> str:
         return line
     key = re.search(r"signed-by=([^\s\]]+)", found["options"] or "", re.IGNORECASE)
     mirror = _mirror(found["suite"], mirrors)
-    if mirror is None or not _is_the_distributions(found["suite"], key.group(1) if key else None, codename):
+    if mirror is None or not _is_distribution_entry(found["suite"], key.group(1) if key else None, codename):
         return line
     return f"{found['type']}{found['options'] or ''}{mirror}{found['gap']}{found['suite']}{found['rest']}"
 
 
 def _stanza(stanza: str, codename: str, mirrors: Mapping[str, str | None]) -> Iterator[str]:
-    """Yield the stanza, once for each mirror that its suites come from."""
+    """Yield the stanza once per mirror of its suites."""
     fields = {found["name"].lower(): found["value"].strip() for found in FIELD.finditer(stanza)}
     suites = fields.get("suites", "").split()
-    ours = all(_is_the_distributions(suite, fields.get("signed-by"), codename) for suite in suites)
+    ours = all(_is_distribution_entry(suite, fields.get("signed-by"), codename) for suite in suites)
     if not suites or not ours:
         yield stanza
         return
@@ -108,7 +108,7 @@ def _stanza(stanza: str, codename: str, mirrors: Mapping[str, str | None]) -> It
 
 
 def _with(stanza: str, values: Mapping[str, str]) -> str:
-    """Return the stanza with these values; a key may be part of it, so the rest stays to the letter."""
+    """Return the stanza with these values; a key may be part of it, so the rest stays verbatim."""
 
     def field(found: re.Match[str]) -> str:
         name = found["name"]
@@ -121,8 +121,8 @@ def _mirror(suite: str, mirrors: Mapping[str, str | None]) -> str | None:
     return mirrors["security" if suite.partition("/")[0].endswith("-security") else "archive"]
 
 
-def _is_the_distributions(suite: str, key: str | None, codename: str) -> bool:
-    """Tell it by its key; an entry that names none, by its suite: others' entries name theirs."""
+def _is_distribution_entry(suite: str, key: str | None, codename: str) -> bool:
+    """Decide by the key; an entry without one, by its suite: third-party entries name their key."""
     if key:
         return all(KEYRING.search(path) for path in re.split(r"[\s,]+", key))
     return suite in [f"{codename}{pocket}" for pocket in POCKETS]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""dockerd asked over its own socket: no client needed (Debian 13's docker.io has none) and no process spawned."""
+"""Requests to dockerd over its socket, without a client (Debian 13's docker.io has none) and without a process."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def _answer(method: str, path: str, timeout: float) -> Iterator[http.client.HTTP
         connection.request(method, path)
         yield connection.getresponse()
     except http.client.HTTPException as error:
-        raise ConnectionError(f"dockerd broke off: {error!r}") from error
+        raise ConnectionError(f"dockerd closed the connection: {error!r}") from error
     finally:
         connection.close()
 
 
 def answers() -> bool:
-    """Tell whether dockerd answers its ping."""
+    """Return whether dockerd answers a ping."""
     try:
         return request("GET", "/_ping", timeout=3)[0] == 200
     except OSError:
@@ -56,7 +56,7 @@ def answers() -> bool:
 
 
 def wait(host: Host, seconds: float = 60.0) -> None:
-    """Wait for dockerd's answer: it may be ready 1 to 2 s after its unit is. StepFailed when it does not come."""
+    """Wait until dockerd answers, 1 to 2 s after its unit is active. StepFailed when it does not in time."""
     end = host.boottime() + seconds
     while not answers():
         if host.boottime() > end:
@@ -93,15 +93,15 @@ def _repository(name: str) -> str:
     return name.rpartition(":")[0] if ":" in name.rsplit("/", 1)[-1] else name
 
 
-class Progress:
-    """What dockerd's messages about one pull come to: a line each time a layer is done, not one a message."""
+class PullProgress:
+    """Condenses dockerd's messages about one pull: one line per finished layer, not one per message."""
 
     def __init__(self) -> None:
         self._fetched: dict[str, int] = {}  # bytes by layer
         self._done: set[str] = set()
 
     def line(self, message: Mapping[str, Any]) -> str | None:
-        """Take one message; return the line that it is worth."""
+        """Take one message; return the line to print for it, or None."""
         layer, status = message.get("id"), str(message.get("status", ""))
         if status.startswith(("Digest: ", "Status: ")):
             return status
@@ -117,27 +117,27 @@ class Progress:
         return f"{len(self._done)} of {len(self._fetched)} layers, {megabytes:.0f} MB fetched"
 
 
-def pull(name: str, seconds: float, tell: Callable[[str], None]) -> None:
-    """Pull an image, telling its progress; StepFailed with dockerd's own words. OSError when dockerd breaks off."""
+def pull(name: str, seconds: float, print_line: Callable[[str], None]) -> None:
+    """Pull an image, printing its progress. StepFailed with dockerd's message; OSError when the connection is lost."""
     quoted = urllib.parse.quote(name, safe="")
     # With no tag the API would pull every tag there is.
     tag = "" if "@" in name or ":" in name.rsplit("/", 1)[-1] else "&tag=latest"
-    end, progress, said = time.monotonic() + seconds, Progress(), []
+    end, progress, said = time.monotonic() + seconds, PullProgress(), []
     with _answer("POST", f"/images/create?fromImage={quoted}{tag}", seconds) as answer:
         for raw in answer:
             message = _message(raw)
             if "error" in message or answer.status != 200:
                 said.append(str(message.get("error") or message.get("message") or ""))
             elif line := progress.line(message):
-                tell(f"{name}: {line}")
+                print_line(f"{name}: {line}")
             if time.monotonic() > end:
-                raise StepFailed(f"could not pull {name}: not there after {seconds:.0f} s", transient=True)
+                raise StepFailed(f"could not pull {name}: not finished after {seconds:.0f} s", transient=True)
         if said or answer.status != 200:
             words = "; ".join(filter(None, said)) or f"status {answer.status}"
             transient = any(part in words for part in ("timeout", "connection", "no such host", "EOF", "TLS handshake"))
             raise StepFailed(f"could not pull {name}: {words}", transient=transient)
-    if digest(name) is None:  # read by lines, an answer cut short ends as one that is whole
-        raise ConnectionError(f"dockerd broke off the pull of {name}")
+    if digest(name) is None:  # read by lines, a truncated response ends like a complete one
+        raise ConnectionError(f"dockerd aborted the pull of {name}")
 
 
 def _message(raw: bytes) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from cc_sammy import config
 from cc_sammy.cli import critical_path
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import RunRecord, StepRecord
-from cc_sammy.engine.cloud_init_stages import Lane
-from cc_sammy.engine.run_reporter import Teller
+from cc_sammy.engine.cloud_init_stages import StageTimeline
+from cc_sammy.engine.run_reporter import RunReporter
 from cc_sammy.engine.runner import Runner
 from cc_sammy.host.host import Host
 from cc_sammy.steps import declared
@@ -46,33 +46,37 @@ def pretend(durations: dict[str, float], *, node_on_apt: bool = False, firewall_
     """
 
     def one(step: Step) -> Step:
-        uses = step.uses | ({"apt"} if node_on_apt and step.name == "nodejs-install" else frozenset())
+        exclusive = step.exclusive_resources | (
+            {"apt"} if node_on_apt and step.name == "nodejs-install" else frozenset()
+        )
         beside = not firewall_first and step.name in ("packages", "nodejs-install")
         return replace(
             step,
-            satisfied=lambda host, loaded: None,
+            already_done=lambda host, loaded: None,
             run=partial(sleep, durations[step.name]),
-            achieved=lambda host, loaded: True,
-            uses=frozenset(uses),
+            verify=lambda host, loaded: True,
+            exclusive_resources=frozenset(exclusive),
             after=() if beside else step.after,
         )
 
-    return tuple(one(step) for step in declared(docker_is_there=True))
+    return tuple(one(step) for step in declared(docker_in_image=True))
 
 
 def run(steps: tuple[Step, ...], user: dict[str, object]) -> tuple[RunRecord, float]:
     """Run them and return the record and the wall time in seconds; files go to a directory of their own."""
     loaded = config.load(user)
     record = RunRecord("20260101T000000-bench", "b", "i", Host().boottime(), "")
-    record.steps = [StepRecord(step.name, after=[*step.needs, *step.after], uses=sorted(step.uses)) for step in steps]
+    record.steps = [
+        StepRecord(step.name, after=[*step.needs, *step.after], uses=sorted(step.exclusive_resources)) for step in steps
+    ]
     usual = paths.STATE, paths.RUNS
     with tempfile.TemporaryDirectory() as folder:
         paths.STATE, paths.RUNS = f"{folder}/state.json", f"{folder}/runs"
         try:
-            teller = Teller(Host(), record, Lane(None))
+            reporter = RunReporter(Host(), record, StageTimeline(None))
             begun = time.perf_counter()
-            Runner(steps, Host(), loaded, record, teller).run()
-            teller.history.flush()
+            Runner(steps, Host(), loaded, record, reporter).run()
+            reporter.record_writer.flush()
             return record, time.perf_counter() - begun
         finally:
             paths.STATE, paths.RUNS = usual

@@ -151,7 +151,7 @@ class MachineHost(Host):
         input: str | None = None,
         env: Mapping[str, str] | None = None,
         quiet: bool = False,
-        tidying: bool = False,
+        cleanup: bool = False,
     ) -> CommandResult:
         words = [f"iptables-{self.variant}" if argv[0] == "iptables" else argv[0], *argv[1:]]
         entered = ["ip", "netns", "exec", self.namespace, *(self._path(word) for word in words)]

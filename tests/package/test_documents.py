@@ -144,4 +144,4 @@ def test_the_page_of_the_boot_steps_has_each_with_what_it_needs() -> None:
     rows = re.findall(
         r"^\| `([a-z-]+)` \| (?:`([a-z-]+)`)? ?\|", (TOP / "docs/provisioning.md").read_text(), re.MULTILINE
     )
-    assert dict(rows) == {step.name: "".join(step.needs) for step in declared(swap_is_concerned=True)}
+    assert dict(rows) == {step.name: "".join(step.needs) for step in declared(swap_is_applicable=True)}

@@ -17,7 +17,7 @@ from cc_sammy.errors import CommandFailed, CommandTimeout, Stopped
 from cc_sammy.host import usage
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import Host
-from cc_sammy.host.usage import Usage
+from cc_sammy.host.usage import ResourceUsage
 from tests.unit.fake_files import lay_out
 
 
@@ -58,14 +58,14 @@ def test_the_ledger_books_each_childs_cpu_by_name() -> None:
     host = Host()
     host.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
     host.run(["true"])
-    assert host.ledger.cpu_ms["sh"] > host.ledger.cpu_ms["true"] >= 0
+    assert host.usage_totals.cpu_ms["sh"] > host.usage_totals.cpu_ms["true"] >= 0
 
 
 def test_what_puts_something_back_has_its_time_when_the_steps_is_over() -> None:
     host = Host().for_step(lambda line: None, 0.0)
     with pytest.raises(CommandTimeout):
         host.run(["sleep", "5"])
-    assert host.run(["sh", "-c", "sleep 0.3; echo back"], tidying=True).stdout == "back\n"
+    assert host.run(["sh", "-c", "sleep 0.3; echo back"], cleanup=True).stdout == "back\n"
 
 
 def test_a_step_is_told_what_its_own_commands_used_and_no_others(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_step_is_told_what_its_own_commands_used_and_no_others(tmp_path: Path)
     busy.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
     assert idle.usage is None and whole.usage is None
     assert busy.usage is not None and busy.usage.cpu_ms > 0
-    assert busy.usage.cpu_ms == pytest.approx(sum(whole.ledger.cpu_ms.values()))
+    assert busy.usage.cpu_ms == pytest.approx(sum(whole.usage_totals.cpu_ms.values()))
 
 
 def test_a_peak_is_told_only_where_the_command_was_larger_than_this_process() -> None:
@@ -92,8 +92,8 @@ def test_a_peak_is_told_only_where_the_command_was_larger_than_this_process() ->
 
 def test_the_kernels_account_is_read_in_its_units_and_adds_up() -> None:
     fake = resource.struct_rusage((0.25, 0.5, 10, *[0] * 6, 3, 8, *[0] * 5))
-    assert usage._usage(fake, 9) == Usage(750.0, 10, 3 * 512, 8 * 512)
-    assert Usage(1, None, 2, 3) + Usage(1, 5, 2, 3) == Usage(2, 5, 4, 6)
+    assert usage._usage(fake, 9) == ResourceUsage(750.0, 10, 3 * 512, 8 * 512)
+    assert ResourceUsage(1, None, 2, 3) + ResourceUsage(1, 5, 2, 3) == ResourceUsage(2, 5, 4, 6)
 
 
 def test_a_killed_command_is_booked_too() -> None:
@@ -175,7 +175,7 @@ def test_a_stopped_run_has_no_command_left_and_begins_none_but_what_tidies_up(tm
         host.run(["sleep", "1000"])
     with pytest.raises(Stopped):
         host.sleep(1000)
-    assert host.run(["echo", "back"], tidying=True).stdout == "back\n"
+    assert host.run(["echo", "back"], cleanup=True).stdout == "back\n"
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -18,10 +18,10 @@ from cc_sammy.contract import paths
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from cc_sammy.engine import agent_notify, run_reporter, runner
-from cc_sammy.engine.cloud_init_stages import Lane
-from cc_sammy.engine.journal_writer import Journal
-from cc_sammy.engine.run_reporter import Teller
-from cc_sammy.engine.runner import Runner, judge
+from cc_sammy.engine.cloud_init_stages import StageTimeline
+from cc_sammy.engine.journal_writer import JournalWriter
+from cc_sammy.engine.run_reporter import RunReporter
+from cc_sammy.engine.runner import Runner, overall_outcome
 from cc_sammy.engine.schedule import startable
 from cc_sammy.errors import StepFailed
 from cc_sammy.host.fake import FakeHost
@@ -43,11 +43,11 @@ class Listener:
     def ended(self, step: StepRecord) -> None:
         self.told.append((step.name, step.status.value))
 
-    def again(self, step: StepRecord, reason: str, pause: float) -> None:
+    def retrying(self, step: StepRecord, reason: str, delay: float) -> None:
         self.told.append((step.name, f"attempt {step.attempt}"))
 
-    def settled(self) -> None:
-        self.told.append(("all", "settled"))
+    def ready_early(self) -> None:
+        self.told.append(("all", "ready early"))
 
     def output(self, step: str, line: str) -> None:
         self.told.append((step, line))
@@ -70,7 +70,7 @@ def reached(host: Host, loaded: config.Config) -> bool:
 
 
 def step(name: str, run: object = nothing, **more: object) -> Step:
-    return Step(name, "docker", nothing, run, **{"achieved": reached, **more})  # type: ignore[arg-type]
+    return Step(name, "docker", nothing, run, **{"verify": reached, **more})  # type: ignore[arg-type]
 
 
 def run(*steps: Step, user: dict[str, object] | None = None) -> tuple[RunRecord, Listener]:
@@ -98,7 +98,7 @@ def test_independent_steps_overlap() -> None:
 
 
 def test_what_is_used_alone_is_never_shared() -> None:
-    a, b = step("a", uses=frozenset({"apt"})), step("b", uses=frozenset({"apt"}))
+    a, b = step("a", exclusive_resources=frozenset({"apt"})), step("b", exclusive_resources=frozenset({"apt"}))
     pending = {"a": Status.PENDING, "b": Status.PENDING}
     assert startable([a, b], pending, (), 4) == [a]
     assert startable([a, b], pending, {"apt"}, 4) == []
@@ -108,14 +108,14 @@ def test_a_failure_stops_only_what_needs_it_and_is_told_in_words() -> None:
     record, _ = run(step("a", fails), step("b", needs=("a",)), step("c", after=("a",)), step("d", breaks))
     assert [one.status.value for one in record.steps] == ["failed", "failed", "completed", "failed"]
     assert record.step("a").reason == "the disk is full. Make room"
-    assert record.step("b").reason == "not begun: it needs a, which failed"
+    assert record.step("b").reason == "not started: it needs a, which failed"
     assert "internal error" in record.step("d").reason
-    assert judge(record)[0] is Outcome.FAILED
+    assert overall_outcome(record)[0] is Outcome.FAILED
 
 
 def test_a_step_that_ran_and_left_its_goal_unmet_has_failed() -> None:
-    record, _ = run(step("a", achieved=None))
-    assert record.step("a").reason.startswith("it ran to its end and its goal is not met")
+    record, _ = run(step("a", verify=None))
+    assert record.step("a").reason.startswith("it ran to its end, but its goal is not met")
     reasons = iter([None, "there now"])
 
     def satisfied_by_the_work(host: Host, loaded: config.Config) -> str | None:
@@ -187,13 +187,13 @@ def test_a_last_attempt_that_says_little_does_not_hide_the_cause() -> None:
         raise StepFailed(next(reasons), transient=True)
 
     record, _ = run(step("a", work, retries=1))
-    assert record.step("a").reason == "killed after 0 s; the attempt before: could not resolve mirror.invalid"
+    assert record.step("a").reason == "killed after 0 s; the previous attempt: could not resolve mirror.invalid"
 
 
 def test_pauses_are_spread_and_bounded() -> None:
-    pauses = [runner.pause_before(attempt) for attempt in range(2, 12) for _ in range(50)]
-    assert max(pauses) <= runner.LONGEST_PAUSE
-    assert max(runner.pause_before(2) for _ in range(50)) <= runner.FIRST_PAUSE
+    pauses = [runner.retry_delay(attempt) for attempt in range(2, 12) for _ in range(50)]
+    assert max(pauses) <= runner.MAX_RETRY_DELAY
+    assert max(runner.retry_delay(2) for _ in range(50)) <= runner.MIN_RETRY_DELAY
     assert len({round(pause, 3) for pause in pauses}) > 100
 
 
@@ -203,20 +203,20 @@ def test_what_has_not_begun_by_the_runs_deadline_fails_and_says_so() -> None:
 
     record, _ = run(step("a", slow), step("b", after=("a",)), user={"run_deadline": 60})
     assert record.step("a").status is Status.COMPLETED
-    assert record.step("b").reason == "not begun: the run's 60 s (sammy.run_deadline) were over"
+    assert record.step("b").reason == "not started: the run's 60 s (sammy.run_deadline) had passed"
 
 
 @pytest.mark.parametrize(
     ("required", "told"),
     [
-        (False, [("b", "started"), ("all", "settled"), ("b", "completed")]),
+        (False, [("b", "started"), ("all", "ready early"), ("b", "completed")]),
         (True, [("b", "started"), ("b", "completed")]),
     ],
 )
 def test_readiness_waits_for_a_step_in_the_background_only_where_it_is_required(
     required: bool, told: list[tuple[str, str]]
 ) -> None:
-    background = replace(step("b", after=("a",)), section="image_prepull", awaited=False)
+    background = replace(step("b", after=("a",)), section="image_prepull", blocks_ready=False)
     _, listener = run(step("a"), background, user={"image_prepull": {"required": required}})
     assert listener.told == [("a", "started"), ("a", "completed"), *told]
 
@@ -245,9 +245,9 @@ def test_a_run_that_is_stopped_leaves_no_command_and_says_of_each_step_how_far_i
         Runner(steps, Host(), CONFIG, record, listener).run()
     assert [one.status for one in record.steps] == [Status.FAILED] * 3
     assert "was ended, for the run was stopped from outside" in record.step("a").reason
-    assert record.step("b").reason == "not ended: the run was stopped from outside"
-    assert record.step("c").reason == "not begun: the run was stopped from outside"
-    assert judge(record)[0] is Outcome.FAILED
+    assert record.step("b").reason == "interrupted: the run was stopped from outside"
+    assert record.step("c").reason == "not started: the run was stopped from outside"
+    assert overall_outcome(record)[0] is Outcome.FAILED
     pid = (tmp_path / "pid").read_text().strip()
     end = time.monotonic() + 30
     while Path(f"/proc/{pid}").exists() and "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
@@ -257,30 +257,30 @@ def test_a_run_that_is_stopped_leaves_no_command_and_says_of_each_step_how_far_i
 
 def test_images_come_last_and_nothing_that_readiness_needs_waits_for_them() -> None:
     steps = {one.name: one for one in declared()}
-    assert [name for name, one in steps.items() if not one.awaited] == ["image-prepull"]
+    assert [name for name, one in steps.items() if not one.blocks_ready] == ["image-prepull"]
     assert [name for name, one in steps.items() if "image-prepull" in (*one.needs, *one.after)] == []
 
 
 @pytest.fixture
 def no_journald(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(run_reporter, "Journal", lambda: Journal(f"{tmp_path}/nobody"))
+    monkeypatch.setattr(run_reporter, "JournalWriter", lambda: JournalWriter(f"{tmp_path}/nobody"))
 
 
 @pytest.mark.usefixtures("no_journald")
-def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_only_then(fs: FakeFilesystem) -> None:
+def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_run_record_only_then(fs: FakeFilesystem) -> None:
     host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.COMPLETED)])
     record.steps.append(StepRecord("b", Status.STARTED))
-    teller = Teller(host, record, Lane(None))
-    teller.settled()
-    teller.ended(record.steps[0])
-    teller.history.flush()
+    reporter = RunReporter(host, record, StageTimeline(None))
+    reporter.ready_early()
+    reporter.ended(record.steps[0])
+    reporter.record_writer.flush()
 
     def outcomes() -> list[str]:
         return [json.loads(files.read_text(path) or "")["outcome"] for path in (paths.STATE, f"{paths.RUNS}/r.json")]
 
     assert outcomes() == ["ready", "running"]
     record.outcome, record.reason = Outcome.DEGRADED, "b: no such image"
-    teller.run_ended()
+    reporter.run_ended()
     assert outcomes() == ["degraded", "degraded"]
     # everybody may read both: `sammy status` needs no root
     assert {fs.stat(path).st_mode & 0o777 for path in (paths.STATE, f"{paths.RUNS}/r.json")} == {0o644}
@@ -290,28 +290,28 @@ def test_ready_is_in_the_state_file_before_the_run_is_over_and_in_the_history_on
 def test_a_disk_that_takes_nothing_stops_no_run_and_the_next_word_is_whole(fs: FakeFilesystem) -> None:
     fs.set_disk_usage(100_000)
     record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.COMPLETED)])
-    teller = Teller(FakeHost(), record, Lane(None))
+    reporter = RunReporter(FakeHost(), record, StageTimeline(None))
     for fault in (disk_full(fs), read_only("/")):
         with fault:
-            teller.run_started()
-            teller.ended(record.steps[0])
-            teller.history.flush()
+            reporter.run_started()
+            reporter.ended(record.steps[0])
+            reporter.record_writer.flush()
         assert contents(fs, "/var") == contents(fs, "/run") == {}
     record.outcome = Outcome.READY
-    teller.run_ended()
+    reporter.run_ended()
     assert [json.loads(text)["outcome"] for text in contents(fs).values()] == ["ready", "ready"]
 
 
 @pytest.mark.usefixtures("no_journald")
 def test_a_failure_is_told_at_the_end_only(fs: FakeFilesystem) -> None:
     host, record = FakeHost(), RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord("a", Status.FAILED)])
-    Teller(host, record, Lane(None)).settled()
+    RunReporter(host, record, StageTimeline(None)).ready_early()
     assert (record.outcome, contents(fs)) == (Outcome.RUNNING, {})
 
 
 def test_a_failed_optional_step_degrades() -> None:
     record, _ = run(step("a", fails), user={"docker": {"required": False}})
-    assert judge(record) == (Outcome.DEGRADED, "a: the disk is full. Make room")
+    assert overall_outcome(record) == (Outcome.DEGRADED, "a: the disk is full. Make room")
 
 
 def test_the_firewall_is_first_and_the_agent_needs_it() -> None:
@@ -328,12 +328,12 @@ def test_the_firewall_is_first_and_the_agent_needs_it() -> None:
 def test_a_change_of_the_network_is_told_at_once_and_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = f"{tmp_path}/agent.sock"
     monkeypatch.setattr(paths, "AGENT_SOCKET", path)
-    agent_notify.tell_network_changed("firewall")  # no agent: no news, no error
+    agent_notify.notify_network_changed("firewall")  # no agent: no news, no error
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
         listener.settimeout(30)
-        agent_notify.tell_network_changed("docker-restart")
+        agent_notify.notify_network_changed("docker-restart")
         heard = []
         for _ in range(2):
             connection, _address = listener.accept()

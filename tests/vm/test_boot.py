@@ -44,7 +44,7 @@ def test_the_node_is_ready_and_every_step_did_its_work(booted: Boot) -> None:
     assert tuple(step.name for step in record.steps) == STEPS
     skipped = {step.name: step.reason for step in record.steps if step.status is not Status.COMPLETED}
     # Docker's first start had read our daemon.json already.
-    assert skipped == {"docker-restart": "Docker started with the present configuration"}
+    assert skipped == {"docker-restart": "Docker started with the current configuration"}
 
 
 def test_the_timings_table_is_the_journal_entrys(booted: Boot) -> None:

@@ -55,4 +55,4 @@ def test_a_degraded_node_is_degraded_to_cloud_init_too(trixie: Boot) -> None:
     assert state(trixie.machine).outcome is Outcome.DEGRADED
     assert (ended.status, ended.returncode) == ("done", 2), ended.text
     assert "extended_status: degraded done" in ended.text
-    assert "node ready but degraded: nodejs-install: no source gave the file" in ended.text
+    assert "node ready but degraded: nodejs-install: could not download the file" in ended.text

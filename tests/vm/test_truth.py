@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs("root", "nspawn")
 # Outcome -> what makes it so, the reason's words, the exit status, and the journal's priority.
 MADE = {
     "ready": ("", "", 0, "5"),
-    "degraded": (NO_NODEJS, "nodejs-install: no source gave the file", 0, "4"),
+    "degraded": (NO_NODEJS, "nodejs-install: could not download the file", 0, "4"),
     "failed": ("SAMMY_DOCKER_SOURCE=installed\n", "docker: there is no dockerd on this machine", 1, "3"),
 }
 

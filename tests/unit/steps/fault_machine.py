@@ -283,11 +283,15 @@ def played(machine: FaultMachine, patch: Any) -> Iterator[None]:
     :param patch: pytest's monkeypatch.
     """
     for module, name, value in (
-        (swap, "KEPT_FREE_MB", 1),
+        (swap, "RESERVED_MB", 1),
         (engine, "answers", machine.answers),
         (engine, "request", machine.request),
         (engine, "_answer", machine.pulled),
-        (docker, "lacking_users", lambda config: [one for one in ["workspace"] if one not in machine.docker_users]),
+        (
+            docker,
+            "users_missing_from_group",
+            lambda config: [one for one in ["workspace"] if one not in machine.docker_users],
+        ),
     ):
         patch.setattr(module, name, value)
     _play_rules(machine, patch)

@@ -122,15 +122,15 @@ def test_whoever_reads_the_lists_already_is_waited_for_but_not_for_ever() -> Non
 
 def test_nodejs_waits_for_apt_only_where_apt_is_to_bring_it(disk: FakeFilesystem) -> None:
     archive = make(nodejs={"source": "archive", "version": "22.0.0", "sha256": "0" * 64})
-    assert nodejs_install.is_apts_work(FakeHost(), make())
-    assert not nodejs_install.is_apts_work(FakeHost(), archive)
+    assert nodejs_install.comes_by_apt(FakeHost(), make())
+    assert not nodejs_install.comes_by_apt(FakeHost(), archive)
     lay_out(disk, {"/usr/bin/node": ""}, 0o755)
-    assert not nodejs_install.is_apts_work(FakeHost(), make())
+    assert not nodejs_install.comes_by_apt(FakeHost(), make())
     by_apt, beside = (
-        next(step for step in declared(nodejs_is_apts_work=it) if step.name == "nodejs-install") for it in (True, False)
+        next(step for step in declared(nodejs_by_apt=it) if step.name == "nodejs-install") for it in (True, False)
     )
-    assert ("packages" in by_apt.after, "apt" in by_apt.uses) == (True, True)
-    assert ("packages" in beside.after, "apt" in beside.uses) == (False, False)
+    assert ("packages" in by_apt.after, "apt" in by_apt.exclusive_resources) == (True, True)
+    assert ("packages" in beside.after, "apt" in beside.exclusive_resources) == (False, False)
 
 
 def test_what_dpkg_was_doing_is_finished_first(disk: FakeFilesystem) -> None:
@@ -269,7 +269,7 @@ def test_a_power_cut_before_the_note_of_our_keys_is_made_good_by_the_next_run() 
     host.script(SHOW, stdout="ActiveState=inactive\n")
     docker.write_daemon_json(host, wanted)
     os.unlink(docker.WRITTEN)
-    assert docker.satisfied(host, wanted) is None
+    assert docker.already_done(host, wanted) is None
     docker.write_daemon_json(host, wanted)
     docker.write_daemon_json(host, make())
     assert "dns" not in daemon_keys()
@@ -322,7 +322,7 @@ def test_docker_is_restarted_only_when_it_has_not_read_its_configuration() -> No
     docker.write_daemon_json(host, make())
     assert files.read_text(docker.RESTART_NEEDED) == "one\n"
     host.script(SHOW, stdout="ActiveState=active\nInvocationID=two\n")
-    assert docker_restart.satisfied(host, make()) == "Docker started with the present configuration"
+    assert docker_restart.already_done(host, make()) == "Docker started with the current configuration"
 
 
 def test_a_first_start_of_docker_needs_no_restart() -> None:
@@ -330,22 +330,22 @@ def test_a_first_start_of_docker_needs_no_restart() -> None:
     host.script(SHOW, stdout="ActiveState=inactive\nInvocationID=\n")
     docker.write_daemon_json(host, make())
     assert not os.path.exists(docker.RESTART_NEEDED)
-    assert docker_restart.satisfied(host, make()) is not None
+    assert docker_restart.already_done(host, make()) is not None
 
 
 @pytest.mark.parametrize("source", ["none"])
 def test_what_is_not_wanted_is_skipped_with_the_key_that_says_so(source: str) -> None:
     host = FakeHost()
-    assert docker.satisfied(host, make(docker={"source": source})) == "docker.source is none"
-    assert nodejs_install.satisfied(host, make(nodejs={"source": source})) == "nodejs.source is none"
-    assert agent_install.satisfied(host, make(agent={"source": source})) == "agent.source is none"
-    reason = devcontainer_cli.satisfied(host, make(devcontainer_cli={"source": source}))
+    assert docker.already_done(host, make(docker={"source": source})) == "docker.source is none"
+    assert nodejs_install.already_done(host, make(nodejs={"source": source})) == "nodejs.source is none"
+    assert agent_install.already_done(host, make(agent={"source": source})) == "agent.source is none"
+    reason = devcontainer_cli.already_done(host, make(devcontainer_cli={"source": source}))
     assert reason == "devcontainer_cli.source is none"
 
 
 def test_an_unpinned_devcontainer_cli_is_not_fetched_and_says_what_is_missing() -> None:
-    reason = devcontainer_cli.satisfied(FakeHost(), make())
-    assert reason == "devcontainer_cli.version and devcontainer_cli.integrity do not say which one"
+    reason = devcontainer_cli.already_done(FakeHost(), make())
+    assert reason == "devcontainer_cli.version and devcontainer_cli.integrity are not set"
 
 
 def test_the_agents_configuration_holds_no_secret_and_points_to_the_file() -> None:
@@ -375,10 +375,10 @@ def test_daily_upgrades_are_set_only_where_it_is_asked_for_and_left_again(disk: 
     for choice, value in (("on", "1"), ("off", "0")):
         wanted = make(packages={"install": [], "unattended_upgrades": choice}, docker={"source": "none"},
                       nodejs={"source": "none"}, agent={"source": "none"})  # fmt: skip
-        assert packages.satisfied(host, wanted) is None
+        assert packages.already_done(host, wanted) is None
         packages.run(host, wanted)
         assert f'APT::Periodic::Unattended-Upgrade "{value}";' in (files.read_text(packages.UNATTENDED) or "")
-        assert packages.achieved(host, wanted) and packages.satisfied(host, wanted) is not None
+        assert packages.verify(host, wanted) and packages.already_done(host, wanted) is not None
     assert packages.own(make(packages={"install": [], "unattended_upgrades": "on"})) == ["unattended-upgrades"]
     packages.run(host, make(packages={"install": []}, docker={"source": "none"}))
     assert not os.path.exists(packages.UNATTENDED)
@@ -386,7 +386,7 @@ def test_daily_upgrades_are_set_only_where_it_is_asked_for_and_left_again(disk: 
 
 def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_made_good() -> None:
     host, keep = FakeHost(), make(journald={"storage": "keep"})
-    assert journald_config.satisfied(host, keep) == "journald.storage is keep"
+    assert journald_config.already_done(host, keep) == "journald.storage is keep"
     journald_config.run(host, make())
     before = files.read_text(journald_config.DROP_IN)
     host.script(["systemctl", "restart"], 1, stderr="a fault\n")
@@ -394,7 +394,7 @@ def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_
         with pytest.raises(CommandFailed):
             journald_config.run(host, wanted)
         assert files.read_text(journald_config.DROP_IN) == before
-        assert journald_config.satisfied(host, wanted) is None
+        assert journald_config.already_done(host, wanted) is None
     host.script(["systemctl", "restart"])
     journald_config.run(host, keep)
     assert not os.path.exists(journald_config.DROP_IN)
@@ -404,16 +404,16 @@ def test_a_firewall_that_was_lifted_stays_so_and_says_by_whom(disk: FakeFilesyst
     texts = {"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"}
     host = FakeHost(texts)
     lay_out(disk, texts)
-    assert firewall.satisfied(host, make()) == "Lifted by the agent: it kept the control plane out."
+    assert firewall.already_done(host, make()) == "Lifted by the agent: it kept the control plane out."
 
 
 def test_rules_that_are_no_longer_wanted_are_work_to_do(disk: FakeFilesystem) -> None:
     off = make(firewall={"enabled": False}, metadata_block={"enabled": False})
     host = FakeHost()
-    assert firewall.satisfied(host, off) == "firewall.enabled is false"
-    assert metadata_block.satisfied(host, off) == "metadata_block.enabled is false"
+    assert firewall.already_done(host, off) == "firewall.enabled is false"
+    assert metadata_block.already_done(host, off) == "metadata_block.enabled is false"
     lay_out(disk, {"/var/lib/sammy/firewall/applied.nft": "", metadata_block.DROP_IN: ""})
-    assert (firewall.satisfied(host, off), metadata_block.satisfied(host, off)) == (None, None)
+    assert (firewall.already_done(host, off), metadata_block.already_done(host, off)) == (None, None)
 
 
 @pytest.mark.parametrize(

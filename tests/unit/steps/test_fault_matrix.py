@@ -31,7 +31,7 @@ from cc_sammy.steps import declared, docker, packages
 from tests.unit.fake_files import new_disk
 from tests.unit.steps.fault_machine import FAULTS, IMAGE, KEY, Fault, FaultMachine, Point, played
 
-ALL = {step.name: step for step in declared(swap_is_concerned=True)}
+ALL = {step.name: step for step in declared(swap_is_applicable=True)}
 OTHERS = {"docker.io", "nodejs", "sammy-agent"}  # packages of other steps than packages
 NO_COMMAND = "it runs no command"
 NO_DOWNLOAD = "it fetches nothing"
@@ -117,7 +117,7 @@ class Lab:
         # What the run writes of itself, 36 times, is no step's: kept here, where it takes no tenth of a second.
         for module in (run_reporter, run_record_writer):
             self._patch.setattr(module, "files", SimpleNamespace(write_text=self._keep))
-        self._patch.setattr(run_reporter, "Journal", lambda: self.heard)
+        self._patch.setattr(run_reporter, "JournalWriter", lambda: self.heard)
         self._patch.delenv("SAMMY_REQUIRE", raising=False)  # the tests' own, and no option's
         return provision.provision(copy.deepcopy(self.options), self.machine, "i", None, 0.0)
 
@@ -190,7 +190,7 @@ def test_a_step_that_hides_its_failure_would_be_found(points: dict[Point, Any], 
         with contextlib.suppress(SammyError):
             packages.run(host, loaded)
 
-    liar = replace(packages.STEP, run=hides, achieved=lambda host, loaded: True)
+    liar = replace(packages.STEP, run=hides, verify=lambda host, loaded: True)
     point = next(one for one in points if (one.step, one.name) == ("packages", "apt-get install"))
     with pytest.MonkeyPatch.context() as patch:
         lab = Lab(fs, points[point], patch)

@@ -121,7 +121,7 @@ def run(*images: str) -> tuple[StepRecord, list[str]]:
     loaded = config.load({"image_prepull": {"images": list(images)}})
     record = RunRecord("r", "b", "i", 0.0, "", steps=[StepRecord(image_prepull.STEP.name)])
     listener = Listener()
-    alone = Step("image-prepull", "image_prepull", image_prepull.satisfied, image_prepull.run)
+    alone = Step("image-prepull", "image_prepull", image_prepull.already_done, image_prepull.run)
     Runner([alone], Host(), loaded, record, listener).run()
     return record.steps[0], [what for _, what in listener.told]
 
@@ -143,7 +143,7 @@ def test_images_are_pulled_side_by_side_with_coarse_progress_and_their_digests_k
 def test_an_image_that_is_there_is_not_pulled_and_its_digest_is_kept_too(dockerd: Dockerd) -> None:
     dockerd.images = {"registry.invalid:5000/box": [f"registry.invalid:5000/box@{ONE}"], "built-here": []}
     record, _ = run("registry.invalid:5000/box", "built-here")
-    assert (record.status.value, record.reason) == ("skipped", "2 images are there")
+    assert (record.status.value, record.reason) == ("skipped", "2 images are present")
     assert record.results == {"registry.invalid:5000/box": ONE, "built-here": "sha256:id"}
 
 
@@ -159,13 +159,13 @@ def test_one_image_that_cannot_be_had_is_named_and_the_other_is_there(dockerd: D
 
 def test_a_dockerd_that_dies_in_the_middle_is_asked_again(dockerd: Dockerd) -> None:
     dockerd.pulls = {"box:1": [*messages(ONE)[:4], BREAKS_OFF]}
-    with pytest.raises(StepFailed, match="broke off") as failure:
+    with pytest.raises(StepFailed, match="aborted the pull") as failure:
         image_prepull.run(Host(), config.load({"image_prepull": {"images": ["box:1"]}}))
     assert failure.value.transient
 
 
 def test_a_pull_has_its_deadline_also_while_messages_come(dockerd: Dockerd) -> None:
     dockerd.pulls = {"box:1": itertools.repeat({"status": "Downloading", "id": "aaa"})}
-    with pytest.raises(StepFailed, match=r"could not pull box:1: not there after") as failure:
+    with pytest.raises(StepFailed, match=r"could not pull box:1: not finished after") as failure:
         engine.pull("box:1", 0.5, lambda line: None)
     assert failure.value.transient

@@ -57,39 +57,39 @@ def disk(fs: FakeFilesystem, monkeypatch: pytest.MonkeyPatch) -> FakeFilesystem:
     """A disk of 64 MiB, of which the other steps need one."""
     new_disk(fs, 64 << 20)
     calls_of_the_kernel(fs, monkeypatch)
-    monkeypatch.setattr(swap, "KEPT_FREE_MB", 1)
+    monkeypatch.setattr(swap, "RESERVED_MB", 1)
     return fs
 
 
 def test_the_step_is_part_of_a_run_only_where_it_is_asked_for_or_has_something_to_take_away(
     disk: FakeFilesystem,
 ) -> None:
-    assert [swap.is_concerned(wanted) for wanted in (OFF, SMALL)] == [False, True]
+    assert [swap.is_applicable(wanted) for wanted in (OFF, SMALL)] == [False, True]
     assert "swap" not in [step.name for step in declared()]
-    assert [step.name for step in declared(swap_is_concerned=True)][-1] == "swap"
+    assert [step.name for step in declared(swap_is_applicable=True)][-1] == "swap"
     lay_out(disk, {swap.UNIT: swap.unit()})
-    assert swap.is_concerned(OFF)
+    assert swap.is_applicable(OFF)
 
 
 def test_a_file_is_made_used_grown_and_taken_away_and_each_is_done_once(disk: FakeFilesystem) -> None:
     host = Machine(disk)
     for wanted, size in ((SMALL, 8), (LARGE, 16)):
-        assert swap.satisfied(host, wanted) is None
+        assert swap.already_done(host, wanted) is None
         swap.run(host, wanted)
         assert (os.stat(swap.FILE).st_size, mode(swap.FILE), mode(swap.UNIT)) == (size << 20, 0o600, 0o644)
         before = len(host.calls)
-        assert swap.satisfied(host, wanted) == f"{size} MB of swap are in use"
+        assert swap.already_done(host, wanted) == f"{size} MB of swap are in use"
         assert len(host.calls) == before, "a later boot asks no process"
-    assert swap.satisfied(host, OFF) is None
+    assert swap.already_done(host, OFF) is None
     swap.run(host, OFF)
-    assert swap.satisfied(host, OFF) == "swap.size_mb is 0"
+    assert swap.already_done(host, OFF) == "swap.size_mb is 0"
     assert not [path for path in (swap.FILE, swap.UNIT, swap.WANTED_BY) if os.path.lexists(path)]
 
 
 def test_the_file_has_no_holes_and_is_swap_to_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "swapfile"
     monkeypatch.setattr(swap, "FILE", str(place))
-    monkeypatch.setattr(swap, "KEPT_FREE_MB", 1)
+    monkeypatch.setattr(swap, "RESERVED_MB", 1)
     swap.make_file(Host(), 8)
     assert place.stat().st_blocks * 512 >= 8 << 20
     assert b"SWAPSPACE2" in place.read_bytes()[: os.sysconf("SC_PAGESIZE")]
@@ -115,13 +115,13 @@ def test_a_power_cut_before_the_file_was_used_is_made_good(disk: FakeFilesystem)
     host = Machine(disk)
     lay_out(disk, {swap.UNIT: swap.unit(), swap.FILE: "half", f"{swap.FILE}.new": "half"})
     swap.run(host, SMALL)
-    assert swap.satisfied(host, SMALL) is not None
+    assert swap.already_done(host, SMALL) is not None
 
 
 def test_a_disk_without_room_is_named_and_left_as_it_was(disk: FakeFilesystem) -> None:
     disk.set_disk_usage(9 << 20)
     before = contents(disk)
-    with pytest.raises(StepFailed, match=r"no room for 16 MB of swap: 8 MB are free, 1 of them are kept"):
+    with pytest.raises(StepFailed, match=r"no room for 16 MB of swap: 8 MB are free, 1 of them are reserved"):
         swap.make_file(Machine(disk), 16)
     assert contents(disk) == before
 

@@ -36,17 +36,17 @@ def test_a_readable_key_is_closed_and_then_there_is_nothing_to_do(fs: FakeFilesy
     fs.create_file(CERTIFICATE, contents="certificate", st_mode=0o100600)
     os.chown(KEY, 1000, 1000)
     fs.create_file(paths.AGENT_TLS_MARK)  # the agent mends what is in its own files: only modes are looked at
-    assert tls_permissions.satisfied(Host(), wanted) is None
+    assert tls_permissions.already_done(Host(), wanted) is None
     tls_permissions.run(Host(), wanted)
     assert [os.stat(path).st_mode & 0o777 for path in (KEY, CERTIFICATE)] == [0o600, 0o644]
     assert {(os.stat(path).st_uid, os.stat(path).st_gid) for path in (KEY, CERTIFICATE)} == {(0, 0)}
-    assert tls_permissions.satisfied(Host(), wanted) == "key and certificate have their modes"
+    assert tls_permissions.already_done(Host(), wanted) == "key and certificate have the right modes"
 
 
 def test_a_key_of_somebody_else_is_work_to_do_whatever_its_mode(fs: FakeFilesystem, wanted: config.Config) -> None:
     fs.create_file(KEY, contents="key", st_mode=0o100600)
     os.chown(KEY, 1000, 1000)
-    assert tls_permissions.satisfied(Host(), wanted) is None
+    assert tls_permissions.already_done(Host(), wanted) is None
     tls_permissions.run(Host(), wanted)
     assert os.stat(KEY).st_uid == 0
 
@@ -56,17 +56,17 @@ def test_a_key_without_a_certificate_has_its_mode_looked_at_and_no_more(
 ) -> None:
     fs.create_file(KEY, contents="a private key\n", st_mode=0o100644)
     tls_permissions.run(Host(), wanted)
-    assert tls_permissions.satisfied(Host(), wanted) == "key and certificate have their modes"
+    assert tls_permissions.already_done(Host(), wanted) == "key and certificate have the right modes"
 
 
 def test_no_key_is_no_failure(fs: FakeFilesystem, wanted: config.Config) -> None:
-    assert tls_permissions.satisfied(Host(), wanted) == f"there is no key at {KEY}"
+    assert tls_permissions.already_done(Host(), wanted) == f"there is no key at {KEY}"
 
 
 def test_a_key_that_is_a_link_is_refused(fs: FakeFilesystem, wanted: config.Config) -> None:
     fs.create_file("/etc/shadow", contents="x", st_mode=0o100600)
     fs.create_symlink(KEY, "/etc/shadow")
-    assert tls_permissions.satisfied(Host(), wanted) is None
+    assert tls_permissions.already_done(Host(), wanted) is None
     with pytest.raises(StepFailed, match="symbolic link"):
         tls_permissions.run(Host(), wanted)
 
@@ -121,7 +121,7 @@ def test_a_pair_that_is_valid_now_is_accepted_also_with_a_chain_that_nobody_know
 def test_a_certificate_of_another_key_is_named_with_both_files(tmp_path: Path) -> None:
     pair, other = Pair(tmp_path, "node"), Pair(tmp_path, "other")
     said = str(refusal(pair.key_file, other.certificate_file))
-    assert said.startswith(f"the certificate {other.certificate_file} is of another key than {pair.key_file}. Put")
+    assert said.startswith(f"the certificate {other.certificate_file} does not match the key {pair.key_file}. Install")
 
 
 @pytest.mark.parametrize(
@@ -157,17 +157,17 @@ def test_a_wrong_pair_fails_the_step_after_its_modes_are_set_and_the_agents_own_
     pair, other = Pair(tmp_path, "node"), Pair(tmp_path, "other")
     files = {"key_file": pair.key_file, "certificate_file": other.certificate_file}
     wrong = config.load({"tls": files})
-    assert tls_permissions.satisfied(Host(), wrong) is None
-    with pytest.raises(StepFailed, match="of another key"):
+    assert tls_permissions.already_done(Host(), wrong) is None
+    with pytest.raises(StepFailed, match="does not match the key"):
         tls_permissions.run(Host(), wrong)
     assert os.stat(pair.key_file).st_mode & 0o777 == 0o600
-    assert tls_permissions.satisfied(Host(), wrong) is None
+    assert tls_permissions.already_done(Host(), wrong) is None
     right = config.load({"tls": {**files, "certificate_file": pair.certificate_file}})
     tls_permissions.run(Host(), right)
-    assert "valid now" in (tls_permissions.satisfied(Host(), right) or "")
+    assert "valid now" in (tls_permissions.already_done(Host(), right) or "")
     (tmp_path / "mark").touch()
     tls_permissions.run(Host(), wrong)
-    assert tls_permissions.satisfied(Host(), wrong) == "key and certificate have their modes"
+    assert tls_permissions.already_done(Host(), wrong) == "key and certificate have the right modes"
 
 
 def test_the_agents_mark_is_where_the_agent_puts_it() -> None:

@@ -11,8 +11,8 @@ import pytest
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from cc_sammy.engine import run_reporter
-from cc_sammy.engine.cloud_init_stages import Lane
-from cc_sammy.engine.journal_writer import NOTICE, Journal, encode
+from cc_sammy.engine.cloud_init_stages import StageTimeline
+from cc_sammy.engine.journal_writer import NOTICE, JournalWriter, encode
 from cc_sammy.host.fake import FakeHost
 
 
@@ -24,7 +24,7 @@ def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Pat
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
-        writer = Journal(path)
+        writer = JournalWriter(path)
         begun = time.monotonic()
         for number in range(400):  # more than the socket's queue holds
             writer.send("event", NOTICE, {"SAMMY_SEQ": str(number)})
@@ -42,7 +42,7 @@ def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Pat
 
 def test_a_restarted_journald_is_found_again_and_an_absent_one_is_counted(tmp_path: Path) -> None:
     path = str(tmp_path / "socket")
-    writer = Journal(path)
+    writer = JournalWriter(path)
     writer.send("kept", NOTICE, {})
     for _ in range(2):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
@@ -57,15 +57,15 @@ def test_a_restarted_journald_is_found_again_and_an_absent_one_is_counted(tmp_pa
 
 def test_an_ended_steps_event_tells_what_its_commands_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "socket")
-    monkeypatch.setattr(run_reporter, "Journal", lambda: Journal(path))
+    monkeypatch.setattr(run_reporter, "JournalWriter", lambda: JournalWriter(path))
     record = RunRecord("r", "b", "i", 0.0, "")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
         journald.settimeout(30)
-        teller = run_reporter.Teller(FakeHost(), record, Lane(None))
-        teller.ended(StepRecord("packages", Status.COMPLETED, cpu_ms=12.5, read_bytes=0, written_bytes=4096))
+        reporter = run_reporter.RunReporter(FakeHost(), record, StageTimeline(None))
+        reporter.ended(StepRecord("packages", Status.COMPLETED, cpu_ms=12.5, read_bytes=0, written_bytes=4096))
         lines = journald.recv(4096).splitlines()
-        teller.ended(StepRecord("firewall", Status.SKIPPED, reason="in force"))
+        reporter.ended(StepRecord("firewall", Status.SKIPPED, reason="in force"))
         without = journald.recv(4096).splitlines()
     assert {b"SAMMY_CPU_MS=12.5", b"SAMMY_READ_BYTES=0", b"SAMMY_WRITTEN_BYTES=4096"} <= set(lines)
     names = [name.encode() for name in USAGE_FIELDS]
@@ -87,7 +87,7 @@ class Stage:
 
 def test_overlapping_steps_are_told_as_stages_that_never_overlap() -> None:
     told: list[str] = []
-    lane = Lane(lambda name: Stage(name, told))
+    lane = StageTimeline(lambda name: Stage(name, told))
     lane.started("a")
     lane.started("b")
     lane.started("c")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The beacon against a real HTTP server on loopback that answers as it is told."""
+"""The reporter of failures against a real HTTP server on loopback that answers as it is told."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ def disk(fs: FakeFilesystem) -> FakeFilesystem:
     return fs
 
 
-def make(url: str) -> failure_reporter.Beacon:
+def make(url: str) -> failure_reporter.FailureReporter:
     loaded = config.load({"node_id": "node-7", "control_plane": {"url": url, "token_file": "/etc/sammy/token"}})
     record = RunRecord(RUN, "b", "i", 0.0, "", Outcome.FAILED, "docker: no space left")
-    return failure_reporter.Beacon(FakeHost(), loaded, record)
+    return failure_reporter.FailureReporter(FakeHost(), loaded, record)
 
 
 def test_a_failure_is_told_with_its_reason_even_past_errors_of_the_control_plane(plane: Plane) -> None:
     plane.answers = [500, 503]
     made = make(plane.url)
-    made.began()
-    made.failed()
+    made.report_start()
+    made.report_failure()
     path, authorization, body = plane.seen[-1]
     assert (path, authorization) == ("/api/nodes/node-7/errors", "Bearer secret-token")
     assert body["errors"][0]["message"] == "provisioning failed: docker: no space left"
@@ -91,15 +91,15 @@ def test_a_failure_is_told_with_its_reason_even_past_errors_of_the_control_plane
 def test_the_beginning_is_told_in_the_first_boot_only(plane: Plane, disk: FakeFilesystem) -> None:
     made = make(plane.url)
     lay_out(disk, {paths.READY_ACKNOWLEDGED: "x"})
-    made.began()
-    made.failed()
+    made.report_start()
+    made.report_failure()
     assert [seen[2]["errors"][0]["level"] for seen in plane.seen] == ["error"]
 
 
 def test_a_refused_entry_is_not_sent_again(plane: Plane) -> None:
     plane.answers = [400]
     made = make(plane.url)
-    made.failed()
+    made.report_failure()
     assert len(plane.seen) == 1
 
 
@@ -107,7 +107,7 @@ def test_an_absent_control_plane_ends_by_itself() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}"
     made = make(url)
-    made.failed()
+    made.report_failure()
     assert made._last is not None and not made._last.is_alive()
 
 

@@ -10,7 +10,7 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy.common import files
 from cc_sammy.engine import run_record_writer
-from cc_sammy.engine.run_record_writer import History
+from cc_sammy.engine.run_record_writer import RunRecordWriter
 from tests.unit.fake_files import contents, disk_full, read_only
 
 PATH = "/var/lib/sammy/runs/r.json"
@@ -28,13 +28,13 @@ def test_a_busy_disk_holds_nobody_up_and_the_latest_text_stays(
         return files.write_text(path, text, sync=sync)
 
     monkeypatch.setattr(run_record_writer, "files", Busy(busy))
-    history = History(PATH)
-    history.write("one")
+    writer = RunRecordWriter(PATH)
+    writer.write("one")
     assert begun.wait(30)
     for text in ("two", "three"):
-        history.write(text)  # returns, though the disk does not
+        writer.write(text)  # returns, though the disk does not
     free.set()
-    history.flush()
+    writer.flush()
     assert written == [("one", True), ("three", True)]
     assert contents(fs, "/var") == {PATH: "three"}
 
@@ -48,12 +48,12 @@ class Busy:
 
 def test_a_full_or_read_only_disk_is_no_error_and_the_next_text_is_written(fs: FakeFilesystem) -> None:
     fs.set_disk_usage(1000)
-    history = History(PATH)
+    writer = RunRecordWriter(PATH)
     for fault in (disk_full(fs), read_only("/var")):
         with fault:
-            history.write("one")
-            history.flush()
+            writer.write("one")
+            writer.flush()
         assert contents(fs, "/var") == {}
-    history.write("two")
-    history.flush()
+    writer.write("two")
+    writer.flush()
     assert contents(fs, "/var") == {PATH: "two"}

@@ -66,7 +66,7 @@ def disk(tmp_path: Path, fs: FakeFilesystem) -> FakeFilesystem:  # the real fold
 
 
 def copies(wanted: config.Config) -> tuple[str, str]:
-    apt_mirror.choose(wanted)
+    apt_mirror.select(wanted)
     assert apt_mirror.environment() == {"APT_CONFIG": apt_mirror.CONF}
     lines, stanzas = (files.read_text(f"{apt_mirror.PARTS}/{name}") for name in ("sources.list", "debian.sources"))
     assert lines is not None and stanzas is not None
@@ -103,10 +103,10 @@ def test_every_call_of_apt_in_the_run_has_it_and_a_run_without_a_mirror_has_not(
             return super().run(argv, **more)
 
     host = Noting()
-    apt_mirror.choose(BOTH)
+    apt_mirror.select(BOTH)
     apt.install(host, ["jq"], lists_stale=True)
     assert host.environments == [apt_mirror.CONF] * 2
-    apt_mirror.choose(NONE)
+    apt_mirror.select(NONE)
     apt.install(host, ["jq"])
     assert host.environments[2:] == [None]
 
@@ -124,7 +124,7 @@ def test_a_repository_that_a_later_step_adds_is_seen_and_one_that_is_gone_is_not
 
 def test_a_choice_that_cannot_be_noted_is_an_error_and_no_copy_is_used() -> None:
     with read_only("/run"), pytest.raises(OSError, match="Read-only file system"):
-        apt_mirror.choose(BOTH)
+        apt_mirror.select(BOTH)
     assert apt_mirror.environment() == {}
 
 
@@ -132,7 +132,7 @@ def test_the_mirrors_lists_are_read_where_the_images_own_are_there(disk: FakeFil
     host = FakeHost()
     lay_out(disk, {"/var/lib/apt/lists/192.0.2.1_Packages": ""})
     for wanted, updates in ((NONE, 0), (BOTH, 1)):
-        apt_mirror.choose(wanted)
+        apt_mirror.select(wanted)
         host.calls.clear()
         packages.run(host, wanted._replace(docker=wanted.docker._replace(source="none")))
         assert sum("update" in call for call in host.calls) == updates
@@ -144,7 +144,7 @@ def test_apt_itself_reads_the_copy_and_nothing_else(
     folder = f"{tmp_path}/apt"
     monkeypatch.setattr(apt_mirror, "PARTS", f"{folder}/sources.list.d")
     monkeypatch.setattr(apt_mirror, "CONF", f"{folder}/apt.conf")
-    apt_mirror.choose(BOTH)
+    apt_mirror.select(BOTH)
     environment, made, real = apt_mirror.environment(), contents(disk, folder), Host()
     with Pause(disk):  # apt reads a real disk
         for path, text in made.items():
