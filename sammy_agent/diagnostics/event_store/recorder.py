@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +18,9 @@ from sammy_agent.base.errors import AgentError
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, clean, detail_text
 from sammy_agent.base.events.kinds import Kind
-from sammy_agent.base.runtime import clock
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.runtime.clock import SYSTEM_CLOCK, Clock, Timestamp
+from sammy_agent.base.runtime.clock import now as timestamp_now
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.event_store import EventStore
@@ -38,8 +38,8 @@ STOP_TIMEOUT = 2.0
 class Recorder(Worker):
     """Takes events from any thread; writes them from its own, once it is started."""
 
-    def __init__(self, store: EventStore, boot_id: str) -> None:
-        super().__init__("recorder")
+    def __init__(self, store: EventStore, boot_id: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        super().__init__("recorder", clock)
         self._store, self._boot_id = store, boot_id
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Kind, NewEvent]] = deque()
@@ -62,11 +62,11 @@ class Recorder(Worker):
         *,
         detail: Mapping[str, Any] | None = None,
         seconds: float | None = None,
-        at: clock.Timestamp | None = None,
+        at: Timestamp | None = None,
     ) -> None:
         """Record an event; returns at once, whatever the disk does. `seconds`: the duration of what it is about."""
         try:
-            wall, boot = at or clock.now()
+            wall, boot = at or timestamp_now()
             event = NewEvent(
                 wall,
                 boot,
@@ -89,7 +89,7 @@ class Recorder(Worker):
 
     def run_once(self) -> float | None:
         """Write what waits; try again later what the disk does not take."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._drain_queue(now)
         try:
             self._write(now)
@@ -107,14 +107,14 @@ class Recorder(Worker):
         self.problem = ""
         self._backoff.reset()
         due = self._throttle.next_due()
-        return max(0.0, min(self._next_trim, self._next_trim if due is None else due) - time.monotonic())
+        return max(0.0, min(self._next_trim, self._next_trim if due is None else due) - self._clock.monotonic())
 
     def run(self) -> None:
         """Write until stopped, then what is left."""
         super().run()
         self._drain_queue(float("inf"))
         try:
-            self._write(time.monotonic())
+            self._write(self._clock.monotonic())
         except (sqlite3.Error, OSError, AgentError) as error:
             LOG.warning("the last events cannot be stored: %s", error)
 
@@ -131,7 +131,7 @@ class Recorder(Worker):
                 if not self._waiting:
                     break
                 kind, event = self._waiting.popleft()
-                allowed = self._throttle.allow(event, kind.burst, time.monotonic())
+                allowed = self._throttle.allow(event, kind.burst, self._clock.monotonic())
                 if allowed:
                     self._unwritten.append(event)
             if allowed and kind.incident:
@@ -160,7 +160,7 @@ class Recorder(Worker):
         if not lost:
             return
         number, why = lost.total(), f" ({self.problem})" if self.problem else ""
-        wall, boot = clock.now()
+        wall, boot = timestamp_now()
         kind = kinds.EVENTS_LOST
         message = f"{number} events could not be stored{why}"
         event = NewEvent(wall, boot, self._boot_id, kind.level, kind.type, message, detail=detail_text({"lost": lost}))

@@ -16,12 +16,13 @@ import pytest
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.clock import Timestamp, now
+from sammy_agent.base.runtime.fake_clock import FakeClock
 from sammy_agent.control_plane import node_schema
 from sammy_agent.diagnostics.event_store import lifecycle
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.incidents import incident_from_event
-from sammy_agent.diagnostics.event_store.recorder import MAX_PENDING, MAX_PENDING_INFO, Recorder
+from sammy_agent.diagnostics.event_store.recorder import MAX_PENDING, MAX_PENDING_INFO, TRIM_INTERVAL, Recorder
 from sammy_agent.diagnostics.event_store.throttle import WINDOW, EventThrottle
 from tests.agent.lab import wait_for
 
@@ -165,6 +166,28 @@ def test_what_is_told_before_the_start_waits_and_the_end_writes_the_rest(recorde
     summary = disk.events(EventQuery(1))[0]
     assert summary["message"].startswith("29 more in 0 s: docker0 is up (1) (15x); docker0 is up (0) (14x)")
     assert summary["detail"]["count"] == 29
+
+
+def test_a_minutes_summary_and_the_trim_each_hour_come_by_the_recorders_clock(disk: Disk) -> None:
+    clock, trims = FakeClock(), []
+
+    def trim() -> int:
+        trims.append(clock.monotonic())
+        return 0
+
+    disk.trim = trim  # type: ignore[method-assign]
+    recorder = Recorder(disk, BOOT, clock)
+    burst = kinds.TRANSPORT_REMOUNTED.burst
+    for _ in range(burst + 3):
+        recorder.record(kinds.TRANSPORT_REMOUNTED, "docker0 is up")
+    assert recorder.run_once() == WINDOW, "the summary is due"
+    assert len(told(disk)) == burst and len(trims) == 1
+    clock.advance(WINDOW)
+    assert recorder.run_once() == TRIM_INTERVAL - WINDOW, "nothing is suppressed: the trim is next"
+    assert told(disk)[-1] == ("transport.remounted", "3 more in 0 s: docker0 is up (3x)")
+    clock.advance(TRIM_INTERVAL - WINDOW)
+    assert recorder.run_once() == TRIM_INTERVAL
+    assert trims == [1000.0, 1000.0 + TRIM_INTERVAL]
 
 
 def at(seconds: float, message: str = "r") -> NewEvent:
