@@ -38,8 +38,8 @@ from sammy_agent.daemon.reporters.messages import Message, MessageReporter
 from sammy_agent.daemon.reporters.ready import ReadyReporter
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.daemon.reporters.session_activity import SessionActivityReporter
-from sammy_agent.daemon.server.context import Parts
-from sammy_agent.daemon.server.jwks import Keys, fetcher
+from sammy_agent.daemon.server.context import ServerContext
+from sammy_agent.daemon.server.jwks import JwksCache, fetcher
 from sammy_agent.daemon.server.listener import Listener
 from sammy_agent.daemon.service_group import Hooks, Service, ServiceGroup
 from sammy_agent.diagnostics.event_store.recent import RecentEvents
@@ -102,8 +102,8 @@ class Services:
     def _client_of_transport(self, status: ConnectionStatus) -> ControlPlaneClient:
         return ControlPlaneClient(self.config.url, self._transport.session, status)
 
-    def _server_context(self) -> Parts:
-        return Parts(
+    def _server_context(self) -> ServerContext:
+        return ServerContext(
             node_id=self.config.node_id,
             issuer=self.config.url,
             paths=self._paths,
@@ -111,7 +111,7 @@ class Services:
             metrics=self._recording.metrics,
             level=self._state,
             inbound=self._inbound,
-            keys=Keys(fetcher(self._client), self._paths.jwks),
+            keys=JwksCache(fetcher(self._client), self._paths.jwks),
             clock=self.connection.server_time,
         )
 

@@ -221,7 +221,7 @@ def test_keys_that_were_away_at_first_are_had_later_and_kept(plane: ControlPlane
     plane.stop()
     away = get(plane, node, "/events", token)
     assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
-    assert "keys cannot be asked for" in away.json()["error"] and node.is_alive()
+    assert "keys cannot be fetched" in away.json()["error"] and node.is_alive()
     plane.start()
     wait_for(lambda: get(plane, node, "/events", token).status_code == 200, "the keys", 30)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends what may be large to a client that may stop reading or be gone: in constant memory, never waiting for ever."""
+"""Sends what may be large to a client that may stop reading or be gone: in constant memory, with a timeout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from tornado import iostream, web
 
 CHUNK = 64 * 1024
-STALLED = 30.0  # seconds in which a client takes a chunk, or is given up
+STALLED = 30.0  # seconds in which a client reads a chunk, or its connection is closed
 
 
 async def send(handler: web.RequestHandler, more: Callable[[], Awaitable[bytes]]) -> str:
@@ -25,7 +25,7 @@ async def send(handler: web.RequestHandler, more: Callable[[], Awaitable[bytes]]
         return "gone before the end"
     except asyncio.TimeoutError:
         break_off(handler)
-        return f"took nothing for {STALLED:.0f} s and is given up"
+        return f"client read nothing for {STALLED:.0f} s; connection closed"
     return ""
 
 

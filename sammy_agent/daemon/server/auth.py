@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose request is it? A management token of this node's control plane opens the door, and nothing else does.
+"""Authentication: a management token of this node's control plane, and nothing else.
 
-SAM's agent also takes the token from the URL, where proxies and logs keep it; here only the header counts. `judge`
+SAM's agent also takes the token from the URL, where proxies and logs keep it; here only the header counts. `verify`
 decides and does no I/O.
 """
 
@@ -16,19 +16,20 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from sammy_agent.base.errors import AgentError, Code
-from sammy_agent.daemon.server.connection_limit import Sparing
-from sammy_agent.daemon.server.context import Parts
-from sammy_agent.daemon.server.jwks import APART, FRESH, Keys, KeysUnavailable
+from sammy_agent.base.runtime.log_throttle import LogThrottle
+from sammy_agent.daemon.server.context import ServerContext
+from sammy_agent.daemon.server.jwks import MAX_AGE, MIN_REFRESH_INTERVAL, JwksCache, KeysUnavailable
 
 AUDIENCE = TYPE = "node-management"
 LEEWAY = 60.0  # seconds that two clocks may differ by
-LONGEST = 8192
+MAX_TOKEN_CHARACTERS = 8192
 RETRY_AFTER = 5
+LOG_INTERVAL = 10.0  # seconds
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 
-class Refused(AgentError):
-    """A request may not pass; `status` is the HTTP status that says so."""
+class Unauthorized(AgentError):
+    """A request is not authorised; `status` is the HTTP status that says so."""
 
     code = Code.MANAGEMENT_REFUSED
 
@@ -37,85 +38,85 @@ class Refused(AgentError):
         super().__init__(message)
 
 
-class NoKeyFits(Refused):
+class UnknownKey(Unauthorized):
     """No known key made the signature; a fresh key set may hold one that did."""
 
     code = Code.MANAGEMENT_NO_KEY
 
 
-class Gate:
-    """Lets the control plane's own requests pass. One a server; of the loop's thread."""
+class Authenticator:
+    """Authenticates requests of the control plane. One per server; of the loop's thread."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._keys = parts.keys
-        self.sparing = Sparing()
-        self._read_from: tuple[dict[str, Any], ...] | None = None
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._keys = context.keys
+        self.log_throttle = LogThrottle(LOG_INTERVAL)
+        self._parsed_from: tuple[dict[str, Any], ...] | None = None
         self._read: list[tuple[str | None, PublicKey]] = []
-        self._asking: asyncio.Future[KeysUnavailable | None] | None = None
+        self._refreshing: asyncio.Future[KeysUnavailable | None] | None = None
 
-    async def check(self, headers: Mapping[str, str], has_token_in_url: bool = False) -> dict[str, Any]:
+    async def authenticate(self, headers: Mapping[str, str], has_token_in_url: bool = False) -> dict[str, Any]:
         """Return the claims of a request's token.
 
-        :raises Refused: 401 no or no valid token, 403 it is another node's, 503 the keys cannot be had.
+        :raises Unauthorized: 401 no or no valid token, 403 it is another node's, 503 the keys cannot be had.
         """
         token = bearer(headers.get("Authorization", ""), has_token_in_url)
         claims = await self._verified(token)
-        node = self._parts.node_id
-        check_claims(claims, node, self._parts.clock())
+        node = self._context.node_id
+        check_claims(claims, node, self._context.clock())
         sent = headers.get("X-SAM-Node-Id")
         if sent is not None and sent != node:
-            raise Refused(403, f"X-SAM-Node-Id says {sent[:128]}; this node is {node}")
+            raise Unauthorized(403, f"X-SAM-Node-Id says {sent[:128]}; this node is {node}")
         return claims
 
     async def _verified(self, token: str) -> dict[str, Any]:
         before = self._keys.known
         if before and not self._keys.is_fresh:
-            self._ask(FRESH)  # beside this request, which goes on with the old ones
+            self._refresh_keys(MAX_AGE)  # beside this request, which goes on with the old ones
         try:
-            return judge(token, self._public_keys(), self._parts.issuer)
-        except NoKeyFits:
-            problem = await asyncio.shield(self._ask(APART))
-            if problem is not None:
-                words = f"the control plane's keys cannot be asked for: {problem.problem.text}"
-                raise Refused(503, words, RETRY_AFTER) from problem
+            return verify(token, self._public_keys(), self._context.issuer)
+        except UnknownKey:
+            unavailable = await asyncio.shield(self._refresh_keys(MIN_REFRESH_INTERVAL))
+            if unavailable is not None:
+                message = f"the control plane's keys cannot be fetched: {unavailable.problem.text}"
+                raise Unauthorized(503, message, RETRY_AFTER) from unavailable
             if self._keys.known is before:
                 raise
-        return judge(token, self._public_keys(), self._parts.issuer)
+        return verify(token, self._public_keys(), self._context.issuer)
 
-    def _ask(self, apart: float) -> asyncio.Future[KeysUnavailable | None]:
-        """Begin to ask for the keys, or join the question that is under way: a flood of strangers takes one thread."""
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.get_running_loop().run_in_executor(None, _refresh, self._keys, apart)
-        return self._asking
+    def _refresh_keys(self, min_interval: float) -> asyncio.Future[KeysUnavailable | None]:
+        """Begin to fetch the keys, or join the fetch that is under way: a flood of strangers takes one thread."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.get_running_loop().run_in_executor(None, _refresh, self._keys, min_interval)
+        return self._refreshing
 
     def _public_keys(self) -> list[tuple[str | None, PublicKey]]:
-        if self._read_from is not self._keys.known:
-            self._read_from = self._keys.known
-            read = ((entry.get("kid"), public_key(entry)) for entry in self._read_from)
+        if self._parsed_from is not self._keys.known:
+            self._parsed_from = self._keys.known
+            read = ((entry.get("kid"), public_key(entry)) for entry in self._parsed_from)
             self._read = [(kid, key) for kid, key in read if key is not None]
         return self._read
 
 
-def _refresh(keys: Keys, apart: float) -> KeysUnavailable | None:
+def _refresh(keys: JwksCache, min_interval: float) -> KeysUnavailable | None:
     try:
-        keys.refresh(apart=apart)
+        keys.refresh(min_interval=min_interval)
     except KeysUnavailable as problem:
         return problem
     return None
 
 
 def bearer(header: str, has_token_in_url: bool = False) -> str:
-    """Return the token of an Authorization header. Refused (401) when there is none."""
+    """Return the token of an Authorization header. Unauthorized (401) when there is none."""
     scheme, _, token = header.partition(" ")
     token = token.strip()
     if scheme.lower() == "bearer" and token:
-        if len(token) > LONGEST:
-            raise Refused(401, "the token is too long")
+        if len(token) > MAX_TOKEN_CHARACTERS:
+            raise Unauthorized(401, "the token is too long")
         return token
     if has_token_in_url:
-        raise Refused(401, "a token in a URL is not taken, logs keep it: send it as Authorization: Bearer")
-    raise Refused(401, "a management token is required: Authorization: Bearer")
+        raise Unauthorized(401, "a token in a URL is not taken, logs keep it: send it as Authorization: Bearer")
+    raise Unauthorized(401, "a management token is required: Authorization: Bearer")
 
 
 def public_key(entry: dict[str, Any]) -> PublicKey | None:
@@ -134,25 +135,25 @@ def public_key(entry: dict[str, Any]) -> PublicKey | None:
     return key if isinstance(key, ed25519.Ed25519PublicKey) else None
 
 
-def judge(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) -> dict[str, Any]:
+def verify(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) -> dict[str, Any]:
     """Return the claims of a token that one of the keys signed, for this audience and by this issuer; no times yet.
 
     The key says which algorithm is right, never the token: HS256 with a public key as its secret opens nothing.
 
-    :raises NoKeyFits: 401; none of the keys made it.
-    :raises Refused: 401; it is wrong in another way.
+    :raises UnknownKey: 401; none of the keys made it.
+    :raises Unauthorized: 401; it is wrong in another way.
     """
     try:
         header = jwt.get_unverified_header(token)
     except jwt.InvalidTokenError as error:
-        raise Refused(401, f"that is no token: {error}") from error
+        raise Unauthorized(401, f"that is not a valid token: {error}") from error
     algorithm, kid = header.get("alg"), header.get("kid")
     if algorithm not in ("RS256", "EdDSA"):
-        raise Refused(401, f"the token is signed with {str(algorithm)[:32]}; RS256 and EdDSA are taken")
+        raise Unauthorized(401, f"the token is signed with {str(algorithm)[:32]}; RS256 and EdDSA are taken")
     kind = rsa.RSAPublicKey if algorithm == "RS256" else ed25519.Ed25519PublicKey
     fitting = [key for name, key in keys if isinstance(key, kind) and kid in (None, name)]
     if not fitting or (kid is None and len(fitting) > 1):
-        raise NoKeyFits(401, "the token's key is none of the control plane's")
+        raise UnknownKey(401, "the token was not signed with a key of the control plane")
     key: Any  # PyJWT 2.6 declares that it takes text alone
     for key in fitting:
         try:
@@ -162,14 +163,14 @@ def judge(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) -> 
                 algorithms=[algorithm],
                 audience=AUDIENCE,
                 issuer=issuer,
-                # the times are judged by the control plane's clock, which PyJWT does not know
+                # the times are checked by the control plane's clock, which PyJWT does not know
                 options={"require": ["exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
         except jwt.InvalidSignatureError:
             continue
         except (jwt.InvalidTokenError, ValueError, TypeError) as error:
-            raise Refused(401, f"the token is not for this: {_words(error, issuer)}") from error
-    raise NoKeyFits(401, "the token's signature is not the control plane's")
+            raise Unauthorized(401, f"the token is not for this: {_words(error, issuer)}") from error
+    raise UnknownKey(401, "the token's signature is not the control plane's")
 
 
 def _words(error: Exception, issuer: str) -> str:
@@ -181,24 +182,24 @@ def _words(error: Exception, issuer: str) -> str:
 
 
 def check_claims(claims: Mapping[str, Any], node: str, now: float) -> None:
-    """Judge what a genuine token says; `now` in seconds since the epoch.
+    """Check what a genuine token says; `now` in seconds since the epoch.
 
-    :raises Refused: 401 its time is not now or it is of another type, 403 it is another node's.
+    :raises Unauthorized: 401 its time is not now or it is of another type, 403 it is another node's.
     """
     if claims.get("type") != TYPE:
-        raise Refused(401, f"the token's type is not {TYPE}")
+        raise Unauthorized(401, f"the token's type is not {TYPE}")
     ends, begins = _seconds(claims.get("exp")), _seconds(claims.get("nbf", 0))
     if ends is None or begins is None:
-        raise Refused(401, "the token's times are no numbers")
+        raise Unauthorized(401, "exp or nbf is not a number")
     if now >= ends + LEEWAY:
-        raise Refused(401, f"the token expired {now - ends:.0f} s ago by this node's clock")
+        raise Unauthorized(401, f"the token expired {now - ends:.0f} s ago by this node's clock")
     if now < begins - LEEWAY:
-        raise Refused(401, f"the token begins in {begins - now:.0f} s by this node's clock")
+        raise Unauthorized(401, f"the token begins in {begins - now:.0f} s by this node's clock")
     named = claims.get("node")
     if not isinstance(named, str):
-        raise Refused(401, "the token names no node")
+        raise Unauthorized(401, "the token names no node")
     if named != node:
-        raise Refused(403, f"the token is for node {named[:128]}; this node is {node}")
+        raise Unauthorized(403, f"the token is for node {named[:128]}; this node is {node}")
 
 
 def _seconds(value: Any) -> float | None:

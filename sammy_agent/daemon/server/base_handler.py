@@ -1,86 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every route stands on: JSON in SAM's shape, who may ask, and files sent to clients that may stop reading."""
+"""Base of the node's routes: JSON in SAM's shape, authentication, and files sent to clients that may stop reading."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
-from tornado import iostream, web
+from tornado import iostream
 
 from sammy_agent.base.errors import AgentError
+from sammy_agent.base.runtime.log_throttle import also_suppressed
 from sammy_agent.base.web import streaming
-from sammy_agent.daemon.server.auth import Gate, Refused
-from sammy_agent.daemon.server.connection_limit import Connections
-from sammy_agent.daemon.server.context import Parts
+from sammy_agent.base.web.json_handler import JsonHandler, Refusal
+from sammy_agent.daemon.server.auth import Authenticator, Unauthorized
+from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
+from sammy_agent.daemon.server.context import ServerContext
 
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class Handler(web.RequestHandler):
-    """One answer."""
+class AgentHandler(JsonHandler):
+    """One answer of the node, in SAM's shape; nobody caches it."""
 
-    def initialize(self, parts: Parts, gate: Gate, connections: Connections[iostream.IOStream]) -> None:
-        """Take the parts."""
-        self.parts, self.gate, self._connections = parts, gate, connections
+    bug_message = "a bug; see journalctl -u sammy-agent"
+
+    def initialize(
+        self, context: ServerContext, authenticator: Authenticator, connections: ConnectionLimiter[iostream.IOStream]
+    ) -> None:
+        """Take what the routes stand on."""
+        self.context, self.authenticator, self._connections = context, authenticator, connections
 
     def set_default_headers(self) -> None:
-        """Say nothing about ourselves; nobody keeps an answer."""
-        self.clear_header("Server")
+        """Name no software, and forbid caching."""
+        super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
 
-    def answer(self, document: dict[str, Any], status: int = 200) -> None:
-        """Send a JSON object."""
-        self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(document))
+    def refusal(self, error: BaseException | None) -> Refusal | None:
+        """An AgentError has words of its own: the agent cannot do it now."""
+        return Refusal(503, str(error)) if isinstance(error, AgentError) else None
 
-    def refuse(self, status: int, words: str, retry_after: int | None = None) -> None:
-        """Send an error in SAM's shape."""
-        if retry_after is not None:
-            self.set_header("Retry-After", str(retry_after))
-        self.answer({"error": words}, status)
+    def log_refusal(self, refusal: Refusal) -> None:
+        """Log it without a traceback."""
+        LOG.error("%s %s: %s", self.request.method, self.request.path, refusal.message)
 
-    def write_error(self, status_code: int, **how: Any) -> None:
-        """Answer what tornado refuses, and our own bugs, in the same shape."""
-        error = how.get("exc_info", (None, None))[1]
-        if isinstance(error, AgentError):
-            self.refuse(503, str(error))
-        else:
-            self.refuse(status_code, "a bug; see journalctl -u sammy-agent" if status_code >= 500 else self._reason)
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what has words without a traceback."""
-        if isinstance(value, AgentError):
-            LOG.error("%s %s: %s", self.request.method, self.request.path, value)
-        else:
-            super().log_exception(typ, value, tb)
-
-    async def let_in(self) -> bool:
+    async def authenticate(self) -> bool:
         """Tell whether the request is the control plane's own; else it has been answered."""
         try:
-            await self.gate.check(self.request.headers, "token" in self.request.query_arguments)
-        except Refused as refused:
-            self._tell(refused.problem.text)
-            self.refuse(refused.status, refused.problem.text, refused.retry_after)
+            await self.authenticator.authenticate(self.request.headers, "token" in self.request.query_arguments)
+        except Unauthorized as refused:
+            self._log_unauthorized(refused.problem.text)
+            self.write_error_json(refused.status, refused.problem.text, refused.retry_after)
             return False
-        self._connections.proved(self.stream)
-        self.parts.inbound.record(self.peer)
+        self._connections.authenticated(self.stream)
+        self.context.inbound.record(self.peer)
         return True
 
-    def _tell(self, words: str) -> None:
-        """Log a refusal, sparingly, and never the query: there may be a token in it."""
-        untold = self.gate.sparing.untold()
-        if untold is not None:
-            more = f" (and {untold} more before)" if untold else ""
-            LOG.warning("%s %s from %s: %s%s", self.request.method, self.request.path[:200], self.peer, words, more)
+    def _log_unauthorized(self, message: str) -> None:
+        """Log it, throttled, and never the query: there may be a token in it."""
+        suppressed = self.authenticator.log_throttle.allow()
+        if suppressed is not None:
+            path = self.request.path[:200]
+            more = also_suppressed(suppressed)
+            LOG.warning("%s %s from %s: %s%s", self.request.method, path, self.peer, message, more)
 
     @property
     def peer(self) -> str:
@@ -113,20 +100,20 @@ class Handler(web.RequestHandler):
             LOG.warning("%s for %s: %s", self.request.path, self.peer, trouble)
 
 
-class Managed(Handler):
-    """Of the control plane alone; `get` runs only for its own requests."""
+class AuthenticatedHandler(AgentHandler):
+    """For the control plane alone; `get` runs only for its own requests."""
 
     async def prepare(self) -> None:
         """Refuse everybody else."""
-        await self.let_in()
+        await self.authenticate()
 
 
-class Unknown(Handler):
+class UnknownRoute(AgentHandler):
     """Any other path."""
 
     def prepare(self) -> None:
         """Refuse."""
-        self.refuse(404, "there is no such route")
+        self.write_error_json(404, "there is no such route")
 
 
 def _measure(file: BinaryIO) -> tuple[int, str]:
@@ -141,14 +128,14 @@ def _measure(file: BinaryIO) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def workshop(parts: Parts) -> Iterator[str]:
+def private_tempdir(context: ServerContext) -> Iterator[str]:
     """Yield a private folder that is gone with the block, on the disk of our own state: /tmp may be memory.
 
     :raises AgentError: it cannot be made.
     """
     import tempfile
 
-    home = parts.paths.outgoing
+    home = context.paths.outgoing
     try:
         os.makedirs(home, mode=0o700, exist_ok=True)
         made = tempfile.TemporaryDirectory(dir=home)

@@ -1,76 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many connections there may be, which one goes when there is no room, and how often strangers are told of.
+"""How many connections there may be, and which one is closed when there is no room. Decisions without I/O.
 
-Decisions without I/O.
-
-A bound alone would let a hundred idle strangers shut the control plane out. So the one that has waited longest without
-proving whose it is makes room; those on which the control plane's own request is being answered stay.
+A limit alone would let a hundred idle strangers shut the control plane out. So the one that has waited longest without
+authentication makes room; those on which a request of the control plane is being answered stay.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
-MOST = 128
+MAX_CONNECTIONS = 128
 Connection = TypeVar("Connection")
-TELL_EVERY = 10.0  # seconds
 
 
-class Connections(Generic[Connection]):
-    """The open ones. Of one thread."""
+class ConnectionLimiter(Generic[Connection]):
+    """The open connections. Of one thread."""
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._waiting: dict[Connection, None] = {}  # in the order they began to wait
-        self._proved: set[Connection] = set()
-        self.turned_away = 0
+    def __init__(self, limit: int = MAX_CONNECTIONS) -> None:
+        self._limit = limit
+        self._idle: dict[Connection, None] = {}  # in the order they began to wait
+        self._authenticated: set[Connection] = set()
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._proved)
+        return len(self._idle) + len(self._authenticated)
 
-    def came(self, new: Connection) -> Connection | None:
-        """Take a connection; return the one that must go, which may be the new one, None when there is room."""
-        goes: Connection | None = None
-        if len(self) >= self._most:
-            self.turned_away += 1
-            goes = next(iter(self._waiting), new)
-            self._waiting.pop(goes, None)
-        if goes is not new:
-            self._waiting[new] = None
-        return goes
+    def accept(self, new: Connection) -> Connection | None:
+        """Register a connection; return the one to close to stay within the limit (possibly the new one), or None."""
+        to_close: Connection | None = None
+        if len(self) >= self._limit:
+            to_close = next(iter(self._idle), new)
+            self._idle.pop(to_close, None)
+        if to_close is not new:
+            self._idle[new] = None
+        return to_close
 
-    def waits(self, one: Connection) -> None:
-        """A request is waited for."""
-        if one in self._proved:
-            self._proved.discard(one)
-            self._waiting[one] = None
+    def idle(self, connection: Connection) -> None:
+        """Note that the connection waits for a request."""
+        if connection in self._authenticated:
+            self._authenticated.discard(connection)
+            self._idle[connection] = None
 
-    def proved(self, one: Connection) -> None:
-        """The control plane's own request came on it."""
-        if one in self._waiting:
-            del self._waiting[one]
-            self._proved.add(one)
+    def authenticated(self, connection: Connection) -> None:
+        """Note that a request of the control plane came on the connection."""
+        if connection in self._idle:
+            del self._idle[connection]
+            self._authenticated.add(connection)
 
-    def went(self, one: Connection) -> None:
-        """It is closed."""
-        self._waiting.pop(one, None)
-        self._proved.discard(one)
-
-
-class Sparing:
-    """Says whether the log is to hear of a refusal: one in ten seconds, with the number of those before it."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._next, self._untold = 0.0, 0
-
-    def untold(self) -> int | None:
-        """Return how many went untold since the last one told, None when this one goes untold as well."""
-        now = self._clock()
-        if now < self._next:
-            self._untold += 1
-            return None
-        self._next, untold, self._untold = now + TELL_EVERY, self._untold, 0
-        return untold
+    def closed(self, connection: Connection) -> None:
+        """Unregister a closed connection."""
+        self._idle.pop(connection, None)
+        self._authenticated.discard(connection)

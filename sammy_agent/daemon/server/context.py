@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the server is given of the agent."""
+"""What the server's routes need of the agent."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
-from sammy_agent.daemon.server.jwks import Keys
+from sammy_agent.daemon.server.jwks import JwksCache
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
 from sammy_agent.node.provisioning import Provisioning
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the routes stand on.
+class ServerContext:
+    """Dependencies of the routes.
 
-    :param issuer: the control plane's address as this node has it; who else signs is nobody.
+    :param issuer: the control plane's URL as configured here; tokens of any other issuer are rejected.
     :param clock: the control plane's clock as far as it is known, in seconds since the epoch.
     """
 
@@ -30,5 +30,5 @@ class Parts:
     metrics: MetricsStore
     level: Callable[[], Provisioning]
     inbound: InboundContacts
-    keys: Keys
+    keys: JwksCache
     clock: Callable[[], float] = time.time

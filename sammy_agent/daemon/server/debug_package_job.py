@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has the debug package made by its own program, one at a time, and ends that when nobody waits for it any more."""
+"""Builds the debug package in a program of its own, one at a time, and ends it when its client is gone."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PackageFailed(AgentError):
     code = Code.DEBUG_PACKAGE_FAILED
 
 
-class GivenUp(PackageFailed):
-    """Whom it was made for is gone."""
+class Cancelled(PackageFailed):
+    """The client that it was made for is gone."""
 
 
 class Busy(AgentError):
@@ -31,8 +31,8 @@ class Busy(AgentError):
     code = Code.DEBUG_PACKAGE_BUSY
 
 
-class Maker:
-    """Makes one at a time. Of the loop's thread."""
+class DebugPackageJob:
+    """Builds one at a time. Of the loop's thread."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -42,20 +42,20 @@ class Maker:
     async def make(self, path: str, who: object) -> None:
         """Make it at `path`.
 
-        :param who: for whom; `give_up` with the same ends it.
+        :param who: for whom; `cancel` with the same ends it.
         :raises Busy: another one is being made.
-        :raises GivenUp: it was given up.
+        :raises Cancelled: it was given up.
         :raises PackageFailed: in the words of the program.
         """
         if self._for is not None:
-            raise Busy("a debug package is being made for somebody else; ask again")
+            raise Busy("another debug package is being made; try again later")
         self._for, self._gone = who, asyncio.get_running_loop().create_future()
         try:
             await self._make(path, self._gone)
         finally:
             self._for = self._gone = None
 
-    def give_up(self, who: object) -> None:
+    def cancel(self, who: object) -> None:
         """End what is being made for somebody."""
         if self._for is who and self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
@@ -70,7 +70,7 @@ class Maker:
                 running.cancel()
                 await asyncio.wait({running})
         if gone.done():
-            raise GivenUp("nobody waits for the debug package any more")
+            raise Cancelled("nobody waits for the debug package any more")
         done = running.result()
         if done.status is None:
             raise PackageFailed(f"the debug package's program cannot be started: {done.failure}")

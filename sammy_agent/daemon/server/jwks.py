@@ -24,9 +24,9 @@ LOG = logging.getLogger(__name__)
 PATH = "/.well-known/jwks.json"
 CONNECT_TIMEOUT, DEADLINE = 5.0, 10.0
 MAX_KEY_SET_BYTES = 64 * 1024
-FRESH = 600.0  # seconds; an older set is asked for again, beside the request that uses it
-APART = 30.0  # between two questions for a key that the set does not hold
-AFTER_FAILURE = 2.0
+MAX_AGE = 600.0  # seconds; an older set is fetched again, in parallel to the request that uses it
+MIN_REFRESH_INTERVAL = 30.0  # seconds between two fetches for a key that the set does not hold
+FAILURE_INTERVAL = 2.0  # between two fetches after a failure
 
 
 class KeysUnavailable(AgentError):
@@ -49,7 +49,7 @@ def fetcher(client: ControlPlaneClient) -> Callable[[], str]:
     return fetch
 
 
-class Keys:
+class JwksCache:
     """The set as text of a JWKS. Thread-safe; `refresh` blocks for a request, everything else is memory.
 
     :param kept: the file of the last good set.
@@ -65,7 +65,7 @@ class Keys:
         self._loaded = False
 
     def __repr__(self) -> str:
-        return f"<Keys {len(self._entries)}>"
+        return f"<JwksCache {len(self._entries)}>"
 
     @property
     def known(self) -> tuple[dict[str, Any], ...]:
@@ -78,19 +78,19 @@ class Keys:
     @property
     def is_fresh(self) -> bool:
         """Tell whether the set was fetched lately."""
-        return self._fetched is not None and self._clock() - self._fetched < FRESH
+        return self._fetched is not None and self._clock() - self._fetched < MAX_AGE
 
-    def refresh(self, *, apart: float = APART) -> None:
-        """Ask for the set, unless that was done less than `apart` seconds ago. Who comes meanwhile waits.
+    def refresh(self, *, min_interval: float = MIN_REFRESH_INTERVAL) -> None:
+        """Fetch the key set unless it was fetched within `min_interval` seconds; concurrent callers wait.
 
         :raises KeysUnavailable: it cannot be had; the old one is still `known`.
         """
         with self._lock:
             self._load()
             now = self._clock()
-            if self._problem is not None and self._tried is not None and now - self._tried < AFTER_FAILURE:
+            if self._problem is not None and self._tried is not None and now - self._tried < FAILURE_INTERVAL:
                 raise self._problem
-            if self._problem is None and self._fetched is not None and now - self._fetched < apart:
+            if self._problem is None and self._fetched is not None and now - self._fetched < min_interval:
                 return
             try:
                 text = self._fetch()
@@ -124,8 +124,8 @@ def entries(text: str) -> tuple[dict[str, Any], ...]:
     try:
         listed = json.loads(text)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise KeysUnavailable("the answer is no set of keys; is it a control plane's?") from error
+        raise KeysUnavailable("the answer is not a key set; is it a control plane's?") from error
     found = tuple(entry for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()
     if not found:
-        raise KeysUnavailable("the control plane's set of keys is empty")
+        raise KeysUnavailable("the control plane's key set is empty")
     return found

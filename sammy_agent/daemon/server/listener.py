@@ -23,19 +23,22 @@ from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
-from sammy_agent.daemon.server.context import Parts
+from sammy_agent.daemon.server.context import ServerContext
 
 if TYPE_CHECKING:
     from sammy_agent.daemon.server.app import ServerThread
 
 LOG = logging.getLogger(__name__)
 BACKLOG = 64
-LOOK_AGAIN = 30.0  # seconds between two looks at the certificate; whoever installs one wakes us
-GONE_AFTER = 30_000  # ms without an acknowledgment after which a peer is gone
+CERTIFICATE_POLL_SECONDS = 30.0  # seconds between two looks at the certificate; whoever installs one wakes us
+TCP_USER_TIMEOUT_MS = 30_000  # ms without an acknowledgment after which a peer is gone
 FAMILIES = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
-WAITING = Problem(Code.NO_CERTIFICATE, "the node has no TLS certificate yet, so nobody is served", "It comes with the "
-                "control plane's answer; see `contact`")  # fmt: skip
+WAITING = Problem(
+    Code.NO_CERTIFICATE,
+    "the node has no TLS certificate yet, so no request is served",
+    "It comes with the control plane's answer; see `contact`",
+)
 
 GONE = Problem(
     Code.CERTIFICATE_GONE, "the node's TLS certificate is gone; the one in memory is served on", "Put it back"
@@ -43,19 +46,19 @@ GONE = Problem(
 
 
 class Listener(Worker):
-    """The management server's duty: one port, its certificate, and the thread that serves once it is needed."""
+    """The management server's task: one port, its certificate, and the thread that serves once it is needed."""
 
-    def __init__(self, parts: Parts, port: int, record: RecordEvent = discard_event) -> None:
+    def __init__(self, context: ServerContext, port: int, record: RecordEvent = discard_event) -> None:
         super().__init__("management-server")
-        self._parts, self._port, self._record = parts, port, record
+        self._context, self._port, self._record = context, port, record
         self._sockets: list[socket.socket] = []
         self._listens = False
-        self._context: ssl.SSLContext | None = None
+        self._tls_context: ssl.SSLContext | None = None
         self._stamp: tuple[int, ...] | None = None
         self._thread: ServerThread | None = None
         self._problem: Problem | None = None
         self._backoff = Backoff()
-        self._bell = -1  # wakes the thread while it waits for a connection; opened at the start
+        self._wakeup_fd = -1  # wakes the thread while it waits for a connection; opened at the start
 
     def __repr__(self) -> str:
         return f"<Listener {self._port} {self._state()}>"
@@ -63,9 +66,9 @@ class Listener(Worker):
     def start(self) -> None:
         """Begin to serve. OSError: this process has no descriptor left."""
         # what a kill left of a package that was being made
-        shutil.rmtree(self._parts.paths.outgoing, ignore_errors=True)
-        if self._bell == -1:
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        shutil.rmtree(self._context.paths.outgoing, ignore_errors=True)
+        if self._wakeup_fd == -1:
+            self._wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         super().start()
 
     def wake(self) -> None:
@@ -74,8 +77,8 @@ class Listener(Worker):
         self._ring()
 
     def _ring(self) -> None:
-        if self._bell != -1:
-            os.eventfd_write(self._bell, 1)
+        if self._wakeup_fd != -1:
+            os.eventfd_write(self._wakeup_fd, 1)
 
     def stop(self) -> None:
         """Serve no longer."""
@@ -87,21 +90,21 @@ class Listener(Worker):
     def run_once(self) -> float:
         """Take the next step towards serving, or see that all is well."""
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._wakeup_fd)
         try:
             self._hold_port()
             if not self._look_at_certificate():
-                return LOOK_AGAIN
+                return CERTIFICATE_POLL_SECONDS
             self._listen()
         except OSError as error:
-            self._say(_taken(self._port, error))
+            self._set_problem(_taken(self._port, error))
             self._release()
             return self._backoff.next_delay()
         self._backoff.reset()
         if self._thread is not None and self._thread.is_alive():
-            return LOOK_AGAIN
+            return CERTIFICATE_POLL_SECONDS
         self._thread = None
-        if self._somebody_came():
+        if self._wait_for_connection():
             return self._load()
         return 0.0
 
@@ -127,7 +130,7 @@ class Listener(Worker):
             return
         for family, address in FAMILIES.items():
             try:
-                self._sockets.append(_bound(family, address, self._port))
+                self._sockets.append(_bind(family, address, self._port))
             except OSError as error:
                 if error.errno not in NO_SUCH_FAMILY:
                     raise
@@ -136,21 +139,21 @@ class Listener(Worker):
 
     def _look_at_certificate(self) -> bool:
         """Load it when it is new; tell whether there is one that can be served with."""
-        stamp = _stamp(self._parts.paths)
+        stamp = _stamp(self._context.paths)
         if stamp is None:
-            self._say(WAITING if self._context is None else GONE)
-            return self._context is not None
+            self._set_problem(WAITING if self._tls_context is None else GONE)
+            return self._tls_context is not None
         if stamp != self._stamp:
             try:
-                context = tls_context(self._parts.paths)
+                context = tls_context(self._context.paths)
             except (OSError, ssl.SSLError) as error:
                 # between the two renames of a renewal they do not fit; seen again at once
-                self._say(_unusable(self._parts.paths, error))
-                return self._context is not None
-            self._context, self._stamp = context, stamp
+                self._set_problem(_unusable(self._context.paths, error))
+                return self._tls_context is not None
+            self._tls_context, self._stamp = context, stamp
             if self._thread is not None:
                 self._thread.renew(context)
-        self._say(None)
+        self._set_problem(None)
         return True
 
     def _listen(self) -> None:
@@ -161,11 +164,11 @@ class Listener(Worker):
             LOG.info("the management server listens on port %d", self._port)
             self._record(kinds.SERVER_LISTENING, f"port {self._port} is open", detail={"port": self._port})
 
-    def _somebody_came(self) -> bool:
+    def _wait_for_connection(self) -> bool:
         poll = select.poll()
-        for fd in (self._bell, *(one.fileno() for one in self._sockets)):
+        for fd in (self._wakeup_fd, *(one.fileno() for one in self._sockets)):
             poll.register(fd, select.POLLIN)
-        return any(fd != self._bell for fd, _ in poll.poll(LOOK_AGAIN * 1000))
+        return any(fd != self._wakeup_fd for fd, _ in poll.poll(CERTIFICATE_POLL_SECONDS * 1000))
 
     def _load(self) -> float:
         """Load the server and hand it the sockets."""
@@ -173,26 +176,26 @@ class Listener(Worker):
             from sammy_agent.daemon.server.app import ServerThread
         except ImportError as error:
             words = f"what the management server needs is missing: {error}"
-            self._say(
+            self._set_problem(
                 Problem(Code.SERVER_INCOMPLETE, words, "apt install --reinstall sammy-agent, and what it depends on")
             )
             return self._backoff.next_delay()
-        assert self._context is not None  # nobody listens without
-        thread = ServerThread(self._parts, self._sockets, self._context)
+        assert self._tls_context is not None  # nobody listens without
+        thread = ServerThread(self._context, self._sockets, self._tls_context)
         if not thread.begin():
-            self._say(
+            self._set_problem(
                 Problem(Code.SERVER_BROKEN, "the management server cannot be started", "See journalctl -u sammy-agent")
             )
             return self._backoff.next_delay()
         self._thread = thread
-        return LOOK_AGAIN
+        return CERTIFICATE_POLL_SECONDS
 
     def _release(self) -> None:
         for one in self._sockets:
             one.close()
         self._sockets, self._listens = [], False
 
-    def _say(self, problem: Problem | None) -> None:
+    def _set_problem(self, problem: Problem | None) -> None:
         if problem is not None and (self._problem is None or problem.code != self._problem.code):
             if problem is WAITING:
                 LOG.info("%s", problem)  # every first boot begins so
@@ -202,14 +205,14 @@ class Listener(Worker):
         self._problem = problem
 
 
-def _bound(family: int, address: str, port: int) -> socket.socket:
+def _bind(family: int, address: str, port: int) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # what is accepted inherits these
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         one.setblocking(False)
         one.bind((address, port))
@@ -239,7 +242,7 @@ def _stamp(paths: Paths) -> tuple[int, ...] | None:
 
 def _taken(port: int, error: OSError) -> Problem:
     if error.errno == errno.EADDRINUSE:
-        words = f"port {port} is taken by another program, so the control plane cannot come in"
+        words = f"port {port} is used by another program, so the control plane cannot connect"
         return Problem(Code.PORT_TAKEN, words, f"Who it is: ss -ltnp 'sport = :{port}'; or choose another agent.port")
     return Problem(Code.PORT_UNUSABLE, f"port {port} cannot be used: {error.strerror}", "Choose another agent.port")
 

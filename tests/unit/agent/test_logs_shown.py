@@ -144,5 +144,5 @@ def test_who_follows_and_takes_nothing_is_cut_off_with_the_reason(monkeypatch: p
         await asyncio.get_running_loop().run_in_executor(None, stalled.readers.streams.shutdown)
 
     asyncio.run(follow())
-    assert closed == [(1013, "you took nothing for 0 s"), "reader"]
+    assert closed == [(1013, "nothing was read for 0 s"), "reader"]
     assert len(turns) == 1, "nothing is read ahead"

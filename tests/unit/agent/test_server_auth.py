@@ -16,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from sammy_agent.daemon.server.auth import Gate, Refused
-from sammy_agent.daemon.server.jwks import AFTER_FAILURE, APART, FRESH, Keys, KeysUnavailable
+from sammy_agent.daemon.server.auth import Authenticator, Unauthorized
+from sammy_agent.daemon.server.jwks import FAILURE_INTERVAL, MAX_AGE, MIN_REFRESH_INTERVAL, JwksCache, KeysUnavailable
 from tests.unit.agent.clock import Clock
 
 ISSUER = "https://plane.example"
@@ -61,17 +61,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(plane: Plane, clock: Clock, tmp_path: Path) -> Keys:
-    return Keys(plane, str(tmp_path / "jwks.json"), clock)
+def keys(plane: Plane, clock: Clock, tmp_path: Path) -> JwksCache:
+    return JwksCache(plane, str(tmp_path / "jwks.json"), clock)
 
 
 @pytest.fixture
-def check(keys: Keys) -> Callable[..., dict[str, Any]]:
+def check(keys: JwksCache) -> Callable[..., dict[str, Any]]:
     parts: Any = SimpleNamespace(node_id="n1", issuer=ISSUER, keys=keys, clock=lambda: NOW)
-    gate = Gate(parts)
+    gate = Authenticator(parts)
 
     def asked(token: str, **headers: str) -> dict[str, Any]:
-        return asyncio.run(gate.check({"Authorization": f"Bearer {token}", **headers}))
+        return asyncio.run(gate.authenticate({"Authorization": f"Bearer {token}", **headers}))
 
     return asked
 
@@ -134,17 +134,17 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
         (token(node="n2"), 403, "for node n2; this node is n1"),
         (token(node=None), 401, "names no node"),
         (token(exp=None), 401, "exp"),
-        (token(exp=float("nan")), 401, "times are no numbers"),
-        (token(exp=10**400), 401, "times are no numbers"),
+        (token(exp=float("nan")), 401, "exp or nbf is not a number"),
+        (token(exp=10**400), 401, "exp or nbf is not a number"),
         (token(exp=NOW - 90), 401, "expired 90 s ago"),
         (token(nbf=NOW + 90), 401, "begins in 90 s"),
         (token(THEIRS), 401, "signature"),
         (token(WEAK), 401, "signature"),
-        (token(kid="k9"), 401, "key is none"),
-        (token(OURS, kid="k2"), 401, "key is none"),
+        (token(kid="k9"), 401, "not signed with a key of the control plane"),
+        (token(OURS, kid="k2"), 401, "not signed with a key of the control plane"),
         (token("", "none"), 401, "signed with none"),
         (with_the_public_key_as_secret(), 401, "signed with HS256"),
-        ("a.b.c", 401, "no token"),
+        ("a.b.c", 401, "not a valid token"),
         ("x" * 9000, 401, "too long"),
         (token()[:-4] + "AAAA", 401, "signature"),
     ],
@@ -154,14 +154,14 @@ def test_the_control_planes_own_passes(check: Any, good: str) -> None:
          "garbage", "endless", "tampered"],
 )  # fmt: skip
 def test_nobody_elses_does(check: Any, bad: str, status: int, words: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unauthorized) as refused:
         check(bad)
     assert refused.value.status == status and words in refused.value.problem.text
     check(token())  # and it shuts nobody out
 
 
 def test_a_header_for_another_node_is_refused(check: Any) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unauthorized) as refused:
         check(token(), **{"X-SAM-Node-Id": "n2"})
     assert refused.value.status == 403
 
@@ -170,68 +170,68 @@ def test_a_header_for_another_node_is_refused(check: Any) -> None:
 def test_keys_that_are_not_for_this_open_nothing(plane: Plane, check: Any, entry: dict[str, Any]) -> None:
     plane.keys = [entry]
     key = WEAK if entry["kty"] == "RSA" and len(entry["n"]) < 200 else OURS
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unauthorized) as refused:
         check(token(key))
     assert refused.value.status == 401
 
 
 def test_keys_that_cannot_be_had_are_a_503_until_they_can(plane: Plane, clock: Clock, check: Any) -> None:
     plane.away = True
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Unauthorized) as refused:
         check(token())
     assert refused.value.status == 503 and refused.value.retry_after
     assert "no route to host" in refused.value.problem.text
-    with pytest.raises(Refused):
+    with pytest.raises(Unauthorized):
         check(token())
     assert plane.asked == 1, "a failure is not repeated at once"
     plane.away = False
-    clock.now += AFTER_FAILURE
+    clock.now += FAILURE_INTERVAL
     check(token())
 
 
 def test_a_flood_of_unknown_keys_asks_once(plane: Plane, clock: Clock, check: Any) -> None:
     check(token())
     for number in range(50):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Unauthorized) as refused:
             check(token(kid=f"x{number}"))
         assert refused.value.status == 401
     assert plane.asked == 1
-    clock.now += APART
+    clock.now += MIN_REFRESH_INTERVAL
     plane.keys = [jwk(THEIRS, "k3")]
     check(token(THEIRS, kid="k3"))
     assert plane.asked == 2
-    with pytest.raises(Refused):
+    with pytest.raises(Unauthorized):
         check(token())  # the old key is gone from the set
 
 
 def test_a_new_key_under_the_old_name_is_found(plane: Plane, clock: Clock, check: Any) -> None:
     check(token())
     plane.keys = [jwk(THEIRS, "k1")]
-    clock.now += APART
+    clock.now += MIN_REFRESH_INTERVAL
     check(token(THEIRS))
 
 
 def test_the_keys_outlive_an_outage_and_a_restart(
-    plane: Plane, clock: Clock, check: Any, keys: Keys, tmp_path: Path
+    plane: Plane, clock: Clock, check: Any, keys: JwksCache, tmp_path: Path
 ) -> None:
     check(token())
     plane.away = True
-    clock.now += 10 * FRESH
+    clock.now += 10 * MAX_AGE
     check(token())
     end = time.monotonic() + 10
     while plane.asked < 2:  # beside the request
         assert time.monotonic() < end
         time.sleep(0.01)
-    again = Keys(plane, str(tmp_path / "jwks.json"), clock)
+    again = JwksCache(plane, str(tmp_path / "jwks.json"), clock)
     assert again.known == keys.known
     (tmp_path / "jwks.json").write_text("damaged")
-    assert Keys(plane, str(tmp_path / "jwks.json"), clock).known == ()
+    assert JwksCache(plane, str(tmp_path / "jwks.json"), clock).known == ()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"keys": []}', '{"keys": {}}', "<html>", "[" * 100_000])
-def test_what_is_no_key_set_replaces_none(plane: Plane, clock: Clock, check: Any, keys: Keys, text: str) -> None:
+def test_what_is_no_key_set_replaces_none(plane: Plane, clock: Clock, check: Any, keys: JwksCache, text: str) -> None:
     check(token())
-    clock.now += APART
+    clock.now += MIN_REFRESH_INTERVAL
     keys._fetch = lambda: text
     with pytest.raises(KeysUnavailable):
         keys.refresh()
@@ -240,6 +240,6 @@ def test_what_is_no_key_set_replaces_none(plane: Plane, clock: Clock, check: Any
 
 def test_a_token_in_the_url_is_explained() -> None:
     parts: Any = SimpleNamespace(node_id="n1", issuer=ISSUER, keys=None, clock=lambda: NOW)
-    with pytest.raises(Refused, match="logs keep it") as refused:
-        asyncio.run(Gate(parts).check({}, has_token_in_url=True))
+    with pytest.raises(Unauthorized, match="logs keep it") as refused:
+        asyncio.run(Authenticator(parts).authenticate({}, has_token_in_url=True))
     assert refused.value.status == 401

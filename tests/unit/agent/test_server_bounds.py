@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,18 @@ from cryptography.hazmat.primitives import serialization
 
 from sammy_agent.base.runtime import process
 from sammy_agent.base.runtime.clock import Timestamp
+from sammy_agent.base.runtime.fake_clock import FakeClock
+from sammy_agent.base.runtime.log_throttle import LogThrottle, ThrottleFilter
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.base.web import streaming
+from sammy_agent.base.web import json_handler, streaming
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.daemon.credentials import certificate_request
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
-from sammy_agent.daemon.server import app, connection_limit, debug_package_job
-from sammy_agent.daemon.server.connection_limit import Connections, Sparing
-from sammy_agent.daemon.server.context import Parts
-from sammy_agent.daemon.server.jwks import Keys
+from sammy_agent.daemon.server import app, auth, connection_limit, debug_package_job
+from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
+from sammy_agent.daemon.server.context import ServerContext
+from sammy_agent.daemon.server.jwks import JwksCache
 from sammy_agent.daemon.server.listener import Listener, tls_context
 from sammy_agent.diagnostics.debug_package import command as debug_program
 from sammy_agent.diagnostics.event_store.event_store import EventStore
@@ -51,9 +53,9 @@ class Lab:
             Path(path).parent.mkdir(parents=True)
         request = certificate_request.request(self.paths.tls_key, self.paths.tls_certificate, "n1")
         Path(self.paths.tls_certificate).write_text(self.authority.sign_node(request, "n1", "127.0.0.1")[0])
-        keys = Keys(lambda: json.dumps(self.signer.jwks()), self.paths.jwks)
+        keys = JwksCache(lambda: json.dumps(self.signer.jwks()), self.paths.jwks)
         self.inbound = InboundContacts()
-        self.parts = Parts(
+        self.parts = ServerContext(
             "n1", ISSUER, self.paths, EventStore(self.paths.events), MetricsStore(self.paths.metrics), Provisioning,
             self.inbound, keys,
         )  # fmt: skip
@@ -107,6 +109,17 @@ def is_cut_off(channel: socket.socket) -> bool:
     return True
 
 
+def was_closed(channel: socket.socket) -> bool:
+    """Tell whether the other side closed it; nothing is waited for."""
+    channel.setblocking(False)
+    try:
+        return channel.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
 def test_idle_connections_and_drips_are_cut_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "HEADER_SECONDS", 1.0)
     assert lab.thread.begin()
@@ -137,13 +150,12 @@ def test_more_strangers_than_there_is_room_do_not_shut_the_control_plane_out(
 ) -> None:
     assert lab.thread.begin()
     strangers = [
-        socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(3 * connection_limit.MOST)
+        socket.create_connection(("127.0.0.1", lab.port), timeout=30)
+        for _ in range(3 * connection_limit.MAX_CONNECTIONS)
     ]
     assert lab.get("/events").status_code == 200
-    assert (
-        len(lab.thread.connections) <= connection_limit.MOST
-        and lab.thread.connections.turned_away >= 2 * connection_limit.MOST
-    )
+    assert len(lab.thread.connections) <= connection_limit.MAX_CONNECTIONS
+    assert sum(map(was_closed, strangers)) >= 2 * connection_limit.MAX_CONNECTIONS
     for one in strangers:
         one.close()
 
@@ -176,7 +188,7 @@ def test_a_client_that_stops_reading_is_given_up(
     before = resident()
     with caplog.at_level(logging.INFO), lab.ask("/debug-package") as channel:
         assert channel.recv(1000).startswith(b"HTTP/1.1 200 OK")
-        wait_for(lambda: "is given up" in caplog.text, "the stalled client to be given up")
+        wait_for(lambda: "connection closed" in caplog.text, "the stalled client to be given up")
         assert not list(Path(lab.paths.outgoing).iterdir()), "nothing is left of it on the disk"
         assert is_cut_off(channel)
     assert resident() - before < 32_000_000, "64 MB were on their way, and must not have been in memory"
@@ -260,26 +272,68 @@ def test_only_the_control_planes_requests_are_visits(lab: Lab) -> None:
 
 
 def test_who_makes_room() -> None:
-    room: Connections[str] = Connections(most=2)
-    assert room.came("a") is None and room.came("b") is None
-    room.proved("a")
-    assert room.came("c") == "b", "the one that waits longest; never one that is being answered"
-    room.proved("c")
-    assert room.came("d") == "d", "where all are the control plane's, the new one goes"
-    room.waits("a")
-    assert room.came("e") == "a"
-    room.went("c")
-    room.went("e")
-    room.went("never came")
-    assert len(room) == 0 and room.turned_away == 3
+    room: ConnectionLimiter[str] = ConnectionLimiter(limit=2)
+    assert room.accept("a") is None and room.accept("b") is None
+    room.authenticated("a")
+    assert room.accept("c") == "b", "the one that waits longest; never one that is being answered"
+    room.authenticated("c")
+    assert room.accept("d") == "d", "where all are the control plane's, the new one goes"
+    room.idle("a")
+    assert room.accept("e") == "a"
+    room.closed("c")
+    room.closed("e")
+    room.closed("never came")
+    assert len(room) == 0
 
 
-def test_strangers_do_not_fill_the_log() -> None:
-    now = [100.0]
-    sparing = Sparing(lambda: now[0])
-    assert [sparing.untold() for _ in range(3)] == [0, None, None]
-    now[0] += connection_limit.TELL_EVERY
-    assert sparing.untold() == 2
+def garbage_instead_of_tls(lab: Lab, number: int) -> socket.socket:
+    channel = socket.create_connection(("127.0.0.1", lab.port), timeout=30)
+    channel.sendall(b"\x00garbage %d\r\n\r\n" % number)
+    return channel
+
+
+def garbage_instead_of_http(lab: Lab, number: int) -> socket.socket:
+    channel = lab.connect()
+    channel.sendall(b"\x00garbage %d\r\n\r\n" % number)
+    return channel
+
+
+def a_token_that_is_none(lab: Lab, number: int) -> socket.socket:
+    channel = lab.connect()
+    channel.sendall(
+        b"GET /events HTTP/1.1\r\nHost: n1\r\nConnection: close\r\nAuthorization: Bearer x%d\r\n\r\n" % number
+    )
+    return channel
+
+
+@pytest.mark.parametrize("garbage", [garbage_instead_of_tls, garbage_instead_of_http, a_token_that_is_none])
+def test_strangers_do_not_fill_the_log(
+    lab: Lab,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    garbage: Callable[[Lab, int], socket.socket],
+) -> None:
+    """200 connections with garbage were 200 lines of tornado's."""
+    clock = FakeClock()
+    for name in json_handler.LIBRARY_LOGGERS:
+        monkeypatch.setattr(logging.getLogger(name), "filters", [])
+    monkeypatch.setattr(json_handler, "_FILTER", ThrottleFilter(json_handler.LIBRARY_LOG_INTERVAL, clock))
+    monkeypatch.setattr(auth, "LogThrottle", lambda interval: LogThrottle(interval, clock))
+    assert lab.thread.begin()
+
+    def send(count: int) -> None:
+        for number in range(count):
+            with garbage(lab, number) as channel:
+                assert is_cut_off(channel)
+
+    with caplog.at_level(logging.INFO):
+        send(200)
+        assert 1 <= len(caplog.records) <= 2, "the first is told"
+        caplog.clear()
+        clock.advance(json_handler.LIBRARY_LOG_INTERVAL)
+        send(1)
+        assert any("similar messages suppressed)" in record.getMessage() for record in caplog.records)
+    assert lab.get("/health").status_code == 200
 
 
 def test_the_same_store_is_exported_while_it_is_written(lab: Lab, tmp_path: Path) -> None:
