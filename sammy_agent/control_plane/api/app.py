@@ -25,7 +25,7 @@ class Jwks(Handler):
     def get(self) -> None:
         """Show the public keys."""
         self.set_header("Cache-Control", "public, max-age=3600")
-        self.answer(self.parts.signer.jwks())
+        self.write_json(self.parts.signer.jwks())
 
     head = get
 
@@ -35,7 +35,7 @@ class Unknown(Handler):
 
     def prepare(self) -> None:
         """Refuse."""
-        self.refuse(401, "Authentication required")
+        self.write_error_json(401, "Authentication required")
 
 
 def log_request(handler: web.RequestHandler) -> None:

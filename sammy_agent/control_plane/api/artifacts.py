@@ -24,12 +24,12 @@ class Artifact(Handler):
         document = declared(self.request.body, incident)
         self.node_claims(node, scope_required=True)
         if artifact is not None or self.parts.store.node(node) is None:
-            return self.refuse(404, "Node not found")
+            return self.write_error_json(404, "Node not found")
         try:
             status = self._artifacts.declare(node, incident, document)
         except Conflict as conflict:
-            return self.refuse(409, conflict.problem.text)
-        return self.answer({"artifactId": document["artifactId"], "status": status}, 201)
+            return self.write_error_json(409, conflict.problem.text)
+        return self.write_json({"artifactId": document["artifactId"], "status": status}, 201)
 
     def put(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Keep the content, if it is what was declared."""
@@ -38,9 +38,9 @@ class Artifact(Handler):
         try:
             kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
         except Conflict as conflict:
-            return self.refuse(409, conflict.problem.text)
+            return self.write_error_json(409, conflict.problem.text)
         if not kept:
-            return self.refuse(404, "Artifact not found")
+            return self.write_error_json(404, "Artifact not found")
         LOG.warning("node %s left a debug package of %d bytes, incident %s", node, len(self.request.body), incident)
         self.set_status(204)
         return None

@@ -8,14 +8,11 @@ that breaks the rules is 400 before anyone looks at the token.
 from __future__ import annotations
 
 import hmac
-import json
 import time
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
-from tornado import web
-
+from sammy_agent.base.web.json_handler import JsonHandler, Refusal
 from sammy_agent.control_plane import tokens
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.node_client import Management
@@ -37,13 +34,6 @@ CODES = {
 }
 
 
-def _refusal(error: BaseException | None) -> tuple[int, str] | None:
-    """Return the status and the words of a refusal, None for what is no refusal."""
-    if isinstance(error, TokenRefused):
-        return error.status, error.problem.text
-    return (400, error.problem.text) if isinstance(error, BodyRefused) else None
-
-
 @dataclass(frozen=True)
 class Parts:
     """What the routes stand on."""
@@ -57,41 +47,22 @@ class Parts:
     folder: str  # the state directory
 
 
-class Handler(web.RequestHandler):
+class Handler(JsonHandler):
     """JSON in, JSON out, errors in the wire's shape."""
 
     def initialize(self, parts: Parts) -> None:
         """Take the parts."""
         self.parts = parts
 
-    def set_default_headers(self) -> None:
-        """Say nothing about ourselves."""
-        self.clear_header("Server")
+    def error_document(self, status: int, message: str) -> dict[str, Any]:
+        """Return an error in the wire's shape."""
+        return {"error": CODES.get(status, "ERROR"), "message": message}
 
-    def answer(self, document: dict[str, Any], status: int = 200) -> None:
-        """Send a JSON object."""
-        self.set_status(status)
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(document))
-
-    def refuse(self, status: int, message: str) -> None:
-        """Send an error in the wire's shape."""
-        self.answer({"error": CODES.get(status, "ERROR"), "message": message}, status)
-
-    def write_error(self, status_code: int, **more: Any) -> None:
-        """Answer a refusal that a route raised, what tornado refuses, and our own bugs, in the wire's shape too."""
-        refused = _refusal((more.get("exc_info") or (None, None))[1])
-        if refused is not None:
-            self.refuse(*refused)
-        else:
-            self.refuse(status_code, "Internal server error" if status_code >= 500 else self._reason)
-
-    def log_exception(
-        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        """Log bugs; a refusal is none, and stands in the log of requests."""
-        if _refusal(value) is None:
-            super().log_exception(typ, value, tb)
+    def refusal(self, error: BaseException | None) -> Refusal | None:
+        """A route refuses by raising; the log of requests shows it."""
+        if isinstance(error, TokenRefused):
+            return Refusal(error.status, error.problem.text)
+        return Refusal(400, error.problem.text) if isinstance(error, BodyRefused) else None
 
     def is_json(self) -> bool:
         """Tell whether the body says it is JSON; the wire passes over one that does not."""

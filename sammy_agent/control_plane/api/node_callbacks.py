@@ -24,7 +24,7 @@ class Heartbeat(Handler):
         claims = self.node_claims(node)
         row = self.parts.store.node(node)
         if row is None:
-            return self.refuse(404, "Node not found")
+            return self.write_error_json(404, "Node not found")
         now = time.time()
         if "provisioning" in values and row["provisioning"]:
             known = json.loads(row["provisioning"])
@@ -37,7 +37,7 @@ class Heartbeat(Handler):
         document = {"status": row["status"], "lastHeartbeatAt": node_schema.iso(now), "healthStatus": "healthy"}
         if claims.wants_refresh(now):
             document["refreshedToken"] = self.parts.signer.callback_token(self.parts.issuer, node)
-        return self.answer(document)
+        return self.write_json(document)
 
 
 class Ready(Handler):
@@ -54,7 +54,7 @@ class Ready(Handler):
         if version:
             values["agent_version"] = version
         self.parts.store.update_node(node, values)
-        return self.answer({"status": "running", "readyAt": node_schema.iso(now)})
+        return self.write_json({"status": "running", "readyAt": node_schema.iso(now)})
 
 
 class Errors(Handler):
@@ -79,14 +79,16 @@ class Certificate(Handler):
         self.node_claims(node)
         row = self.parts.store.node(node)
         if row is None:
-            return self.refuse(404, "Node not found")
+            return self.write_error_json(404, "Node not found")
         text = self.request.body.decode("ascii", errors="replace")
         try:
             certificate, digest = self.parts.authority.sign_node(text, node, self.request.remote_ip or "")
         except CsrRefused as refused:
-            return self.refuse(400, refused.problem.text)
+            return self.write_error_json(400, refused.problem.text)
         if row["key_digest"] not in (None, digest):
-            return self.refuse(409, "A certificate was signed for another key of this node; add the node anew")
+            return self.write_error_json(
+                409, "A certificate was signed for another key of this node; add the node anew"
+            )
         self.parts.store.update_node(node, {"key_digest": digest})
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(certificate)

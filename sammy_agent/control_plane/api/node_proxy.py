@@ -28,15 +28,15 @@ class NodeProxy(Handler):
         self.operator_only()
         row = self.parts.store.node(node)
         if row is None:
-            return self.refuse(404, "Node not found")
+            return self.write_error_json(404, "Node not found")
         try:
             answer = await self._in_thread(self.parts.management.ask, row, f"/{route}", self.request.query)
         except Unreachable as error:
-            return self.refuse(error.status, str(error))
+            return self.write_error_json(error.status, str(error))
         except NodeRefused as error:
             if error.retry_after is not None:
                 self.set_header("Retry-After", error.retry_after)
-            return self.refuse(error.status, str(error))
+            return self.write_error_json(error.status, str(error))
         try:
             await self._pass_on(answer)
         finally:

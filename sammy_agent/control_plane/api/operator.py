@@ -19,9 +19,9 @@ class Nodes(Handler):
         self.operator_only()
         now = time.time()
         if node is None:
-            return self.answer({"nodes": [self._view(row, now) for row in self.parts.store.nodes()]})
+            return self.write_json({"nodes": [self._view(row, now) for row in self.parts.store.nodes()]})
         row = self.parts.store.node(node)
-        return self.refuse(404, "Node not found") if row is None else self.answer(self._view(row, now))
+        return self.write_error_json(404, "Node not found") if row is None else self.write_json(self._view(row, now))
 
     def _view(self, row: dict[str, Any], now: float) -> dict[str, Any]:
         packages = Artifacts(self.parts.store, self.parts.folder).listed(row["id"])

@@ -47,7 +47,7 @@ class SessionActivity(SessionHandler):
         if document.get("activity") not in ACTIVITIES:
             raise node_schema.BodyRefused(f"activity must be one of {', '.join(ACTIVITIES)}")
         if not SessionStore(self.parts.store).keep(project, session, document["nodeId"], document):
-            return self.refuse(403, "The session is another node's")
+            return self.write_error_json(403, "The session is another node's")
         return self.set_status(204)
 
 
@@ -57,4 +57,4 @@ class Sessions(Handler):
     def get(self, project: str) -> None:
         """Show a project's sessions."""
         self.operator_only()
-        return self.answer({"sessions": SessionStore(self.parts.store).of_project(project, time.time())})
+        return self.write_json({"sessions": SessionStore(self.parts.store).of_project(project, time.time())})

@@ -46,17 +46,17 @@ class Messages(WorkspaceHandler):
         entries = workspace_schema.message_entries(self.request.body)
         claims = self.workspace_claims(workspace)
         if self.rows.workspace(workspace) is None:
-            return self.refuse(404, "Workspace not found")
+            return self.write_error_json(404, "Workspace not found")
         try:
             kept = self.rows.keep_messages(workspace, entries)
         except OtherSession as mismatch:
-            return self.refuse(400, mismatch.problem.text)
+            return self.write_error_json(400, mismatch.problem.text)
         counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
         if kept.remaining is not None:
             full = {"error": "SESSION_MESSAGE_LIMIT_EXCEEDED", "message": "The session takes no more messages"}
             room = {"maxMessages": MOST_MESSAGES, "remainingCapacity": kept.remaining}
-            return self.answer({**full, **counts, **room}, 409)
-        return self.answer({**counts, **self.renewed(claims, workspace)})
+            return self.write_json({**full, **counts, **room}, 409)
+        return self.write_json({**counts, **self.renewed(claims, workspace)})
 
     def get(self, workspace: str) -> None:
         """Show what was said, a page at a time: `after` is the last row seen."""
@@ -64,9 +64,9 @@ class Messages(WorkspaceHandler):
         try:
             after, limit = (int(self.get_query_argument(*each) or "") for each in (("after", "0"), ("limit", "100")))
         except ValueError:
-            return self.refuse(400, "after and limit must be whole numbers")
+            return self.write_error_json(400, "after and limit must be whole numbers")
         found = self.rows.messages(workspace, max(1, min(limit, MOST_SHOWN)), after)
-        return self.answer({"messages": found})
+        return self.write_json({"messages": found})
 
 
 class WorkspaceBootLog(WorkspaceHandler):
@@ -78,9 +78,9 @@ class WorkspaceBootLog(WorkspaceHandler):
         claims = self.workspace_claims(workspace)
         row = self.rows.workspace(workspace)
         if row is None:
-            return self.refuse(404, "Workspace not found")
+            return self.write_error_json(404, "Workspace not found")
         self.rows.keep_log(row["node_id"], workspace, [{"id": secrets.token_hex(8), **entry}])
-        return self.answer({"success": True, **self.renewed(claims, workspace)})
+        return self.write_json({"success": True, **self.renewed(claims, workspace)})
 
 
 class NodeBootLog(WorkspaceHandler):
@@ -91,14 +91,14 @@ class NodeBootLog(WorkspaceHandler):
         entries = workspace_schema.boot_log_entries(self.request.body)
         self.node_claims(node)
         if self.parts.store.node(node) is None:
-            return self.refuse(404, "Node not found")
+            return self.write_error_json(404, "Node not found")
         kept = self.rows.keep_log(node, None, entries)
-        return self.answer({"success": True, "persisted": kept.persisted, "duplicates": kept.duplicates})
+        return self.write_json({"success": True, "persisted": kept.persisted, "duplicates": kept.duplicates})
 
     def get(self, node: str) -> None:
         """Show the operator the newest entries."""
         self.operator_only()
-        return self.answer({"entries": self.rows.log(node, None, MOST_SHOWN)})
+        return self.write_json({"entries": self.rows.log(node, None, MOST_SHOWN)})
 
 
 class Workspaces(WorkspaceHandler):
@@ -109,7 +109,7 @@ class Workspaces(WorkspaceHandler):
         self.operator_only()
         found = [workspace_schema.view(row) for row in self.rows.workspaces() if workspace in (None, row["id"])]
         if workspace is None:
-            return self.answer({"workspaces": found})
+            return self.write_json({"workspaces": found})
         if not found:
-            return self.refuse(404, "Workspace not found")
-        return self.answer({**found[0], "bootLog": self.rows.log(found[0]["nodeId"], workspace)})
+            return self.write_error_json(404, "Workspace not found")
+        return self.write_json({**found[0], "bootLog": self.rows.log(found[0]["nodeId"], workspace)})
