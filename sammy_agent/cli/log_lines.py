@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entries as lines for people: aligned, coloured where a person looks, and never a control character raw."""
+"""Formats entries for a terminal: aligned, coloured, and never with a raw control character."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ COLOURED_TEXT = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 def lines(entry: Entry) -> list[str]:
-    """Return an entry as lines: time in this machine's zone, level, source, who, and the message.
+    """Format an entry: time in this machine's zone, level, source, origin, and the message.
 
-    What only colours the message is left out; anything else that is not to be read is shown by its number.
+    Colour codes in the message are dropped; other control characters are escaped.
     """
     head = f"{format_time(entry.time)}  {entry.level:<5}  {entry.source:<10}  "
     first, *others = (_harmless(line) for line in entry.message.split("\n"))
@@ -27,7 +27,7 @@ def _harmless(line: str) -> str:
 
 
 def _who(entry: Entry) -> str:
-    """Return who spoke, where the source does not say it."""
+    """Return the entry's origin within its source, where there is one."""
     names = {"docker": ("container",), "systemd": ("identifier", "unit"), "sammy": ("step",)}.get(entry.source, ())
     who = next((entry.metadata[name] for name in names if entry.metadata.get(name)), "")
     return f"{escape_control_characters(who)}: " if who else ""

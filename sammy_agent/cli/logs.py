@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`sammy-agent logs`: shows this node's logs on a terminal, oldest first, or as JSON for scripts.
 
-Exit statuses: 0 something was shown, 1 a log could not be read, 2 the question is wrong, 3 nothing answers it.
+Exit statuses: 0 something was shown, 1 a log could not be read, 2 the query is invalid, 3 no entry matches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         question = parse(asked)
         if arguments.follow and (lost := [f"--{name}" for name in ("until", "cursor") if name in asked]):
-            raise QueryInvalid([f"{' and '.join(lost)} cannot go with --follow, which goes on from now"])
+            raise QueryInvalid([f"{' and '.join(lost)} cannot be used with --follow, which starts from now"])
         return _follow(question, arguments) if arguments.follow else _page(question, arguments)
     except QueryInvalid as error:
         print("\n".join(f"sammy-agent: {problem}" for problem in error.problems), file=sys.stderr)
@@ -84,7 +84,7 @@ def _show(entries: Sequence[Entry]) -> None:
 
 
 def _tell(page: Page, arguments: argparse.Namespace) -> None:
-    """Say on standard error what was not shown, and how to get it."""
+    """Print to standard error what was not shown, and how to get it."""
     for note in page.notes:
         _tell_note(note)
     if not page.entries and not page.notes:

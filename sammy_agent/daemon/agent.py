@@ -152,7 +152,7 @@ class Agent:
 
     def _start_services(self) -> None:
         """Start all, and again what could not be started, until nothing is left to do."""
-        self._instance_id = instance_id.settle(self._paths, self._wait)
+        self._instance_id = instance_id.resolve(self._paths, self._wait)
         saved = self._save_instance()
         self._watcher.set_instance(self._instance_id)
         pauses = [self._local.start(), self._configure()]
@@ -172,7 +172,7 @@ class Agent:
     def _save_instance(self) -> bool:
         """Save the instance id; a full disk is waited for, while everything else goes on."""
         try:
-            instance_id.remember(self._paths, self._instance_id)
+            instance_id.persist(self._paths, self._instance_id)
         except OSError as error:
             LOG.warning("%s cannot be written: %s", self._paths.instance, error.strerror)
             return False
@@ -206,7 +206,7 @@ class Agent:
 
     def _check_instance(self) -> None:
         """Restart when the machine turns out to be another than it was taken for at the start."""
-        found = instance_id.current(self._paths, may_be_old=False)
+        found = instance_id.current(self._paths, allow_previous_boot=False)
         if found is None or found == self._instance_id:
             return
         if self._instance_id is None:

@@ -15,7 +15,7 @@ from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.diagnostics.event_store.event_store import EventStore
-from sammy_agent.node.provisioning import Provisioning, read
+from sammy_agent.node.provisioning import ProvisioningState, read
 
 LOG = logging.getLogger(__name__)
 
@@ -26,8 +26,8 @@ WHILE_RUNNING, WHEN_ENDED, STORE_RETRY = 0.5, 5.0, 10.0
 class StateChange(NamedTuple):
     """The state before a change and after it."""
 
-    before: Provisioning
-    now: Provisioning
+    before: ProvisioningState
+    now: ProvisioningState
 
 
 class ProvisioningWatcher(Worker):
@@ -40,7 +40,7 @@ class ProvisioningWatcher(Worker):
         self._stored: set[str] = set()
         self._store_corruptions = 0
         self._to_store = True
-        self._level: Provisioning | None = None
+        self._level: ProvisioningState | None = None
         self.changed: Signal[StateChange] = Signal()
         self.stored: Signal[None] = Signal()  # run records are in the event store
         self.store_problem = ""
@@ -48,7 +48,7 @@ class ProvisioningWatcher(Worker):
         self.instance_id: str | None = None
 
     @property
-    def level(self) -> Provisioning:
+    def level(self) -> ProvisioningState:
         """Return the newest state that is known; the first is read when it is asked for."""
         if self._level is None:
             self._level = read(self._paths, self._boot_id)

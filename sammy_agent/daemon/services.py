@@ -44,7 +44,7 @@ from sammy_agent.daemon.server.listener import Listener
 from sammy_agent.daemon.service_group import Hooks, Service, ServiceGroup
 from sammy_agent.diagnostics.event_store.recent import RecentEvents
 from sammy_agent.node.config import AgentConfig
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
 from sammy_agent.transport.control_plane import Remount
 
@@ -243,7 +243,7 @@ class Services:
             "services": {name: problem.to_json() for name, problem in self._group.problems().items()},
         }
 
-    def _state(self) -> Provisioning:
+    def _state(self) -> ProvisioningState:
         return self._watcher.level
 
     def _reload_tokens(self) -> None:

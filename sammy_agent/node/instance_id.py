@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose disk is this? A new instance-id means a copied disk: nothing the agent kept of the old machine may be used.
+"""Detects a cloned disk: with a new instance-id, nothing that the agent stored on the old machine may be used.
 
-A copied node that beats with the old one's token is two machines in one; so while cloud-init has not yet said in this
-boot who the machine is, an agent that has something to lose waits, for a bounded time.
+A clone that sends heartbeats with the old node's token makes two machines one; so until cloud-init has told this boot's
+instance-id, an agent with stored state waits, for a bounded time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import STATE_DIR, Paths
 
 LOG = logging.getLogger(__name__)
-# cloud-init's own word in this boot, whether it will speak at all, and its word of the last boot
+# cloud-init's id of this boot, whether it runs at all, and its id of the previous boot
 THIS_BOOT = "/run/cloud-init/.instance-id"
 ENABLED = "/run/cloud-init/enabled"
 LAST_BOOT = "/var/lib/cloud/data/instance-id"
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 
 
-def current(paths: Paths, *, may_be_old: bool) -> str | None:
-    """Return the machine's instance id, None while it is not known; `may_be_old` takes the last boot's word too."""
+def current(paths: Paths, *, allow_previous_boot: bool) -> str | None:
+    """Return the machine's instance id, None while it is not known.
+
+    :param allow_previous_boot: also accept the id recorded by the previous boot.
+    """
     told = files.read(paths.under_root(THIS_BOOT))
     if told and told.strip():
         return told.strip()
@@ -37,45 +40,45 @@ def current(paths: Paths, *, may_be_old: bool) -> str | None:
         record = None
     if record is not None:
         return record.instance_id
-    told = files.read(paths.under_root(LAST_BOOT)) if may_be_old else None
+    told = files.read(paths.under_root(LAST_BOOT)) if allow_previous_boot else None
     return told.strip() if told and told.strip() else None
 
 
-def settle(paths: Paths, wait: Callable[[float], bool], patience: float = PATIENCE) -> str | None:
-    """Find out the instance id and discard what belongs to another; return it, None when nobody knows.
+def resolve(paths: Paths, wait: Callable[[float], bool], patience: float = WAIT_SECONDS) -> str | None:
+    """Find out the instance id and wipe the state of another one; return it, None when it is not known.
 
-    The caller then calls `remember`.
+    The caller then calls `persist`.
 
     :param wait: sleeps so many seconds and returns True when the agent is to stop.
     """
-    remembered = (files.read(paths.instance) or "").strip() or None
+    stored = (files.read(paths.instance) or "").strip() or None
     end = time.monotonic() + patience
     while True:
-        will_be_told = remembered is not None and os.path.exists(paths.under_root(ENABLED))
-        found = current(paths, may_be_old=not will_be_told or time.monotonic() >= end)
-        if found is not None or not will_be_told or time.monotonic() >= end:
+        will_be_known = stored is not None and os.path.exists(paths.under_root(ENABLED))
+        found = current(paths, allow_previous_boot=not will_be_known or time.monotonic() >= end)
+        if found is not None or not will_be_known or time.monotonic() >= end:
             break
         if wait(0.2):
-            return remembered
-    if found is None or found == remembered:
-        return remembered
-    if remembered is not None:
-        LOG.warning("instance-id was %s and is %s: discarding token, key, store and outcome", remembered, found)
-        discard(paths)
+            return stored
+    if found is None or found == stored:
+        return stored
+    if stored is not None:
+        LOG.warning("instance-id was %s and is %s: wiping token, key, databases and outcome", stored, found)
+        wipe_state(paths)
     return found
 
 
-def remember(paths: Paths, found: str | None) -> None:
-    """Keep the instance id that was settled. OSError when the disk does not take it.
+def persist(paths: Paths, found: str | None) -> None:
+    """Store the resolved instance id. OSError when it cannot be written.
 
-    Only after the discarding: a kill in between does it all once more.
+    Only after the wiping: a kill in between repeats both.
     """
     if found is not None and (files.read(paths.instance) or "").strip() != found:
         files.write(paths.instance, found + "\n")
 
 
-def discard(paths: Paths) -> None:
-    """Remove what the agent kept, and the TLS key if the agent made it."""
+def wipe_state(paths: Paths) -> None:
+    """Remove the agent's state, and the TLS key if the agent made it."""
     if os.path.exists(paths.tls_mark):
         files.remove(paths.tls_key)
         files.remove(paths.tls_certificate)

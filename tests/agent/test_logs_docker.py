@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sammy_agent.base.runtime import process
-from sammy_agent.diagnostics.logs import docker, merge
+from sammy_agent.diagnostics.logs import container_logs, merge
 from sammy_agent.diagnostics.logs.entry import Entry
 from sammy_agent.diagnostics.logs.query import Query, parse
 from tests.network.docker import Docker
@@ -37,8 +37,8 @@ class Lab:
         self.run("run", "--detach", "--network=none", f"--log-driver={driver}", f"--env=NAME={name}", "--name", name,
                  "box:1", "/bin/sh", "-c", script)  # fmt: skip
 
-    def source(self, query: Query) -> docker.Docker:
-        return docker.Docker(query, self.environment)
+    def source(self, query: Query) -> container_logs.ContainerLogs:
+        return container_logs.ContainerLogs(query, self.environment)
 
     def page(self, **asked: str) -> merge.Page:
         query = parse(asked)
@@ -129,7 +129,7 @@ def test_what_is_said_while_it_is_followed_comes_once(lab: Lab) -> None:
 
 
 def test_a_daemon_that_does_not_answer_is_said_in_words(tmp_path: Path) -> None:
-    nobody = docker.Docker(Query(), {**process.ENVIRONMENT, "DOCKER_HOST": f"unix://{tmp_path}/sock"})
+    nobody = container_logs.ContainerLogs(Query(), {**process.ENVIRONMENT, "DOCKER_HOST": f"unix://{tmp_path}/sock"})
     page = merge.read([nobody], Query())
     assert page.entries == [] and len(page.notes) == 1
     assert page.notes[0].startswith("docker: ") and "Cannot connect to the Docker daemon" in page.notes[0]

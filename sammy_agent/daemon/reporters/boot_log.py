@@ -22,7 +22,7 @@ from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_record, wall_clock_us
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
 LONGEST = 2000  # characters of a message or a detail
@@ -41,7 +41,7 @@ class BootLogReporter(Reporter):
 
     triggers = (Trigger.PROVISIONING,)
 
-    def __init__(self, node: str, level: Callable[[], Provisioning], outbox: Outbox) -> None:
+    def __init__(self, node: str, level: Callable[[], ProvisioningState], outbox: Outbox) -> None:
         super().__init__("boot-log")
         self._lane = Lane(NODE_BOOT_LOG.name, node)
         self._level, self._outbox = level, outbox

@@ -31,9 +31,9 @@ from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.errors import PERMANENT_STATUSES, incident
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
-from sammy_agent.diagnostics.debug_package import command
+from sammy_agent.diagnostics.debug_package import launcher
 from sammy_agent.diagnostics.event_store.recent import RecentEvent
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
 KIND = "safe-vm-incident-v1"  # the wire's only one
@@ -118,7 +118,7 @@ class DebugPackagePusher(Reporter):
     def __init__(
         self,
         plane: ReporterClient,
-        level: Callable[[], Provisioning],
+        level: Callable[[], ProvisioningState],
         paths: Paths,
         lost_seconds: float,
         record: RecordEvent,
@@ -204,12 +204,12 @@ class DebugPackagePusher(Reporter):
                 files.remove(left)  # by a program that was killed
         except OSError as error:
             return self._not_made(str(error))
-        argv = [*LOW_PRIORITY, *command.argv(path, self._paths.root, f"--most={MAX_MIB}")]
+        argv = [*LOW_PRIORITY, *launcher.argv(path, self._paths.root, f"--most={MAX_MIB}")]
         self._program = process.Program(argv, DEADLINE)
         if self._stopping.is_set():  # `stop` may have come before there was a program to stop
             self._program.stop()
         done = self._program.wait()
-        return done.ok or self._not_made(command.failure(done))
+        return done.ok or self._not_made(launcher.failure(done))
 
     def _not_made(self, why: str) -> bool:
         self._problem = f"no debug package was made: {why}"

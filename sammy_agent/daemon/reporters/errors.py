@@ -27,7 +27,7 @@ from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.event_store.incidents import incident_from_event
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
 # The wire cuts messages at 2,048; reasons hold a command's last lines.
@@ -78,7 +78,7 @@ class ErrorReporter(Reporter):
     def __init__(
         self,
         plane: ReporterClient,
-        level: Callable[[], Provisioning],
+        level: Callable[[], ProvisioningState],
         store: EventStore,
         outbox: Outbox,
         events: deque[NewEvent],

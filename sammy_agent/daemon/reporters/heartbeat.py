@@ -22,7 +22,7 @@ from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.reporter import Reporter
 from sammy_agent.node import heartbeat_metrics
-from sammy_agent.node.provisioning import LONGEST_REASON, Provisioning
+from sammy_agent.node.provisioning import MAX_REASON_CHARACTERS, ProvisioningState
 
 LOG = logging.getLogger(__name__)
 JITTER = 0.1
@@ -49,7 +49,7 @@ class HeartbeatReporter(Reporter):
     def __init__(
         self,
         plane: ReporterClient,
-        level: Callable[[], Provisioning],
+        level: Callable[[], ProvisioningState],
         interval: float,
         port: int | None = None,
         get_problem: Callable[[], str] = lambda: "",
@@ -101,7 +101,7 @@ class HeartbeatReporter(Reporter):
         }
         reason = "; ".join(filter(None, (self._get_problem(), body.get("reason"))))
         if reason:
-            body["reason"] = reason[:LONGEST_REASON]
+            body["reason"] = reason[:MAX_REASON_CHARACTERS]
         if self._port is not None:
             body["agentPort"] = self._port
         metrics = heartbeat_metrics.collect()

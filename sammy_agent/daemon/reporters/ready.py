@@ -27,7 +27,7 @@ from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.heartbeat import NodeStatus
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
 # ssh is closed only now: a node that failed before keeps its way in.
@@ -73,7 +73,7 @@ class ReadyReporter(Reporter):
     def __init__(
         self,
         plane: ReporterClient,
-        level: Callable[[], Provisioning],
+        level: Callable[[], ProvisioningState],
         paths: Paths,
         record: RecordEvent = discard_event,
         run: process.Run = process.run,
@@ -95,7 +95,7 @@ class ReadyReporter(Reporter):
             self._load()
             self._loaded = True
         if self._acknowledgement is None:
-            return self._post() if self._level().may_say_ready else None
+            return self._post() if self._level().is_reportable_as_ready else None
         if self._unsaved and not self._save(self._acknowledgement):
             return self._backoff.next_delay()
         if not self._acknowledgement.firewall_applied and self._attempts_left > 0:
@@ -114,7 +114,7 @@ class ReadyReporter(Reporter):
     def snapshot(self) -> dict[str, Any]:
         """Return the `ready` part of the socket's status."""
         known = self._acknowledgement
-        waiting = "posting" if self._level().may_say_ready else "waiting"
+        waiting = "posting" if self._level().is_reportable_as_ready else "waiting"
         problem = self._firewall_problem
         return {
             "state": "acknowledged" if known else waiting,

@@ -12,7 +12,7 @@ from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.server.jwks import JwksCache
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ServerContext:
     paths: Paths
     store: EventStore
     metrics: MetricsStore
-    level: Callable[[], Provisioning]
+    level: Callable[[], ProvisioningState]
     inbound: InboundContacts
     keys: JwksCache
     clock: Callable[[], float] = time.time

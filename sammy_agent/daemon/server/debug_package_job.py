@@ -8,7 +8,7 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import process_async
-from sammy_agent.diagnostics.debug_package import command
+from sammy_agent.diagnostics.debug_package import launcher
 
 DEADLINE = 150.0  # seconds; collecting is bounded to 60, packing and the last look come on top
 RETRY_AFTER = 30
@@ -61,7 +61,7 @@ class DebugPackageJob:
             self._gone.set_result(None)
 
     async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
-        running = asyncio.ensure_future(process_async.run(command.argv(path, self._root), DEADLINE, nice=NICE))
+        running = asyncio.ensure_future(process_async.run(launcher.argv(path, self._root), DEADLINE, nice=NICE))
         awaited: set[asyncio.Future[Any]] = {running, gone}
         try:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
@@ -77,4 +77,4 @@ class DebugPackageJob:
         if done.problem:
             raise PackageFailed(f"the debug package {done.problem}")
         if not done.ok:
-            raise PackageFailed(command.failure(done))
+            raise PackageFailed(launcher.failure(done))

@@ -19,7 +19,7 @@ from sammy_agent.daemon.server.base_handler import AgentHandler, AuthenticatedHa
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 from sammy_agent.node.system_info import SystemInfo
 
 LOG = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ MAX_EVENTS = 500
 WORDS = {"ready": "healthy", "degraded": "degraded", "failed": "failed"}
 
 
-def health(level: Provisioning) -> str:
+def health(level: ProvisioningState) -> str:
     """Return how the node is in one word: healthy, degraded, provisioning or failed."""
     if level.record is None:
         return "degraded" if level.problem else "provisioning"

@@ -27,7 +27,7 @@ from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive
 from sammy_agent.diagnostics.debug_package.archive import Archive
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member
-from sammy_agent.diagnostics.debug_package.sources import Source, sources
+from sammy_agent.diagnostics.debug_package.sources import MemberSource, sources
 from sammy_agent.diagnostics.redaction import pseudonyms
 from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
 from sammy_agent.diagnostics.redaction.redactor import Redactor
@@ -165,7 +165,7 @@ class _Builder:
                 spent = round(time.monotonic() - began, 3)
                 self._package.results.append(Result(result.name, result.bytes, result.note, spent))
 
-    def _redacted(self, source: Source, into: IO[bytes]) -> tuple[int, str]:
+    def _redacted(self, source: MemberSource, into: IO[bytes]) -> tuple[int, str]:
         """Write a source's text, redacted; return its size and its notes."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         stream = self._redactor.stream()

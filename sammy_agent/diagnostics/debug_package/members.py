@@ -35,7 +35,7 @@ class FileGlob:
 
 
 @dataclass(frozen=True)
-class Database:
+class DatabaseDump:
     """A database of the agent, row by row; of the columns in `private` only the size."""
 
     name: str
@@ -68,7 +68,7 @@ def _system_info(_: Paths) -> dict[str, Any]:
     return SystemInfo().get()
 
 
-Member = Command | FileGlob | Database | SocketQuery | Computed
+Member = Command | FileGlob | DatabaseDump | SocketQuery | Computed
 
 
 def _command(name: str, line: str, limit: int = LIMIT) -> Command:
@@ -146,10 +146,10 @@ MEMBERS: tuple[Member, ...] = (
     _command("time-sync.txt", "timedatectl timesync-status"),
     _command("time-chrony.txt", "chronyc -n tracking"),
     # what the agent keeps
-    Database("events.jsonl", f"{STATE_DIR}/events.db"),
-    Database("metrics.jsonl", f"{STATE_DIR}/metrics.db"),
+    DatabaseDump("events.jsonl", f"{STATE_DIR}/events.db"),
+    DatabaseDump("metrics.jsonl", f"{STATE_DIR}/metrics.db"),
     # what workspaces say is their users' own: only how much of it waits, and since when
-    Database("outbox.jsonl", f"{STATE_DIR}/outbox.db", private=("body",)),
+    DatabaseDump("outbox.jsonl", f"{STATE_DIR}/outbox.db", private=("body",)),
     # containers
     _command("docker-info.txt", "docker info"),
     _command("docker-containers.txt", "docker ps --all --no-trunc"),

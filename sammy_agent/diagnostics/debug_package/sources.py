@@ -17,14 +17,14 @@ from sammy_agent.base.runtime import control_client, process
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.process import Program
 from sammy_agent.diagnostics.debug_package import sqlite_dump
-from sammy_agent.diagnostics.debug_package.members import Command, Computed, Database, FileGlob, Member, SocketQuery
+from sammy_agent.diagnostics.debug_package.members import Command, Computed, DatabaseDump, FileGlob, Member, SocketQuery
 
 ENVIRONMENT = {**process.ENVIRONMENT, "COLUMNS": "400", "SYSTEMD_COLORS": "0", "NO_COLOR": "1"}
 CHUNK = 64 * 1024
 MAX_SECRET_BYTES = 16 * 1024  # bytes; where a text without line breaks is cut, so much more of its head is dropped
 
 
-class Source:
+class MemberSource:
     """One file of the package: its name, its bytes (once), and afterwards its notes."""
 
     def __init__(self, name: str) -> None:
@@ -32,14 +32,14 @@ class Source:
         self.notes: list[str] = []
 
     def __repr__(self) -> str:
-        return f"<Source {self.name}>"
+        return f"<MemberSource {self.name}>"
 
     def read(self) -> Iterator[bytes]:
         """Yield its bytes."""
         return iter(())
 
 
-def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) -> Iterator[Source]:
+def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) -> Iterator[MemberSource]:
     """Yield the member's files.
 
     :param seconds: how long one program may take.
@@ -50,7 +50,7 @@ def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) ->
         yield _CommandSource(member, limit, seconds)
     elif isinstance(member, FileGlob):
         yield from _file_sources(member, paths.root, limit)
-    elif isinstance(member, Database):
+    elif isinstance(member, DatabaseDump):
         yield _DatabaseSource(member, paths, limit, seconds)
     elif isinstance(member, SocketQuery):
         yield _SocketSource(member, paths)
@@ -58,13 +58,13 @@ def sources(member: Member, paths: Paths, seconds: float, share: float = 1.0) ->
         yield _ComputedSource(member, paths)
 
 
-class _MissingSource(Source):
+class _MissingSource(MemberSource):
     def __init__(self, name: str, why: str) -> None:
         super().__init__(name)
         self.notes = [why]
 
 
-class _CommandSource(Source):
+class _CommandSource(MemberSource):
     """The output of a program. Its tail is kept, never more than the limit in memory."""
 
     def __init__(self, member: Command, limit: int, seconds: float) -> None:
@@ -188,7 +188,7 @@ class _HeadBuffer(_TailBuffer):
         return ["older entries are left out"] if self.full else []
 
 
-def _file_sources(member: FileGlob, root: str, limit: int) -> Iterator[Source]:
+def _file_sources(member: FileGlob, root: str, limit: int) -> Iterator[MemberSource]:
     found = sorted(glob.glob(root + member.pattern))
     if not found:
         yield _MissingSource(f"{member.name}/{os.path.basename(member.pattern)}", f"there is no {member.pattern}")
@@ -196,7 +196,7 @@ def _file_sources(member: FileGlob, root: str, limit: int) -> Iterator[Source]:
         yield _FileSource(f"{member.name}/{os.path.basename(path)}", path, limit)
 
 
-class _FileSource(Source):
+class _FileSource(MemberSource):
     """The tail of a file as it is when opened: what is appended meanwhile is not read."""
 
     def __init__(self, name: str, path: str, limit: int) -> None:
@@ -230,10 +230,10 @@ class _FileSource(Source):
             yield head[dropped:]
 
 
-class _DatabaseSource(Source):
+class _DatabaseSource(MemberSource):
     """Rows of a database as JSON lines."""
 
-    def __init__(self, member: Database, paths: Paths, limit: int, seconds: float) -> None:
+    def __init__(self, member: DatabaseDump, paths: Paths, limit: int, seconds: float) -> None:
         super().__init__(member.name)
         self._member, self._path, self._limit, self._seconds = member, paths.under_root(member.path), limit, seconds
 
@@ -244,7 +244,7 @@ class _DatabaseSource(Source):
         yield from sqlite_dump.lines(self._path, self._member.private, self._limit, self._seconds, self.notes.append)
 
 
-class _SocketSource(Source):
+class _SocketSource(MemberSource):
     """The running agent's answer on its control socket."""
 
     def __init__(self, member: SocketQuery, paths: Paths) -> None:
@@ -261,7 +261,7 @@ class _SocketSource(Source):
         yield json.dumps(answer, indent=1).encode() + b"\n"
 
 
-class _ComputedSource(Source):
+class _ComputedSource(MemberSource):
     """A document that this process computes itself."""
 
     def __init__(self, member: Computed, paths: Paths) -> None:

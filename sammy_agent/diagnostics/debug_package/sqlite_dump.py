@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-PATIENCE = 5.0
-LONGEST_VALUE = 64 * 1024  # characters of one column
+SQLITE_BUSY_TIMEOUT = 5.0
+MAX_VALUE_CHARACTERS = 64 * 1024  # characters of one column
 
 
 def lines(
@@ -47,7 +47,7 @@ def lines(
 
 
 def _open(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=PATIENCE, isolation_level=None)
+    db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=SQLITE_BUSY_TIMEOUT, isolation_level=None)
     db.row_factory = sqlite3.Row
     db.text_factory = lambda raw: raw.decode("utf-8", errors="replace")
     db.execute("PRAGMA cache_size=-512")
@@ -87,8 +87,8 @@ def _shown(name: str, value: Any, private: Sequence[str]) -> Any:
     if isinstance(value, (bytes, str)) and name in private:
         return f"({len(value)} {'bytes' if isinstance(value, bytes) else 'characters'}, left out)"
     if isinstance(value, bytes):
-        return value[:LONGEST_VALUE].hex()
-    return value[:LONGEST_VALUE] if isinstance(value, str) else value
+        return value[:MAX_VALUE_CHARACTERS].hex()
+    return value[:MAX_VALUE_CHARACTERS] if isinstance(value, str) else value
 
 
 def _line(document: dict[str, Any]) -> bytes:

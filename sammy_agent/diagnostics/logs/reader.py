@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sammy_agent.base.errors import AgentError
-from sammy_agent.diagnostics.logs import docker, merge
+from sammy_agent.diagnostics.logs import container_logs, merge
 from sammy_agent.diagnostics.logs.cloud_init import LOG, OUTPUT, CloudInit
 from sammy_agent.diagnostics.logs.entry import Entry, Source, Tail
 from sammy_agent.diagnostics.logs.merge import Page
@@ -34,8 +34,8 @@ def sources(query: Query, root: str = "") -> list[Source]:
         found.append(CloudInit(OUTPUT, query, tag=3, line_based=True, root=root))
     if any(query.includes(name) for name in ("agent", "sammy", "systemd", "docker")):
         found.append(_journal(query, root))
-    if query.includes("docker") and not root and docker.is_there():
-        found.append(docker.Docker(query))
+    if query.includes("docker") and not root and container_logs.is_available():
+        found.append(container_logs.ContainerLogs(query))
     return found
 
 

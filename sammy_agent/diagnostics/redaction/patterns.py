@@ -14,7 +14,7 @@ from sammy_agent.diagnostics.redaction.known_secrets import REDACTED
 
 
 @dataclass(frozen=True)
-class Rule:
+class RedactionRule:
     """What looks like a secret: a line with one of `hints` (lower case) is searched for `pattern`."""
 
     hints: tuple[str, ...]
@@ -22,8 +22,8 @@ class Rule:
     by: str
 
 
-def _rule(hints: str, by: str, *pattern: str) -> Rule:
-    return Rule(tuple(hints.split()), re.compile("".join(pattern)), by)
+def _rule(hints: str, by: str, *pattern: str) -> RedactionRule:
+    return RedactionRule(tuple(hints.split()), re.compile("".join(pattern)), by)
 
 
 # Names whose value is always a secret; NAME adds those that are used for other things, too.

@@ -11,7 +11,7 @@ from sammy_agent.control_plane import node_schema, workspace_schema
 from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Priority, Row
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.daemon.reporters import boot_log, errors
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 RUN = "20261124T000000-aa"
 
@@ -51,14 +51,14 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
 
 def test_each_entry_is_put_once_and_again_when_the_disk_refused_it(tmp_path: Path) -> None:
     path = tmp_path / "o.db"
-    outbox, level = Outbox(str(path)), Provisioning(record())
+    outbox, level = Outbox(str(path)), ProvisioningState(record())
     reporter = boot_log.BootLogReporter("n1", lambda: level, outbox)
     path.mkdir()
     assert reporter.run_once(), "a pause, for the disk takes nothing"
     path.rmdir()
     assert reporter.run_once() is None and outbox.totals()["rows"] == 6
     assert reporter.run_once() is None and outbox.totals()["rows"] == 6
-    level = Provisioning(record(Outcome.READY))
+    level = ProvisioningState(record(Outcome.READY))
     reporter.run_once()
     assert [row.id for row in outbox.head(Lane("boot-log", "n1"), 50)][-1] == f"{RUN}/all/ready"
     outbox.close()

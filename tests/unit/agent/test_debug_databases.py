@@ -16,7 +16,7 @@ from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.outbox.channels import Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.diagnostics.debug_package import builder, sqlite_dump
-from sammy_agent.diagnostics.debug_package.members import MEMBERS, Database, Member
+from sammy_agent.diagnostics.debug_package.members import MEMBERS, DatabaseDump, Member
 from tests.unit.agent.test_debug_package import opened
 
 
@@ -83,13 +83,15 @@ def test_a_damaged_or_absent_database_is_a_note(tmp_path: Path, pairs: Path) -> 
     (tmp_path / "bad.db").write_text("this is no database at all, whatever its name says" * 20)
     found, notes = rows(tmp_path / "bad.db")
     assert not found and "not a database" in notes[0]
-    made = builder.build(str(tmp_path / "p.tar.gz"), Paths(str(tmp_path)), members=[Database("x.jsonl", "/nowhere.db")])
+    made = builder.build(
+        str(tmp_path / "p.tar.gz"), Paths(str(tmp_path)), members=[DatabaseDump("x.jsonl", "/nowhere.db")]
+    )
     assert made.results[0].note == "there is no /nowhere.db"
 
 
 def test_the_outbox_tells_how_much_waits_and_not_what(tmp_path: Path) -> None:
     paths = Paths(str(tmp_path))
-    (member,) = [one for one in MEMBERS if isinstance(one, Database) and one.name == "outbox.jsonl"]
+    (member,) = [one for one in MEMBERS if isinstance(one, DatabaseDump) and one.name == "outbox.jsonl"]
     outbox = Outbox(paths.under_root(member.path))
     body = json.dumps({"content": "what a user confided to an agent"})
     outbox.add(Lane("messages", "w1"), [NewRow(f"m{number}", body, Priority.NORMAL) for number in range(3)])

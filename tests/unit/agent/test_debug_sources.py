@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package.members import Command
-from sammy_agent.diagnostics.debug_package.sources import Source, _HeadBuffer, _TailBuffer, sources
+from sammy_agent.diagnostics.debug_package.sources import MemberSource, _HeadBuffer, _TailBuffer, sources
 
 ENTRY = st.tuples(st.integers(0, 10**6), st.lists(st.sampled_from(["more", "x" * 30]), max_size=3)).map(
     lambda given: "".join([f"Nov 24 {given[0]}\n", *(f"    {line}\n" for line in given[1])])
 )
 
 
-def read(source: Source) -> str:
+def read(source: MemberSource) -> str:
     return b"".join(source.read()).decode()
 
 

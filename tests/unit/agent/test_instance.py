@@ -26,8 +26,8 @@ def never_wait(seconds: float) -> bool:
 
 
 def settled(paths: Paths) -> str | None:
-    found = instance_id.settle(paths, never_wait)
-    instance_id.remember(paths, found)
+    found = instance_id.resolve(paths, never_wait)
+    instance_id.persist(paths, found)
     return found
 
 
@@ -65,7 +65,7 @@ def test_a_key_that_is_not_ours_stays(old_machine: Paths) -> None:
 
 def test_a_kill_between_discarding_and_remembering_discards_again(old_machine: Paths) -> None:
     write(old_machine.under_root(instance_id.THIS_BOOT), "i-new")
-    assert instance_id.settle(old_machine, never_wait) == "i-new"
+    assert instance_id.resolve(old_machine, never_wait) == "i-new"
     write(old_machine.token, "of a process that was killed")
     settled(old_machine)
     assert there(old_machine) == set()
@@ -82,14 +82,14 @@ def test_who_has_something_to_lose_waits_for_cloud_init(old_machine: Paths) -> N
             write(old_machine.under_root(instance_id.THIS_BOOT), "i-new")
         return False
 
-    assert instance_id.settle(old_machine, wait) == "i-new"
+    assert instance_id.resolve(old_machine, wait) == "i-new"
     assert len(waits) == 3
 
 
 def test_it_does_not_wait_for_ever(old_machine: Paths) -> None:
     write(old_machine.under_root(instance_id.ENABLED), "")
     write(old_machine.under_root(instance_id.LAST_BOOT), "i-old")
-    assert instance_id.settle(old_machine, lambda seconds: False, patience=0.0) == "i-old"
+    assert instance_id.resolve(old_machine, lambda seconds: False, patience=0.0) == "i-old"
     assert there(old_machine) == set(KEPT)
 
 

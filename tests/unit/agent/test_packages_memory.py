@@ -25,7 +25,7 @@ from sammy_agent.daemon.reporters.debug_packages import (
     lost_contact,
 )
 from sammy_agent.diagnostics.event_store.recent import RecentEvent
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 
 def entry(number: int) -> dict[str, str]:
@@ -69,7 +69,7 @@ class Stubbed(DebugPackagePusher):
     """Its decisions, without the program and the wire; `answers` are the statuses that sending meets, 0 for good."""
 
     def __init__(self, root: Path, *answers: int) -> None:
-        super().__init__(Mock(), Provisioning, Paths(str(root)), 60.0, discard_event)
+        super().__init__(Mock(), ProvisioningState, Paths(str(root)), 60.0, discard_event)
         self.answers = list(answers)
         self.did: list[str] = []
 

@@ -33,4 +33,4 @@ def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_no
     told = watcher.level.summary()
     assert told["outcome"] == "failed"
     assert told["reason"] == "the run was killed before its end; not done: packages"
-    assert not watcher.level.may_say_ready
+    assert not watcher.level.is_reportable_as_ready

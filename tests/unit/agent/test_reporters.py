@@ -17,7 +17,7 @@ from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
 from sammy_agent.daemon.reporters.ready import Acknowledgement
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.node import heartbeat_metrics
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 
 
 def record(outcome: Outcome = Outcome.RUNNING, **more: object) -> RunRecord:
@@ -44,17 +44,17 @@ def record(outcome: Outcome = Outcome.RUNNING, **more: object) -> RunRecord:
     ],
 )
 def test_ready_may_be_said_for_ready_and_degraded_only(outcome: Outcome, phase: str, ready: bool) -> None:
-    level = Provisioning(record(outcome))
-    assert (level.phase, level.may_say_ready) == (phase, ready)
+    level = ProvisioningState(record(outcome))
+    assert (level.phase, level.is_reportable_as_ready) == (phase, ready)
 
 
 def test_without_a_record_nothing_is_ready() -> None:
-    assert not Provisioning().may_say_ready and Provisioning().summary() == {"phase": "waiting"}
-    assert not Provisioning(problem="damaged").may_say_ready
+    assert not ProvisioningState().is_reportable_as_ready and ProvisioningState().summary() == {"phase": "waiting"}
+    assert not ProvisioningState(problem="damaged").is_reportable_as_ready
 
 
 def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
-    level = Provisioning(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
+    level = ProvisioningState(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
     body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": heartbeat_metrics.collect()}))
     values = node_schema.heartbeat_values(body)
     assert len(values["provisioning"]["reason"]) == 500
@@ -70,7 +70,7 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
 
 def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> None:
     plane, fake = fake_reporter_client(lambda request: answer(200, {"status": "running", "healthStatus": "healthy"}))
-    levels = [Provisioning(record(Outcome.READY)), Provisioning(record(Outcome.DEGRADED, reason="r" * 5000))]
+    levels = [ProvisioningState(record(Outcome.READY)), ProvisioningState(record(Outcome.DEGRADED, reason="r" * 5000))]
     problems: list[str] = []
     beats = HeartbeatReporter(plane, lambda: levels[0], 60, get_problem=lambda: "".join(problems))
     beats.run_once()

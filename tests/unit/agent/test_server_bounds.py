@@ -34,10 +34,10 @@ from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
 from sammy_agent.daemon.server.context import ServerContext
 from sammy_agent.daemon.server.jwks import JwksCache
 from sammy_agent.daemon.server.listener import Listener, tls_context
-from sammy_agent.diagnostics.debug_package import command as debug_program
+from sammy_agent.diagnostics.debug_package import launcher
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from sammy_agent.diagnostics.metrics.metrics_store import MetricsStore
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 from tests.agent.lab import wait_for
 
 ISSUER = "https://plane.example"
@@ -56,8 +56,8 @@ class Lab:
         keys = JwksCache(lambda: json.dumps(self.signer.jwks()), self.paths.jwks)
         self.inbound = InboundContacts()
         self.parts = ServerContext(
-            "n1", ISSUER, self.paths, EventStore(self.paths.events), MetricsStore(self.paths.metrics), Provisioning,
-            self.inbound, keys,
+            "n1", ISSUER, self.paths, EventStore(self.paths.events), MetricsStore(self.paths.metrics),
+            ProvisioningState, self.inbound, keys,
         )  # fmt: skip
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.socket.setblocking(False)
@@ -98,7 +98,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Non
     path = tmp_path / "program"
     path.write_text(f"#!/bin/sh\nOUTPUT=$4\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr(debug_program, "PROGRAM", [str(path)])
+    monkeypatch.setattr(launcher, "PROGRAM", [str(path)])
 
 
 def is_cut_off(channel: socket.socket) -> bool:
@@ -248,7 +248,7 @@ def test_a_package_that_fails_is_a_500_in_words(
 
 
 def test_a_program_that_is_not_there_or_hangs(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug_program, "PROGRAM", [str(tmp_path / "nothing")])
+    monkeypatch.setattr(launcher, "PROGRAM", [str(tmp_path / "nothing")])
     assert lab.thread.begin()
     assert "cannot be started" in lab.get("/debug-package").json()["error"]
     program(tmp_path, monkeypatch, "sleep 600")

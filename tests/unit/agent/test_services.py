@@ -29,7 +29,7 @@ from sammy_agent.daemon.reporters.heartbeat import NodeStatus
 from sammy_agent.daemon.service_group import Service
 from sammy_agent.daemon.services import Services, make_transport
 from sammy_agent.node.config import AgentConfig
-from sammy_agent.node.provisioning import Provisioning
+from sammy_agent.node.provisioning import ProvisioningState
 from sammy_agent.transport import TransportError
 
 BOOT = "b-now"
@@ -279,7 +279,7 @@ def test_a_change_of_the_state_wakes_who_reports_it(lab: Lab, monkeypatch: pytes
     woken = lab.woken(monkeypatch)
     before = RunRecord("r", BOOT, "i", 1.0, "2026-01-01T00:00:00+00:00", Outcome.RUNNING)
     now = RunRecord("r", BOOT, "i", 1.0, "2026-01-01T00:00:00+00:00", Outcome.READY if ends else Outcome.RUNNING)
-    lab.watcher.changed.emit(StateChange(Provisioning(before), Provisioning(now)))
+    lab.watcher.changed.emit(StateChange(ProvisioningState(before), ProvisioningState(now)))
     assert sorted(woken) == sorted(["boot-log", "errors", "packages", "ready", *(["heartbeat"] if ends else [])])
 
 

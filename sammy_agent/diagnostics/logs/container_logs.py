@@ -55,7 +55,7 @@ class Container:
 Key = tuple[int, bytes, int, int]
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Tell whether this machine has Docker's client and something for it to ask."""
     return shutil.which("docker", path=ENVIRONMENT["PATH"]) is not None and os.path.exists("/run/docker.sock")
 
@@ -82,7 +82,7 @@ def _ask(argv: Sequence[str], environment: Mapping[str, str], *, check: bool = T
     return answer.text
 
 
-class Docker:
+class ContainerLogs:
     """Docker's own logs as a source.
 
     :param environment: of the programs; DOCKER_HOST in it names another daemon than this machine's.
@@ -149,12 +149,12 @@ class Docker:
                     if entry := entry_of(line, container, number, self._query):
                         yield (at, bytes.fromhex(container.identity[:8]), number, count), entry
 
-    def tail(self, position: bytes) -> DockerTail:
+    def tail(self, position: bytes) -> ContainerLogsTail:
         """Return what comes after the position."""
-        return DockerTail(self._query, _key(position)[0], self._environment)
+        return ContainerLogsTail(self._query, _key(position)[0], self._environment)
 
 
-class DockerTail:
+class ContainerLogsTail:
     """The containers' output from a time on: one `docker logs --follow` per running container."""
 
     def __init__(self, query: Query, since: int, environment: Mapping[str, str] = ENVIRONMENT) -> None:
