@@ -9,7 +9,7 @@ from typing import ClassVar
 from cc_sammy.contract.problem import Problem, ProblemCode, ProblemError
 
 
-class Code(ProblemCode):
+class BootCode(ProblemCode):
     """The codes of cc_sammy."""
 
     SAMMY = "sammy", "Another failure of the boot tool; the text says which."
@@ -26,7 +26,7 @@ class Code(ProblemCode):
 class SammyError(ProblemError):
     """Base of all errors of sammy."""
 
-    code: ClassVar[ProblemCode] = Code.SAMMY
+    code: ClassVar[ProblemCode] = BootCode.SAMMY
 
     def __init__(self, what: str | Problem, next_step: str = "", *, transient: bool = False) -> None:
         """Take what went wrong, the next step, and whether trying again may help (a network, a busy server)."""
@@ -37,7 +37,7 @@ class SammyError(ProblemError):
 class ConfigError(SammyError):
     """The configuration is wrong; carries every problem found, so that one boot shows them all."""
 
-    code = Code.CONFIG_INVALID
+    code = BootCode.CONFIG_INVALID
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
@@ -52,7 +52,7 @@ class ConfigError(SammyError):
 class CommandFailed(SammyError):
     """A command ended with a status other than 0."""
 
-    code = Code.COMMAND_FAILED
+    code = BootCode.COMMAND_FAILED
 
     def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
         self.argv, self.returncode, self.output = tuple(argv), returncode, output
@@ -66,7 +66,7 @@ class CommandFailed(SammyError):
 class CommandTimeout(SammyError):
     """A command did not end by its deadline and was killed with all its children."""
 
-    code = Code.COMMAND_TIMEOUT
+    code = BootCode.COMMAND_TIMEOUT
 
     def __init__(self, argv: Sequence[str], seconds: float, output: str) -> None:
         last = [line.strip() for line in output.splitlines() if line.strip()]
@@ -78,7 +78,7 @@ class CommandTimeout(SammyError):
 class Stopped(SammyError):
     """The run was stopped from outside; its commands were ended with it."""
 
-    code = Code.STOPPED
+    code = BootCode.STOPPED
 
     def __init__(self, argv: Sequence[str]) -> None:
         super().__init__(f"{' '.join(argv[:3])} was ended, for the run was stopped from outside")
@@ -87,10 +87,10 @@ class Stopped(SammyError):
 class StepFailed(SammyError):
     """A step could not reach its goal."""
 
-    code = Code.STEP_FAILED
+    code = BootCode.STEP_FAILED
 
 
 class ProvisioningFailed(SammyError):
     """A required step failed; raised last, so that cloud-init's status tells it too."""
 
-    code = Code.PROVISIONING_FAILED
+    code = BootCode.PROVISIONING_FAILED

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cc_sammy import download_urls
-from cc_sammy.errors import Code, SammyError
+from cc_sammy.errors import BootCode, SammyError
 from cc_sammy.firewall.model import networks as ranges
 from cc_sammy.host.host import Host
 
@@ -52,7 +52,7 @@ class Answer:
 class Refused(SammyError):
     """A list was fetched and not believed, or could not be fetched; nothing was changed."""
 
-    code = Code.RANGES_REFUSED
+    code = BootCode.RANGES_REFUSED
 
 
 def read_list(body: bytes) -> tuple[str, ...]:

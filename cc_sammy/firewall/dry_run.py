@@ -15,7 +15,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from cc_sammy.errors import Code, CommandFailed, SammyError
+from cc_sammy.errors import BootCode, CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import ruleset
 from cc_sammy.firewall.model.policy import SSH_PORT, Policy
@@ -49,7 +49,7 @@ CONTAINER = "172.17.0.2"
 class Impossible(SammyError):
     """The trial itself could not be held; says nothing about the rules."""
 
-    code = Code.DRY_RUN_UNAVAILABLE
+    code = BootCode.DRY_RUN_UNAVAILABLE
 
 
 class Outcome:

@@ -21,7 +21,7 @@ from sammy_agent.base import errors as agent
 
 TOP = Path(__file__).parents[2]
 TABLES: tuple[tuple[str, str, type[ProblemCode]], ...] = (
-    ("The boot tool and its firewall", "cc_sammy", boot.Code),
+    ("The boot tool and its firewall", "cc_sammy", boot.BootCode),
     ("The agent, its transport and the control plane", "sammy_agent", agent.Code),
 )
 
@@ -48,7 +48,7 @@ def test_the_page_of_codes_is_what_the_code_says() -> None:
 @pytest.mark.parametrize(("folder", "table"), [(folder, table) for _, folder, table in TABLES])
 def test_every_code_is_used_and_means_something(folder: str, table: type[ProblemCode]) -> None:
     source = "".join(path.read_text() for path in sorted((TOP / folder).rglob("*.py")))
-    used = set(re.findall(r"\bCode\.([A-Z_]+)\b", source))
+    used = set(re.findall(r"\b(?:Boot)?Code\.([A-Z_]+)\b", source))
     assert used == set(table.__members__)
     assert [code for code in table if not code.meaning.endswith(".") or not re.fullmatch("[a-z][a-z-]+", code)] == []
 

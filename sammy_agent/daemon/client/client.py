@@ -2,7 +2,7 @@
 """The one HTTP client of the control plane: reporters, outbox and the fetcher of its keys send their requests here.
 
 Timeouts, headers and the token are the same for all of them, and every answer tells what the control plane's clock
-shows. `fake.py` has its twin for tests.
+shows. `fake_client.py` has its twin for tests.
 """
 
 from __future__ import annotations

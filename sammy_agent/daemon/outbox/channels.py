@@ -57,7 +57,7 @@ class Channel:
         """Return the body without rows."""
         return f'{{"{self.key}":[]}}'.encode() if self.key else b""
 
-    def encode(self, rows: Sequence[Row]) -> bytes:
+    def encode(self, rows: Sequence[QueuedRow]) -> bytes:
         """Return the body of a request with these rows."""
         texts = [f'{row.body[:-1]},"sequence":{row.seq}}}' if self.numbered else row.body for row in rows]
         return (f'{{"{self.key}":[{",".join(texts)}]}}' if self.key else texts[0]).encode()
@@ -92,7 +92,7 @@ class NewRow(NamedTuple):
     group: str = ""  # rows of two groups never share a request: the wire refuses mixed sessions
 
 
-class Row(NamedTuple):
+class QueuedRow(NamedTuple):
     """A row in the queue; `size` in bytes as it is sent."""
 
     seq: int
@@ -102,9 +102,9 @@ class Row(NamedTuple):
     group: str
 
 
-def batch(rows: Iterable[Row], channel: Channel, limit: int) -> list[Row]:
+def batch(rows: Iterable[QueuedRow], channel: Channel, limit: int) -> list[QueuedRow]:
     """Return the longest head of `rows` that may share a request; one row always goes."""
-    taken: list[Row] = []
+    taken: list[QueuedRow] = []
     room = channel.most_bytes - len(channel.frame())
     for row in rows:
         room -= row.size + 1

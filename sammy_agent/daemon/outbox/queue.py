@@ -19,7 +19,7 @@ from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.log_throttle import LogThrottle
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.storage.sqlite import Database, is_corruption, seed_autoincrement_from_clock
-from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Priority, Row, batch
+from sammy_agent.daemon.outbox.channels import CHANNELS, Lane, NewRow, Priority, QueuedRow, batch
 from sammy_agent.daemon.outbox.group_commit import GroupCommit, NotWriting, Work, WriteRequest
 
 LOG = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class Outbox:
         self._submit_checked(lambda db: self._insert(db, lane, sized))
         self.rows_added.emit(lane)
 
-    def head(self, lane: Lane, most: int) -> list[Row]:
+    def head(self, lane: Lane, most: int) -> list[QueuedRow]:
         """Return the oldest rows of a lane that may share a request, at most so many. sqlite3.Error."""
         with self._read() as db:
             found = db.execute(
@@ -122,15 +122,15 @@ class Outbox:
                 "WHERE channel=? AND owner=? ORDER BY seq",
                 lane,
             )
-            rows = batch(map(Row._make, found), CHANNELS[lane.channel], most)
+            rows = batch(map(QueuedRow._make, found), CHANNELS[lane.channel], most)
             found.close()
         return rows
 
-    def remove(self, rows: Sequence[Row]) -> None:
+    def remove(self, rows: Sequence[QueuedRow]) -> None:
         """Remove rows that were delivered. sqlite3.Error."""
         self._submit(lambda db: self._delete(db, rows))
 
-    def dead_letter(self, lane: Lane, rows: Sequence[Row], reason: str) -> None:
+    def dead_letter(self, lane: Lane, rows: Sequence[QueuedRow], reason: str) -> None:
         """Move rows to the dead letters, with the reason. sqlite3.Error."""
 
         def work(db: sqlite3.Connection) -> None:
@@ -297,7 +297,7 @@ class Outbox:
                 self._count("rows", 1)
                 self._count("bytes", size)
 
-    def _delete(self, db: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    def _delete(self, db: sqlite3.Connection, rows: Sequence[QueuedRow]) -> None:
         for row in rows:
             if db.execute("DELETE FROM rows WHERE seq=?", (row.seq,)).rowcount == 1:  # else the bounds dropped it
                 self._count("rows", -1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sammy_agent.daemon.client.client import Response
-from sammy_agent.daemon.client.fake import FakeRequest, answer, fake_reporter_client, no_answer
+from sammy_agent.daemon.client.fake_client import FakeRequest, answer, fake_reporter_client, no_answer
 from sammy_agent.daemon.reporters.session_activity import ActivityInvalid, SessionActivityReporter, parse
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.control_plane import node_schema, workspace_schema
-from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Priority, Row
+from sammy_agent.daemon.outbox.channels import ERRORS, NODE_BOOT_LOG, Lane, Priority, QueuedRow
 from sammy_agent.daemon.outbox.queue import Outbox
 from sammy_agent.daemon.reporters import boot_log, errors
 from sammy_agent.node.provisioning import ProvisioningState
@@ -32,7 +32,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
     made = record(Outcome.FAILED)
     made.reason, made.duration_ms = "nodejs-install: no", 3000.0
     rows = list(boot_log.rows(made))
-    body = NODE_BOOT_LOG.encode([Row(n, row.id, row.body, len(row.body), "") for n, row in enumerate(rows)])
+    body = NODE_BOOT_LOG.encode([QueuedRow(n, row.id, row.body, len(row.body), "") for n, row in enumerate(rows)])
     entries = workspace_schema.boot_log_entries(body)
     assert [(entry["step"], entry["status"], entry["timestamp"][17:23]) for entry in entries] == [
         ("packages", "started", "00.000"),
@@ -81,7 +81,7 @@ def test_an_incident_always_fits_the_wire() -> None:
     made.reason = "\x00" * 5000  # six bytes each in JSON
     made.steps = [StepRecord(f"s{n}", Status.FAILED, True, 1.0, 1.0, "\x00" * 2000) for n in range(12)]
     row = errors.row(errors.incident(made))
-    body = ERRORS.encode([Row(1, row.id, row.body, len(row.body.encode()), "")])
+    body = ERRORS.encode([QueuedRow(1, row.id, row.body, len(row.body.encode()), "")])
     (kept,) = node_schema.error_entries(body)
     assert kept["context"]["truncated"] and kept["incidentId"] == row.id
     lone = errors.row({"incidentId": row.id, "message": "half \ud834"})

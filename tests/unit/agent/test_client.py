@@ -17,7 +17,7 @@ from sammy_agent.base.runtime.fake_clock import FakeClock
 from sammy_agent.daemon.client.client import ControlPlaneClient, Response
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.client.failures import RequestFailed
-from sammy_agent.daemon.client.fake import (
+from sammy_agent.daemon.client.fake_client import (
     URL,
     FakeControlPlaneClient,
     FakeIdentity,

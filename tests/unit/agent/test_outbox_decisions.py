@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sammy_agent.control_plane import workspace_schema
 from sammy_agent.daemon.client.client import Response
-from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, Row, batch
+from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, QueuedRow, batch
 from sammy_agent.daemon.outbox.retry_policy import (
     Classification,
     LaneState,
@@ -130,7 +130,7 @@ def test_where_row_after_row_is_refused_each_is_asked_over_a_longer_time() -> No
 def test_a_batch_is_a_head_within_the_servers_limits(sizes: list[tuple[int, str]], most: int, name: str) -> None:
     channel = CHANNELS[name]
     waiting = [
-        Row(2**62 + number, str(number), json.dumps({"x": "y" * size}), size + 9 + channel.row_overhead, group)
+        QueuedRow(2**62 + number, str(number), json.dumps({"x": "y" * size}), size + 9 + channel.row_overhead, group)
         for number, (size, group) in enumerate(sizes)
     ]
     head = batch(iter(waiting), channel, min(most, channel.most_rows))
@@ -162,7 +162,7 @@ def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: in
     made = rows(message)
     got = ""
     for number, row in enumerate(made):
-        body = MESSAGES.encode([Row(2**62, row.id, row.body, 0, row.group)])
+        body = MESSAGES.encode([QueuedRow(2**62, row.id, row.body, 0, row.group)])
         (entry,) = workspace_schema.message_entries(body)  # the control plane's own rules
         assert entry["messageId"] == ("m" if number == 0 else f"m~{number + 1}")
         assert ("toolMetadata" in entry) == (number == 0)

@@ -16,7 +16,7 @@ import pytest
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.storage.reader_pool import BUSY_TIMEOUT
-from sammy_agent.daemon.client.fake import FakeControlPlaneClient
+from sammy_agent.daemon.client.fake_client import FakeControlPlaneClient
 from sammy_agent.daemon.credentials.node_token import NodeTokenStore
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.daemon.outbox.channels import Lane, NewRow, Priority

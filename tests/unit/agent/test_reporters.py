@@ -11,7 +11,7 @@ from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.base.errors import Problem
 from sammy_agent.base.runtime import state_file
 from sammy_agent.control_plane import node_schema
-from sammy_agent.daemon.client.fake import answer, fake_reporter_client
+from sammy_agent.daemon.client.fake_client import answer, fake_reporter_client
 from sammy_agent.daemon.reporters.errors import incident
 from sammy_agent.daemon.reporters.heartbeat import HeartbeatReporter
 from sammy_agent.daemon.reporters.ready import Acknowledgement

@@ -22,7 +22,7 @@ from sammy_agent.base.runtime.fake_clock import FakeClock
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Response
-from sammy_agent.daemon.client.fake import FakeControlPlaneClient, FakeRequest, answer, no_answer
+from sammy_agent.daemon.client.fake_client import FakeControlPlaneClient, FakeRequest, answer, no_answer
 from sammy_agent.daemon.provisioning_watcher import ProvisioningWatcher, StateChange
 from sammy_agent.daemon.recording import Recording
 from sammy_agent.daemon.reporters.heartbeat import NodeStatus
