@@ -12,12 +12,16 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sammy_agent.base.errors import AgentError, Code
+
 MAX_REQUESTS = 1000  # of one transaction
 Work = Callable[[sqlite3.Connection], Any]
 
 
-class NotWriting(Exception):
+class NotWriting(AgentError):
     """A change was not accepted; nothing was done."""
+
+    code = Code.OUTBOX_UNAVAILABLE
 
 
 class WriteRequest:
