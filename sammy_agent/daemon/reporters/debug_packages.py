@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import json
 import logging
 import os
 import threading
@@ -22,9 +21,10 @@ from typing import Any
 
 from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome
+from sammy_agent.base.errors import Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import RecordEvent
-from sammy_agent.base.runtime import files, process
+from sammy_agent.base.runtime import files, process, state_file
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.daemon.client.failures import RequestFailed
@@ -68,16 +68,16 @@ class PushState:
     done: list[str] = field(default_factory=list)
 
     @classmethod
-    def from_text(cls, text: str | None) -> PushState:
-        """Read it; what is damaged begins anew, and a package more is no harm."""
-        try:
-            document = json.loads(text or "{}")
-            waiting = [
-                Incident(dict(one["entry"]), float(one["since"]), bool(one["packed"])) for one in document["waiting"]
-            ]
-            return cls([case for case in waiting if case.entry["incidentId"]], list(map(str, document["done"])))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return cls()
+    def from_document(cls, document: Any) -> PushState:
+        """Return the value; raises what state_file.load expects of a document that is not one."""
+        waiting = [
+            Incident(dict(one["entry"]), float(one["since"]), bool(one["packed"])) for one in document["waiting"]
+        ]
+        return cls([case for case in waiting if case.entry["incidentId"]], list(map(str, document["done"])))
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what is kept on disk."""
+        return asdict(self)
 
     def enqueue(self, entry: dict[str, Any], now: float) -> bool:
         """Take an incident up, unless it was before; return whether that is news. The oldest goes where all is full."""
@@ -267,16 +267,19 @@ class DebugPackagePusher(Reporter):
 
     def _remembered(self) -> PushState:
         if self._memory is None:
-            try:
-                self._memory = PushState.from_text(files.read(os.path.join(self._folder, "memory.json")))
-            except OSError:
-                self._memory = PushState()
+            found = state_file.load(os.path.join(self._folder, "memory.json"), PushState)
+            if isinstance(found, Problem):  # one more package does no harm
+                LOG.warning("%s", found)
+                found = None
+            self._memory = found or PushState()
         return self._memory
 
     def _save(self, memory: PushState) -> None:
         """Keep what is known; a disk that takes nothing costs at most a package that is made again."""
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            files.write(os.path.join(self._folder, "memory.json"), json.dumps(asdict(memory)), mode=files.PRIVATE)
         except OSError as error:
-            LOG.warning("%s cannot be written: %s", self._folder, error.strerror)
+            LOG.warning("%s cannot be created: %s", self._folder, error.strerror)
+            return
+        if problem := state_file.save(os.path.join(self._folder, "memory.json"), memory):
+            LOG.warning("%s", problem)

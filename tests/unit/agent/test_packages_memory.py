@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import asdict
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,6 +29,8 @@ from sammy_agent.daemon.reporters.debug_packages import (
 from sammy_agent.diagnostics.event_store.recent import RecentEvent
 from sammy_agent.node.provisioning import ProvisioningState
 
+MEMORY = "var/lib/sammy/agent/packages/memory.json"
+
 
 def entry(number: int) -> dict[str, str]:
     return {"incidentId": f"I{number}", "message": "m", "source": "s"}
@@ -46,16 +50,22 @@ def test_each_incident_once_and_no_more_than_its_bounds() -> None:
     assert len(memory.done) == MAX_DONE
 
 
-def test_it_is_read_as_it_was_written() -> None:
+def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     memory = PushState()
     memory.enqueue(entry(1), 5.0)
     memory.waiting[0].packed = True
-    assert PushState.from_text(json.dumps(asdict(memory))) == memory
+    Stubbed(tmp_path)._save(memory)
+    assert Stubbed(tmp_path)._remembered() == memory
+    assert stat.S_IMODE(os.stat(tmp_path / MEMORY).st_mode) == 0o600
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"waiting": 1}', '{"waiting": [{}], "done": []}', "null"])
-def test_what_is_damaged_begins_anew(text: str | None) -> None:
-    assert PushState.from_text(text) == PushState()
+def test_what_is_damaged_begins_anew(tmp_path: Path, text: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    if text is not None:
+        (tmp_path / MEMORY).parent.mkdir(parents=True)
+        (tmp_path / MEMORY).write_text(text)
+    assert Stubbed(tmp_path)._remembered() == PushState()
+    assert ("memory.json is damaged" in caplog.text) == (text is not None)
 
 
 def test_an_outage_is_one_incident_whenever_it_is_told() -> None:
@@ -90,7 +100,7 @@ def old(root: Path, *numbers: int) -> None:
     for case in memory.waiting:
         case.since = 4e9  # after any clock's now, so neither too old nor still to be made
         case.packed = True
-    path = root / "var/lib/sammy/agent/packages/memory.json"
+    path = root / MEMORY
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(asdict(memory)))
 
