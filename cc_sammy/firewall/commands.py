@@ -114,7 +114,7 @@ def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
         if until:
             problems.insert(0, f"agent port {agent_port} was lifted by hand {_until(until)}")
         if note is not None and note["restored"]:
-            problems.insert(0, f"the agent went back to the rules of before, because {note['why']}")
+            problems.insert(0, f"the agent went back to the previous rules, because {note['why']}")
     next_step = "sammy firewall apply" if config.enabled else "sammy firewall remove"
     from cc_sammy.firewall import metadata_block
 
@@ -161,35 +161,41 @@ def _refresh(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
         return True, {"changed": False, "applied": False}, ["firewall.allow is not cloudflare: nothing to fetch"]
     state, changed = cloudflare_ranges.refresh(host, config.ranges_url, time.time())
     # applied also when unchanged but not in force: a refresh that was killed after its fetch is made good so
-    applied = config.enabled and not boot_files.is_removed(host) and bool(_mend(host, config, agent_port))
-    facts = {"changed": changed, "applied": applied, "networks": len(state.networks)}
+    differences: list[str] = []
+    notes: list[str] = []
+    if config.enabled and not boot_files.is_removed(host):
+        differences, notes = _mend(host, config, agent_port)
+    applied = bool(differences)
+    facts = {"changed": changed, "applied": applied, "networks": len(state.networks), "notes": notes}
     said = "changed" if changed else "unchanged"
-    return True, facts, [f"Cloudflare's networks are {said}{', now in force' if applied else ''}"]
+    line = f"Cloudflare's networks are {said}{', now in force' if applied else ''}"
+    return True, facts, [line, *(f"note: {note}" for note in notes)]
 
 
 def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     from cc_sammy.firewall import metadata_block
 
     problems = metadata_block.mend_metadata(host)
+    notes: list[str] = []
     if config.enabled and not boot_files.is_removed(host):
-        problems += _mend(host, config, agent_port)
+        differences, notes = _mend(host, config, agent_port)
+        problems += differences
     wanted = policy.from_config(config, agent_port, host) if config.enabled else None
     note = rollback.standing(host, wanted) if wanted else None
     until = rollback.lifted_until(host)
     nothing = f"lifted by hand {_until(until)}; `sammy firewall apply` ends it" if until else "nothing to repair"
     lines = [f"repaired: {problem}" for problem in problems] or [nothing]
-    return True, {"repaired": problems, "rolled_back": note, "lifted_until": until}, lines
+    lines += [f"note: {one}" for one in notes]
+    return True, {"repaired": problems, "rolled_back": note, "lifted_until": until, "notes": notes}, lines
 
 
-def _mend(host: Host, config: FirewallConfig, agent_port: int) -> list[str]:
-    """Apply where the kernel differs, an operator's lift left alone; return the differences there were."""
+def _mend(host: Host, config: FirewallConfig, agent_port: int) -> tuple[list[str], list[str]]:
+    """Apply where the kernel differs, an operator's lift left alone; return the differences there were, and notes."""
     if rollback.lifted_until(host):
-        return []
+        return [], []
     wanted = rollback.in_force(host, policy.from_config(config, agent_port, host))
     problems = enforce.check(host, wanted)
-    if problems:
-        enforce.apply(host, wanted, config.input_policy)
-    return problems
+    return problems, enforce.apply(host, wanted, config.input_policy) if problems else []
 
 
 def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
@@ -218,9 +224,10 @@ def _roll_back(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     _in_use(host, config)
     why = "the control plane no longer came in under the configured rules, and came in as soon as they were lifted"
     wanted = policy.from_config(config, agent_port, host)
-    good = rollback.roll_back(host, wanted, config.input_policy, why)
-    line = "back to the rules of before" if good else f"lifted: agent port {agent_port} is open to all"
-    return True, {"rolled_back": rollback.standing(host, wanted)}, [f"{line}, because {why}"]
+    good, notes = rollback.roll_back(host, wanted, config.input_policy, why)
+    line = "back to the previous rules" if good else f"lifted: agent port {agent_port} is open to all"
+    facts = {"rolled_back": rollback.standing(host, wanted), "notes": notes}
+    return True, facts, [f"{line}, because {why}", *(f"note: {note}" for note in notes)]
 
 
 def _in_use(host: Host, config: FirewallConfig) -> None:

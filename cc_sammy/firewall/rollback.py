@@ -72,8 +72,8 @@ def vouch(host: Host, policy: Policy) -> None:
         raise SammyError(f"{PROVEN} could not be written: {error.strerror}", "Make room on the disk") from error
 
 
-def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> Policy | None:
-    """Put the last rules that were vouched for in force, or lift the firewall; return what is in force, None: nothing.
+def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> tuple[Policy | None, list[str]]:
+    """Put the last known good rules in force, or lift the firewall; return what is in force, if any, and notes.
 
     Killed before its end it leaves rules in force, never none: a repair goes on from the note on disk.
 
@@ -88,10 +88,9 @@ def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> Policy
     except OSError as error:
         raise SammyError(f"{ROLLED_BACK} could not be written: {error.strerror}", "Make room on the disk") from error
     if good is not None and known_good:
-        enforce.apply(host, good, input_policy)
-        return good
+        return good, enforce.apply(host, good, input_policy)
     enforce.remove(host, f"Lifted by the agent: {why}.")
-    return None
+    return None, []
 
 
 def standing(host: Host, wanted: Policy) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sammy_agent.base.events import kinds
+from sammy_agent.base.runtime import process
 from sammy_agent.base.runtime.clock import SYSTEM_CLOCK, Clock, iso
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.paths import Paths
@@ -58,6 +59,7 @@ class Services:
     """Everything that talks to one control plane.
 
     :param make_client: makes a client of the control plane; the default one sends over the transport.
+    :param run: runs programs: the firewall's, the certificate's helper.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Services:
         transport: ControlPlaneTransport,
         *,
         make_client: Callable[[ConnectionStatus], ControlPlaneClient] | None = None,
+        run: process.Run = process.run,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._run = run
         self.config, self._paths, self._watcher, self._recording = config, paths, watcher, recording
         self._transport = transport
         self.recent_events = RecentEvents(recording.recorder.record)
@@ -121,9 +125,9 @@ class Services:
         self._heartbeat = HeartbeatReporter(
             client, self._state, config.heartbeat_seconds, config.port, self._watchdog.problem
         )
-        self._ready = ReadyReporter(client, self._state, paths, self._record)
+        self._ready = ReadyReporter(client, self._state, paths, self._record, self._run)
         self._activity = SessionActivityReporter(client)
-        self._certificate = CertificateRenewer(client, paths)
+        self._certificate = CertificateRenewer(client, paths, self._run)
         self._reporters: list[Reporter] = [
             self._heartbeat,
             self._ready,

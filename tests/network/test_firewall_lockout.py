@@ -115,7 +115,12 @@ def machine(
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
     monkeypatch.setattr(inbound_contact, "SAME_VISIT_SECONDS", 0.1)
     monkeypatch.setattr(watchdog, "MIN_INTERVAL", 0.2)
-    for name, seconds in {"LEAST_PATIENCE": 1.0, "LEAST_TRIAL": 2.0, "LOOK_AGAIN": 0.1, "LOOK_IN_TRIAL": 0.05}.items():
+    for name, seconds in {
+        "MIN_ABSENCE": 1.0,
+        "MIN_TRIAL": 2.0,
+        "DECISION_INTERVAL": 0.1,
+        "TRIAL_INTERVAL": 0.05,
+    }.items():
         monkeypatch.setattr(lockout, name, seconds)
     vm = MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
     made = Machine(lab, vm, request.param.partition("-")[0])
@@ -133,7 +138,7 @@ def machine(
 def proven(machine: Machine) -> None:
     """Let the guard see the control plane come in regularly."""
     machine.guard.start()
-    wait_until(lambda: machine.inbound.stats().visits > lockout.LEAST_VISITS, "visits", 30)
+    wait_until(lambda: machine.inbound.stats().visits > lockout.MIN_VISITS, "visits", 30)
     machine.wait_for("vouch")
 
 
@@ -142,11 +147,11 @@ def test_rules_that_keep_the_control_plane_out_are_rolled_back_to_the_good_ones(
     machine.configure(ELSEWHERE)
     machine.wait_for("trial")
     machine.wait_for("roll-back")
-    wait_until(lambda: "the rules of before are in force" in machine.guard.problem(), "the guard to say so", 10)
+    wait_until(lambda: "the previous rules are in force" in machine.guard.problem(), "the guard to say so", 10)
     assert (machine.edge(), machine.stranger()) == ("reached", "dropped")
     said = machine.verb("check")
     assert said["ok"] is False
-    assert said["problems"][0].startswith("the agent went back to the rules of before, because the control plane")
+    assert said["problems"][0].startswith("the agent went back to the previous rules, because the control plane")
     assert machine.verb("repair")["repaired"] == []
     assert machine.verb("status")["rolled_back"]["restored"] is True
     machine.lab.clear()

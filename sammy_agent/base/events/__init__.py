@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened on this node, kept for those who ask later.
+"""Events: what happened on this node. Recorded here, stored by `diagnostics.event_store`.
 
 store = EventStore(paths.events)                        # the file; reading needs no running agent
 recorder = Recorder(store, boot_id)                      # any thread records, none waits for the disk

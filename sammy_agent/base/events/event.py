@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One event on its way into the store; the store itself gives it its number and its id."""
+"""An event before it is stored; the store assigns its number and its id."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple, Protocol
 
 from sammy_agent.base.events.kinds import Kind
 
-LONGEST_MESSAGE, LONGEST_DETAIL = 2000, 8000  # characters
+MAX_MESSAGE_CHARS, MAX_DETAIL_CHARS = 2000, 8000
 
 
 def clean(text: str) -> str:
-    """Return a text that SQLite takes: a file name's undecodable bytes are no UTF-8."""
+    """Return a text that SQLite accepts: a file name's undecodable bytes are not valid UTF-8."""
     return text.encode("utf-8", "replace").decode()
 
 
 class NewEvent(NamedTuple):
-    """An event. Its fields are the columns of the table; `key` says what it is, where it may be told twice."""
+    """An event. Its fields are the columns of the table; `key` identifies one that may be recorded twice."""
 
     created_at: int  # microseconds since the epoch
     boottime_us: int  # microseconds of CLOCK_BOOTTIME
@@ -36,23 +36,23 @@ class NewEvent(NamedTuple):
 
 
 def detail_text(detail: Mapping[str, Any] | None) -> str | None:
-    """Return the detail as it is kept, an object whatever its size."""
+    """Return the detail as it is stored: always an object; a long one is truncated."""
     if not detail:
         return None
     text = clean(json.dumps(detail, ensure_ascii=False, default=str))
-    return text if len(text) <= LONGEST_DETAIL else json.dumps({"cut": text[:LONGEST_DETAIL]}, ensure_ascii=False)
+    return text if len(text) <= MAX_DETAIL_CHARS else json.dumps({"cut": text[:MAX_DETAIL_CHARS]}, ensure_ascii=False)
 
 
 class RecordEvent(Protocol):
-    """What a component tells an event by: `Recorder.record`, or `discard_event`. It never waits and never raises."""
+    """Callback with which a component records an event: `Recorder.record` or `discard_event`. Never waits or raises."""
 
     def __call__(
         self, kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
     ) -> None:
-        """Tell an event; `seconds` is how long what it tells of took."""
+        """Record an event; `seconds` is the duration of what it reports."""
 
 
 def discard_event(
     kind: Kind, message: str, *, detail: Mapping[str, Any] | None = None, seconds: float | None = None
 ) -> None:
-    """Tell nobody: for a component that stands alone."""
+    """Discard the event: for a component on its own, in tests."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When the control plane last came in to this node, and how regularly it does: what tells a lock-out from a quiet day.
+"""When and how regularly the control plane connects to this node: what tells a lock-out from a quiet day.
 
-The management server says `seen` for each request that proved to be the control plane's own; nobody else's requests
-count, for a stranger who gets through says nothing about who is kept out. The firewall's guard reads the rhythm.
+The management server records each authenticated request of the control plane. Other requests do not count: that a
+stranger gets through says nothing about the control plane. The firewall watchdog reads the statistics.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from sammy_agent.base.runtime.clock import iso
 
-SAME_VISIT_SECONDS = 1.0  # seconds: requests closer than this are one visit, as a page or a poll makes several at once
-MAX_VISITS = 32  # visits
+SAME_VISIT_SECONDS = 1.0  # requests closer than this are one visit: a page or a poll makes several at once
+MAX_VISITS = 32  # remembered ones
 
 
 @dataclass(frozen=True)
 class ContactStats:
-    """How the control plane came in: number of visits, when the last was, the longest silence between the latest ones.
+    """The control plane's visits: their number, when the last was, the longest silence between the latest ones.
 
     Times are seconds of the monotonic clock; `visits` counts from the agent's start, silences are of the last 32.
     """
@@ -34,7 +34,7 @@ class ContactStats:
 
 
 class InboundContacts:
-    """Thread-safe. `seen` costs a lock and may be called for every request."""
+    """Thread-safe. `record` costs a lock and may be called for every request."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
@@ -46,7 +46,7 @@ class InboundContacts:
         self._peer = ""
 
     def record(self, peer: str) -> None:
-        """The control plane's management came in, with its credentials proven.
+        """Record an authenticated request of the control plane.
 
         :param peer: the address it came from, for people.
         """
@@ -59,7 +59,7 @@ class InboundContacts:
             self._last, self._last_epoch, self._peer = now, time.time(), peer
 
     def stats(self) -> ContactStats:
-        """Return how regularly it came."""
+        """Return how regularly it connects."""
         with self._lock:
             begun = list(self._begun)
             silences = [after - before for before, after in itertools.pairwise(begun)]

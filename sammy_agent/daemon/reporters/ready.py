@@ -32,6 +32,7 @@ from sammy_agent.node.provisioning import ProvisioningState
 LOG = logging.getLogger(__name__)
 # ssh is closed only now: a node that failed before keeps its way in.
 FIREWALL = ("sammy", "firewall", "apply")
+NOTE = "note: "  # begins a line of its output that the operator should know of
 FIREWALL_DEADLINE, FIREWALL_ATTEMPTS = 120.0, 5
 
 
@@ -164,7 +165,11 @@ class ReadyReporter(Reporter):
         self._attempts_left -= 1
         done = self._run(FIREWALL, FIREWALL_DEADLINE)
         if done.ok:
-            self._record(kinds.FIREWALL_APPLIED, "the firewall holds the rules of a node that is ready")
+            notes = [line.removeprefix(NOTE) for line in done.text.splitlines() if line.startswith(NOTE)]
+            for note in notes:
+                LOG.warning("firewall: %s", note)
+            message = "; ".join(["the firewall holds the rules of a node that is ready", *notes])
+            self._record(kinds.FIREWALL_APPLIED, message, detail={"notes": notes} if notes else None)
             self._acknowledgement, self._unsaved = (
                 Acknowledgement(known.node_id, known.url, known.acknowledged_at, True),
                 True,

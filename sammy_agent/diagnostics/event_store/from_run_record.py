@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
-from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, detail_text
+from sammy_agent.base.events.event import MAX_MESSAGE_CHARS, NewEvent, detail_text
 from sammy_agent.base.events.kinds import PROVISION
 
 
@@ -30,7 +30,7 @@ def _event(record: RunRecord, step: StepRecord, status: Status, boottime: float)
         boot_id=record.boot_id,
         level=("error" if step.required else "warn") if status is Status.FAILED else "info",
         type=PROVISION + step.name,
-        message=message[:LONGEST_MESSAGE],
+        message=message[:MAX_MESSAGE_CHARS],
         run_id=record.run_id,
         step=step.name,
         status=status.value,

@@ -16,7 +16,7 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.events import kinds
-from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, clean, detail_text
+from sammy_agent.base.events.event import MAX_MESSAGE_CHARS, NewEvent, clean, detail_text
 from sammy_agent.base.events.kinds import Kind
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import SYSTEM_CLOCK, Clock, Timestamp
@@ -73,7 +73,7 @@ class Recorder(Worker):
                 self._boot_id,
                 kind.level,
                 kind.type,
-                clean(" ".join(message.split())[:LONGEST_MESSAGE]),
+                clean(" ".join(message.split())[:MAX_MESSAGE_CHARS]),
                 duration_us=None if seconds is None else round(seconds * 1e6),
                 detail=detail_text(detail),
             )

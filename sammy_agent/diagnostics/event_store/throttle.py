@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sammy_agent.base.events.event import LONGEST_MESSAGE, NewEvent, detail_text
+from sammy_agent.base.events.event import MAX_MESSAGE_CHARS, NewEvent, detail_text
 
 WINDOW = 60.0
 MAX_MESSAGES = 5  # different messages that a summary names
@@ -63,7 +63,7 @@ def _summary(minute: _Minute) -> NewEvent:
     said = "; ".join(f"{message} ({count}x)" if count > 1 else message for message, count in messages.items())
     seconds = (minute.last.boottime_us - minute.first.boottime_us) / 1e6
     return minute.last._replace(
-        message=f"{minute.suppressed} more in {seconds:.0f} s: {said}"[:LONGEST_MESSAGE],
+        message=f"{minute.suppressed} more in {seconds:.0f} s: {said}"[:MAX_MESSAGE_CHARS],
         detail=detail_text({"count": minute.suppressed, "first_at": minute.first.created_at, "said": messages}),
         duration_us=None,
     )

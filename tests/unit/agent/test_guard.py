@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sammy_agent.base.events import kinds
 from sammy_agent.daemon.firewall_watch import lockout
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
@@ -22,6 +23,7 @@ class Firewall:
     def __init__(self, broken: int = 0, *, ok: bool = True) -> None:
         self.asked, self._broken, self._ok = 0, broken, ok
         self.words: list[tuple[str, ...]] = []
+        self.notes: list[str] = []
         self.rolled_back: dict[str, Any] | None = None
 
     def __call__(self, *words: str) -> dict[str, Any]:
@@ -31,10 +33,10 @@ class Firewall:
         if words[0] == "roll-back":
             self.rolled_back = {"why": "it stayed away", "restored": True}
         if words[0] != "repair":
-            return {"ok": True, "rolled_back": self.rolled_back}
+            return {"ok": True, "rolled_back": self.rolled_back, "notes": self.notes}
         self.asked += 1
         repaired = ["table inet sammy is not loaded"] if self.asked <= self._broken else []
-        return {"ok": True, "repaired": repaired, "rolled_back": self.rolled_back}
+        return {"ok": True, "repaired": repaired, "rolled_back": self.rolled_back, "notes": self.notes}
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_it_looks_at_the_start_then_at_news_and_now_and_then(kept: str, clock: l
     for asked, seconds in ((1, 0), (1, 30), (1, 800), (2, 100), (2, 100)):
         clock[0] += seconds
         wait = made.run_once()
-        assert wait is not None and wait <= lockout.LOOK_AGAIN
+        assert wait is not None and wait <= lockout.DECISION_INTERVAL
         assert firewall.asked == asked
 
 
@@ -72,7 +74,7 @@ def test_a_flush_is_mended_once_and_our_own_change_is_looked_at_later(kept: str,
     made.run_once()
     made.on_rules_changed()  # the kernel speaks of the repair itself
     wait = made.run_once()
-    assert wait is not None and 0 < wait < lockout.LOOK_AGAIN
+    assert wait is not None and 0 < wait < lockout.DECISION_INTERVAL
     assert (firewall.asked, made.repairs) == (1, 1)
     clock[0] += wait + 0.1
     made.run_once()
@@ -162,7 +164,7 @@ def test_rules_that_keep_it_out_are_given_up_when_it_returns_in_the_trial(
     assert visits.did() == ["trial"]
     visits.go(1, visits=True)
     assert visits.did() == ["roll-back"]
-    assert "the rules of before are in force: it stayed away" in visits.guard.problem()
+    assert "the previous rules are in force: it stayed away" in visits.guard.problem()
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     visits.go(300, visits=True)
     assert visits.did() == ["vouch"]
@@ -197,3 +199,27 @@ def test_nothing_is_lifted_without_all_the_signs(kept: str, clock: list[float], 
     visits.did()
     visits.go(3000, visits=False)
     assert visits.did() == []
+
+
+def test_what_an_apply_notes_is_logged_and_in_the_event(
+    kept: str, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An agent that might not open packet sockets left every apply of its own untried, and the note of it was lost."""
+    events: list[tuple[str, Any]] = []
+
+    def record(kind: kinds.Kind, message: str, *, detail: Any = None, seconds: float | None = None) -> None:
+        events.append((kind.type, detail))
+
+    firewall = Firewall(broken=2)
+    firewall.notes = ["the rules could not be tried beforehand ([Errno 97] Address family not supported)"]
+    watchdog = FirewallWatchdog(InboundContacts(), lambda: True, firewall, kept, record)
+    for _ in range(2):
+        watchdog.on_rules_changed()
+        watchdog.run_once()
+        clock[0] += 120
+    differences = ["table inet sammy is not loaded"]
+    assert events == [("firewall.repaired", {"differences": differences, "notes": firewall.notes})] * 2
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged.count(f"firewall: {firewall.notes[0]}") == 1, "each note once in ten minutes"
+    watchdog._roll_back()
+    assert events[-1] == ("firewall.rolled-back", {"notes": firewall.notes})

@@ -14,10 +14,10 @@ RHYTHM = ContactStats(9, CHANGED - 5, 30.0)  # so it is gone after 90 s
 
 
 def at(
-    seconds: float, *, watch: RulesState | None = None, rhythm: ContactStats = RHYTHM, outbound: bool = True
+    seconds: float, *, watch: RulesState | None = None, stats: ContactStats = RHYTHM, outbound: bool = True
 ) -> Action:
-    act, again = decide(watch or RulesState(CHANGED), rhythm, outbound, CHANGED + seconds)
-    assert 0 <= again <= lockout.LOOK_AGAIN
+    act, again = decide(watch or RulesState(CHANGED), stats, outbound, CHANGED + seconds)
+    assert 0 <= again <= lockout.DECISION_INTERVAL
     return act
 
 
@@ -26,17 +26,17 @@ def test_it_is_waited_for_and_then_the_port_is_opened() -> None:
 
 
 @pytest.mark.parametrize(
-    "rhythm",
+    "stats",
     [
         ContactStats(),
-        ContactStats(lockout.LEAST_VISITS - 1, CHANGED - 5, 30.0),
-        ContactStats(9, CHANGED - 5, lockout.LONGEST_RHYTHM + 1),
+        ContactStats(lockout.MIN_VISITS - 1, CHANGED - 5, 30.0),
+        ContactStats(9, CHANGED - 5, lockout.MAX_SILENCE + 1),
         ContactStats(9, CHANGED - 91, 30.0),
     ],
     ids=["never came", "came seldom", "no rhythm", "gone before the rules changed"],
 )
-def test_without_regular_visits_before_nothing_is_done(rhythm: ContactStats) -> None:
-    assert at(10_000, rhythm=rhythm) is Action.WAIT
+def test_without_regular_visits_before_nothing_is_done(stats: ContactStats) -> None:
+    assert at(10_000, stats=stats) is Action.WAIT
 
 
 def test_a_network_that_is_down_is_not_the_rules_fault() -> None:
@@ -44,8 +44,8 @@ def test_a_network_that_is_down_is_not_the_rules_fault() -> None:
 
 
 def test_one_visit_since_the_change_proves_the_rules() -> None:
-    assert at(10_000, rhythm=ContactStats(10, CHANGED + 1, 30.0)) is Action.MARK_GOOD
-    assert at(10_000, rhythm=ContactStats(1, CHANGED + 1, 0.0)) is Action.MARK_GOOD
+    assert at(10_000, stats=ContactStats(10, CHANGED + 1, 30.0)) is Action.MARK_GOOD
+    assert at(10_000, stats=ContactStats(1, CHANGED + 1, 0.0)) is Action.MARK_GOOD
 
 
 def test_what_is_settled_rests() -> None:
@@ -56,6 +56,6 @@ def test_the_trial_ends_with_a_visit_or_with_its_time() -> None:
     lifted = RulesState(CHANGED, lifted=CHANGED + 100)
     assert [at(seconds, watch=lifted) for seconds in (101, 159)] == [Action.WAIT] * 2
     assert at(161, watch=lifted) is Action.RESTORE
-    assert at(110, watch=lifted, rhythm=ContactStats(10, CHANGED + 109, 114.0)) is Action.ROLL_BACK
+    assert at(110, watch=lifted, stats=ContactStats(10, CHANGED + 109, 114.0)) is Action.ROLL_BACK
     assert at(110, watch=lifted, outbound=False) is Action.WAIT  # ends by time all the same
     assert at(161, watch=lifted, outbound=False) is Action.RESTORE

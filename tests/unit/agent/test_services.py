@@ -19,6 +19,7 @@ from cc_sammy.contract.run_record import Outcome, RunRecord
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.events import kinds
 from sammy_agent.base.runtime.fake_clock import FakeClock
+from sammy_agent.base.runtime.fake_process import FakePrograms
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.worker import Worker
 from sammy_agent.daemon.client.client import Response
@@ -92,13 +93,14 @@ class Lab:
         self.heartbeats = False
         self.requests: list[FakeRequest] = []
         self.config = AgentConfig("n1", "https://control-plane.test", str(token), None, 0, debug_push=debug_push)
-        self.clock = FakeClock(auto_advance=False)
+        self.clock, self.programs = FakeClock(auto_advance=False), FakePrograms()
         self.recording = Recording(self.paths, BOOT)
         self.watcher = ProvisioningWatcher(self.paths, self.recording.store, BOOT)
         self.transport = make_transport(self.config)
         self.services = Services(
             self.config, self.paths, self.watcher, self.recording, self.transport,
-            make_client=lambda status: FakeControlPlaneClient(self.respond, status=status), clock=self.clock,
+            make_client=lambda status: FakeControlPlaneClient(self.respond, status=status),
+            run=self.programs, clock=self.clock,
         )  # fmt: skip
         self.done: list[str] = []
 
@@ -313,6 +315,20 @@ def test_a_node_that_is_called_creating_posts_ready_again(lab: Lab) -> None:
     wait_for(lambda: lab.services.snapshot()["ready"]["state"] == "acknowledged", "the acknowledgement")
     lab.services._heartbeat.status_received.emit(NodeStatus("creating", time.monotonic() + 1))
     wait_for(lambda: len(lab.sent("/ready")) == 2, "ready again")
+
+
+def test_what_the_firewall_notes_after_ready_is_logged_and_in_the_event(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    note = "the rules could not be tried beforehand ([Errno 97] Address family not supported by protocol)"
+    lab.programs.answer("sammy", "firewall", "apply", stdout=f"applied and read back\nnote: {note}\n")
+    lab.heartbeats = True
+    lab.set_state(Outcome.READY)
+    lab.services.start()
+    wait_for(lambda: lab.services.snapshot()["ready"]["firewall_applied"], "the apply")
+    (event,) = [one for one in lab.services.recent_events.snapshot()["changes"] if one["kind"] == "firewall.applied"]
+    assert event["detail"] == {"notes": [note]} and note in event["reason"]
+    assert f"firewall: {note}" in [record.getMessage() for record in caplog.records]
 
 
 def test_news_of_the_network(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
