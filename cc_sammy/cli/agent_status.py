@@ -52,9 +52,9 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
     if answer is None:
         return [("agent", "does not answer. Look at: journalctl -b -u sammy-agent")]
     if answer.get("config_problem"):
-        return [("agent", f"its configuration is wrong: {_problem(answer['config_problem'])}")]
+        return [("agent", f"its configuration is wrong: {_problem(answer['config_problem'])}"), *_services(answer)]
     if not answer.get("control_plane_url"):
-        return [("agent", "runs; no control plane is configured")]
+        return [("agent", "runs; no control plane is configured"), *_services(answer)]
     found = [("control plane", f"{answer['control_plane_url']} knows this node as {answer.get('node_id')}")]
     found.append(("contact", _contact(answer.get("contact") or {})))
     offset = (answer.get("contact") or {}).get("clock_offset_s")
@@ -77,7 +77,13 @@ def rows(answer: dict[str, Any] | None) -> list[tuple[str, str]]:
         found.append(("server", _server(answer["server"], answer.get("inbound") or {})))
     if (answer.get("metrics") or {}).get("problem"):
         found.append(("metrics", answer["metrics"]["problem"]))
-    return [*found, *(("event store", words) for words in _store(answer.get("store") or {}))]
+    found += [("event store", words) for words in _store(answer.get("store") or {})]
+    return [*found, *_services(answer)]
+
+
+def _services(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the agent's services that could not be started, and why."""
+    return [("not started", _problem(problem)) for _, problem in sorted((answer.get("services") or {}).items())]
 
 
 def _store(store: dict[str, Any]) -> list[str]:
