@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import json
 import os
 import signal
@@ -20,6 +23,8 @@ from typing import Any
 
 import requests
 import yaml
+
+from sammy_agent.control_plane.tokens import Signer
 
 TREE = Path(__file__).resolve().parents[2]
 # noisy machines with two cores run this: deadlines bound a failure, they do not time a success
@@ -51,6 +56,15 @@ def command(*arguments: str, input: str | None = None, check: bool = True) -> su
     )
     assert not check or done.returncode == 0, done.stderr
     return done
+
+
+def prepared(*arguments: str) -> str:
+    """Return what `sammy-agent …` prints, run in this process: what a test begins with need not start a Python each."""
+    from sammy_agent.cli.main import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(arguments) == 0
+    return printed.getvalue()
 
 
 _given: set[int] = set()  # an agent listens only once it has its certificate: until then its port looks free
@@ -85,6 +99,11 @@ class ControlPlane:
     def ca_file(self) -> str:
         return str(self.folder / "ca.crt")
 
+    @functools.cached_property
+    def signer(self) -> Signer:
+        """What signs with the control plane's own key, which it has once it runs."""
+        return Signer.open(str(self.folder))
+
     def start(self) -> str:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "sammy_agent", "control-plane", "--listen", f"127.0.0.1:{self.port}",
@@ -107,12 +126,11 @@ class ControlPlane:
 
     def add_node(self, node: str, *more: str) -> dict[str, Any]:
         """Return the new node's user-data."""
-        printed = command("add-node", node, "--state", str(self.folder), *more).stdout
-        loaded: dict[str, Any] = yaml.safe_load(printed)
+        loaded: dict[str, Any] = yaml.safe_load(prepared("add-node", node, "--state", str(self.folder), *more))
         return loaded
 
     def token(self, node: str) -> str:
-        return command("control-plane", "token", node, "--state", str(self.folder)).stdout.strip()
+        return prepared("control-plane", "token", node, "--state", str(self.folder)).strip()
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return the nodes as the server itself tells its operator."""

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from sammy_agent.control_plane.tokens import Signer
 from tests.agent.lab import ControlPlane, control_plane
 
 HEARTBEAT = {
@@ -43,8 +42,7 @@ class Peer:
 
     def __init__(self, plane: ControlPlane, token: str | None = None, **how: Any) -> None:
         self.plane = plane
-        signer = Signer.open(str(plane.folder))
-        self.token = signer.callback_token(plane.url, "n1", **how) if token is None else token
+        self.token = plane.signer.callback_token(plane.url, "n1", **how) if token is None else token
 
     def post(self, path: str, body: Any = None, **more: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}

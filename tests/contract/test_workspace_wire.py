@@ -39,7 +39,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
 
 
 def post(plane: ControlPlane, path: str, body: Any, *, subject: str = "w1", **how: Any) -> requests.Response:
-    token = Signer.open(str(plane.folder)).callback_token(plane.url, subject, **{"scope": "workspace", **how})
+    token = plane.signer.callback_token(plane.url, subject, **{"scope": "workspace", **how})
     return requests.post(
         plane.url + path,
         data=json.dumps(body, ensure_ascii=False).encode(),

@@ -10,7 +10,7 @@ import pytest
 
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
-from cc_sammy.engine import run_reporter
+from cc_sammy.engine import journal_writer, run_reporter
 from cc_sammy.engine.cloud_init_stages import StageTimeline
 from cc_sammy.engine.journal_writer import NOTICE, JournalWriter, encode
 from cc_sammy.host.fake import FakeHost
@@ -20,7 +20,9 @@ def test_a_value_with_a_newline_goes_with_its_length() -> None:
     assert encode({"A": "x", "B": "y\nz"}) == b"A=x\nB\n\x03\0\0\0\0\0\0\0y\nz\n"
 
 
-def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Path) -> None:
+def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(tmp_path / "socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journald:
         journald.bind(path)
@@ -30,6 +32,7 @@ def test_a_hung_journald_costs_one_limit_and_gets_all_events_later(tmp_path: Pat
             writer.send("event", NOTICE, {"SAMMY_SEQ": str(number)})
         # one wait of 0.2 s, not one an event: 400 of them would be 80 s
         assert time.monotonic() - begun < 20
+        monkeypatch.setattr(journal_writer, "SEND_TIMEOUT", 0.01)  # it hangs again each ten events
         journald.setblocking(False)
         seen: list[bytes] = []
         while len(seen) < 400:

@@ -46,8 +46,8 @@ ISSUER = "https://plane.example"
 class Lab:
     """A server in this process."""
 
-    def __init__(self, root: Path) -> None:
-        self.signer, self.authority = Signer.open(str(root)), Authority(str(root))
+    def __init__(self, root: Path, signer: Signer, authority: Authority) -> None:
+        self.signer, self.authority = signer, authority
         self.paths = Paths(str(root / "node"))
         for path in (self.paths.tls_key, self.paths.events):
             Path(path).parent.mkdir(parents=True)
@@ -81,10 +81,17 @@ class Lab:
         return channel
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, Authority]:
+    """The control plane's keys: to make them takes longer than most of these tests."""
+    folder = str(tmp_path_factory.mktemp("plane"))
+    return Signer.open(folder), Authority(folder)
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab(tmp_path: Path, keys: tuple[Signer, Authority]) -> Iterator[Lab]:
     """Yield a lab whose server is not yet begun."""
-    one = Lab(tmp_path)
+    one = Lab(tmp_path, *keys)
     yield one
     one.thread.stop()
     if one.thread.ident:
