@@ -90,14 +90,14 @@ class GroupCommit:
     def _write(self) -> None:
         over = False
         while not over:
-            requests = [self._requests.get()]
-            while len(requests) < MAX_REQUESTS:
+            taken = [self._requests.get()]
+            while len(taken) < MAX_REQUESTS:
                 try:
-                    requests.append(self._requests.get_nowait())
+                    taken.append(self._requests.get_nowait())
                 except queue.Empty:
                     break
-            over = None in requests
-            if changes := [request for request in requests if request is not None]:
+            over = None in taken
+            if changes := [request for request in taken if request is not None]:
                 self._commit_all(changes)
 
     def _commit_all(self, requests: Sequence[WriteRequest]) -> None:
