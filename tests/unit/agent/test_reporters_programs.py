@@ -15,7 +15,7 @@ from sammy_agent.base.runtime.fake_process import FakePrograms
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.runtime.process import Completed
 from sammy_agent.daemon.client.client import Response
-from sammy_agent.daemon.client.fake import FakeRequest, answer, fake_reporter_client
+from sammy_agent.daemon.client.fake_client import FakeRequest, answer, fake_reporter_client
 from sammy_agent.daemon.firewall_watch import watchdog
 from sammy_agent.daemon.reporters import ready
 from sammy_agent.daemon.reporters.certificate import CHECK_INTERVAL, UNSUPPORTED_RETRY, CertificateRenewer
