@@ -47,7 +47,7 @@ def answer(status: int = 200, document: Mapping[str, Any] | None = None, **heade
 
 
 def no_answer(error: Exception | None = None) -> Response:
-    """Return what a request comes to that nobody answers."""
+    """Return what becomes of a request without an answer."""
     return Response(None, error=error or ConnectionRefusedError(111, "Connection refused"))
 
 

@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class AgentHandler(JsonHandler):
-    """One answer of the node, in SAM's shape; nobody caches it."""
+    """One answer of the node, in SAM's shape, never cached."""
 
     bug_message = "a bug; see journalctl -u sammy-agent"
 

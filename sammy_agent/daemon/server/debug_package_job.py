@@ -51,26 +51,26 @@ class DebugPackageJob:
             raise Busy("another debug package is being made; try again later")
         self._for, self._gone = who, asyncio.get_running_loop().create_future()
         try:
-            await self._make(path, self._gone)
+            await self._build(path, self._gone)
         finally:
             self._for = self._gone = None
 
     def cancel(self, who: object) -> None:
-        """End what is being made for somebody."""
+        """Cancel what is being built for a client."""
         if self._for is who and self._gone is not None and not self._gone.done():
             self._gone.set_result(None)
 
-    async def _make(self, path: str, gone: asyncio.Future[None]) -> None:
+    async def _build(self, path: str, gone: asyncio.Future[None]) -> None:
         running = asyncio.ensure_future(process_async.run(launcher.argv(path, self._root), DEADLINE, nice=NICE))
         awaited: set[asyncio.Future[Any]] = {running, gone}
         try:
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not running.done():  # nobody waits any more, or the server ends
+            if not running.done():  # the client is gone, or the server ends
                 running.cancel()
                 await asyncio.wait({running})
         if gone.done():
-            raise Cancelled("nobody waits for the debug package any more")
+            raise Cancelled("the client of the debug package is gone")
         done = running.result()
         if done.status is None:
             raise PackageFailed(f"the debug package's program cannot be started: {done.failure}")

@@ -180,7 +180,7 @@ class Listener(Worker):
                 Problem(Code.SERVER_INCOMPLETE, words, "apt install --reinstall sammy-agent, and what it depends on")
             )
             return self._backoff.next_delay()
-        assert self._tls_context is not None  # nobody listens without
+        assert self._tls_context is not None  # there is no listening without
         thread = ServerThread(self._context, self._sockets, self._tls_context)
         if not thread.begin():
             self._set_problem(
