@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -46,7 +47,7 @@ def children() -> set[str]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until, "it did not come true"
         time.sleep(0.01)
@@ -55,10 +56,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     """After each test: no descriptor more, no zombie, no program that still runs."""
+    gc.collect()  # what tests before this one left open is closed now, not in its midst
     before, ours = len(os.listdir("/proc/self/fd")), children()
     yield
     wait_until(lambda: not sleepers())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert children() <= ours
 
 
