@@ -2,7 +2,7 @@
 """`sammy firewall refresh`: Cloudflare's networks fetched anew, believed only when they look like such a list.
 
 A list that came back empty, as an HTML page or cut off has locked whole fleets out, so whatever is odd changes nothing
-and is told. Fetching (`fetch`) and judging (`judge`) are apart; the last good list and what was tried are on disk.
+and is told. Fetching and evaluating are apart (`fetch`, `evaluate`); the last good list and what was tried are on disk.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _believable(word: str) -> int:
     return network.version
 
 
-def judge(state: State, known: Sequence[str], answer: Answer, now: float) -> State:
+def evaluate(state: State, known: Sequence[str], answer: Answer, now: float) -> State:
     """Return the state after an answer; `networks` differ from before only when the answer is believed.
 
     :param known: the networks in force: what the state holds, or the bundled list.
@@ -212,7 +212,7 @@ def refresh(host: Host, url: str | None, now: float) -> tuple[State, bool]:
     state.last_attempt = now
     save(host, state)  # before the fetch: one that is killed was an attempt too
     try:
-        after = judge(state, known, fetch(address, state.etag if state.networks else ""), now)
+        after = evaluate(state, known, fetch(address, state.etag if state.networks else ""), now)
     except Refused as error:
         state.last_error = str(error)
         save(host, state)

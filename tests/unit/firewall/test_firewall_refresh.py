@@ -93,27 +93,27 @@ def test_a_good_list_with_one_line_damaged_never_opens_more(data: st.DataObject)
 def test_a_list_that_loses_half_needs_a_second_hour() -> None:
     small = cloudflare_ranges.Answer("\n".join([*FOUR[7:], *SIX]).encode())
     tiny = cloudflare_ranges.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    state = cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
+    state = cloudflare_ranges.evaluate(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
     assert (state.networks, state.last_success) == ((), 0.0)
     assert "lost more than half" in state.last_error
-    soon = cloudflare_ranges.judge(state, networks.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
+    soon = cloudflare_ranges.evaluate(state, networks.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
     assert (soon.networks, soon.doubted_at) == ((), 1000.0)
-    other = cloudflare_ranges.judge(
+    other = cloudflare_ranges.evaluate(
         soon, networks.CLOUDFLARE, cloudflare_ranges.Answer("\n".join([*FOUR[1:9], *SIX[:4]]).encode()), 9000.0
     )
     assert other.doubted_at == 9000.0
-    agreed = cloudflare_ranges.judge(soon, networks.CLOUDFLARE, tiny, 1000.0 + HOUR)
+    agreed = cloudflare_ranges.evaluate(soon, networks.CLOUDFLARE, tiny, 1000.0 + HOUR)
     assert len(agreed.networks) == 12
     assert (agreed.last_error, agreed.doubted) == ("", ())
-    assert cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, small, 1.0).networks
+    assert cloudflare_ranges.evaluate(cloudflare_ranges.State(), networks.CLOUDFLARE, small, 1.0).networks
 
 
 def test_a_good_answer_between_two_doubted_ones_clears_the_doubt() -> None:
     tiny = cloudflare_ranges.Answer("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    doubted = cloudflare_ranges.judge(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
-    good = cloudflare_ranges.judge(doubted, networks.CLOUDFLARE, cloudflare_ranges.Answer(GOOD), 2000.0)
+    doubted = cloudflare_ranges.evaluate(cloudflare_ranges.State(), networks.CLOUDFLARE, tiny, 1000.0)
+    good = cloudflare_ranges.evaluate(doubted, networks.CLOUDFLARE, cloudflare_ranges.Answer(GOOD), 2000.0)
     assert good.doubted == ()
-    assert cloudflare_ranges.judge(good, networks.CLOUDFLARE, tiny, 9000.0).networks == networks.CLOUDFLARE
+    assert cloudflare_ranges.evaluate(good, networks.CLOUDFLARE, tiny, 9000.0).networks == networks.CLOUDFLARE
 
 
 class Web:
