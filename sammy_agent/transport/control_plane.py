@@ -65,6 +65,7 @@ class ControlPlaneSession(requests.Session):
         super().__init__()
         self.component = component
         self.trust_env = False
+        self.headers["Accept-Encoding"] = "identity"  # insisted on: see response
         self.headers["User-Agent"] = f"sammy-agent/{__version__} {component}"
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ Requests fail with the exceptions of `requests`, as its users expect; TotalTimeo
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ class TotalTimeout(requests.exceptions.ReadTimeout):
 
 class ResponseTooLong(requests.exceptions.RequestException):
     """The answer's body is larger than any this agent asks for."""
+
+
+class MalformedResponse(http.client.HTTPException):
+    """The answer breaks HTTP's rules in a way that must not be guessed at; urllib3 makes its ProtocolError of it."""
 
 
 class TransportClosed(requests.exceptions.ConnectionError):
@@ -77,6 +82,8 @@ def _describe_one(error: BaseException) -> str:  # noqa: PLR0911  (a table in or
     if isinstance(error, (TotalTimeout, ResponseTooLong)):
         return str(error)
     for part in chain(error):
+        if isinstance(part, MalformedResponse):
+            return f"what answers does not keep to HTTP: {part}"
         if isinstance(part, socket.gaierror):
             return f"the name could not be looked up: {part.strerror}"
     if isinstance(error, requests.exceptions.ConnectTimeout):

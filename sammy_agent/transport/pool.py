@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import http.client
 import socket
 import ssl
 import threading
@@ -29,6 +28,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from sammy_agent.transport import dial, request_context, sockets
 from sammy_agent.transport.request_context import Phase
+from sammy_agent.transport.response import GuardedResponse
 from sammy_agent.transport.settings import TransportSettings
 
 # A handshake that the peer or a firewall breaks off is tried again within the connect time, not for ever.
@@ -73,7 +73,7 @@ class ConnectionRegistry:
         """Take a connection back; False when it is not to be kept."""
         with self._lock:
             self._leased.discard(connection)
-            if self.retired or connection.sock is None:
+            if self.retired or connection.sock is None or getattr(connection.sock, "cut_short", False):
                 return False
             self._idle[connection] = time.monotonic()
             return True
@@ -104,42 +104,10 @@ class ConnectionRegistry:
         return [sock for sock in held if isinstance(sock, socket.socket)]
 
 
-class _Reader:
-    """Remembers the last line read of a header; all else is the file's."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.last = b""
-
-    def readline(self, *args: Any) -> bytes:
-        self.last = self._file.readline(*args)
-        return self.last
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-
-class _Response(http.client.HTTPResponse):
-    """An answer whose header must end: http.client takes a connection's end for it, and 200 with no body results."""
-
-    def begin(self) -> None:
-        """Read the header, to its end."""
-        file: Any = self.fp
-        reader: Any = _Reader(file)
-        self.fp = reader
-        try:
-            super().begin()
-        finally:
-            if self.fp is reader:
-                self.fp = file
-        if reader.last not in {b"\r\n", b"\n"}:
-            raise http.client.RemoteDisconnected("the answer's header ended early")
-
-
 class _Connection:
     """Mixin of both kinds of connection."""
 
-    response_class: Any = _Response
+    response_class: Any = GuardedResponse
 
     registry: ConnectionRegistry
     sock: Any

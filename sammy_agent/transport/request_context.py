@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import requests
 from urllib3.util import Timeout
 
-from sammy_agent.transport.errors import ResponseTooLong, certificate_problem, chain
+from sammy_agent.transport.errors import MalformedResponse, ResponseTooLong, certificate_problem, chain
 from sammy_agent.transport.settings import SocketProfile, TransportSettings
 
 IDEMPOTENCY_HEADER = "X-Sammy-Idempotency-Key"
@@ -149,7 +149,7 @@ def classify_failure(error: BaseException, context: RequestContext) -> Verdict:
         return Verdict(remount=False, replay=False)
     if any(isinstance(part, TimeoutError) for part in chain(error)) and not _path_is_dead(error):
         return Verdict(remount=False, replay=False)
-    if isinstance(error, _UNRELATED_TO_THE_PATH):
+    if isinstance(error, _UNRELATED_TO_THE_PATH) or any(isinstance(part, MalformedResponse) for part in chain(error)):
         return Verdict(remount=False, replay=False)
     return Verdict(remount=True, replay=context.replayable)
 

@@ -143,6 +143,7 @@ class DeadlineMixin:
 
     until: float = math.inf
     op_timeout: float | None = None
+    cut_short = False  # a request was not sent to its end: whatever is answered, no further one may follow
     send_timeout: float | None = None
 
     def settimeout(self, value: float | None) -> None:
@@ -183,11 +184,19 @@ class DeadlineMixin:
             return super().send(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all; each piece has the socket's patience, the whole has `until`. (CPython's bounds the whole.)"""
+        """Send all; each piece has the socket's patience, the whole has `until`. (CPython's bounds the whole.)
+
+        A peer that has answered and hung up before it had all of it (413 behind TLS, 401 of a proxy) breaks the send;
+        what it said may be here already. BrokenPipeError is urllib3's and http.client's sign to go and read it.
+        """
         view = memoryview(data).cast("B")
         sent = 0
         while sent < len(view):
-            sent += self.send(view[sent : sent + 65536], flags)
+            try:
+                sent += self.send(view[sent : sent + 65536], flags)
+            except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+                self.cut_short = True
+                raise BrokenPipeError(errno.EPIPE, "the peer hung up while the request was being sent") from error
 
 
 class DeadlineSocket(DeadlineMixin, socket.socket):

@@ -42,7 +42,8 @@ def interpreter(name: str) -> str:
 @pytest.mark.parametrize("name", VERSIONS)
 def test_faults_sessions_and_remounts(name: str) -> None:
     argv = [interpreter(name), "-W", "ignore", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    files = [f"tests/unit/transport/test_transport_{part}.py" for part in ("faults", "session", "stress")]
+    parts = ("test_response", "test_transport_faults", "test_transport_session", "test_transport_stress")
+    files = [f"tests/unit/transport/{part}.py" for part in parts]
     done = subprocess.run([*argv, *files], check=False, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-4000:]
 

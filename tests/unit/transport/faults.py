@@ -113,6 +113,18 @@ def _dribble(exchange: Exchange, data: bytes) -> None:
     raise Disconnect
 
 
+def early(data: bytes, pause: float = 0.0) -> Script:
+    """Answer after the header, read nothing of the body, hang up."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.send(data)
+        exchange.stopped.wait(pause)
+        raise Disconnect
+
+    script.before_body = True  # type: ignore[attr-defined]
+    return script
+
+
 def by_turns(*scripts: Script) -> Script:
     """The first script for the first request, and so on; the last one stays."""
     count = itertools.count()
@@ -175,7 +187,8 @@ class Server:
         while (line := reader.readline().decode().strip()) != "":  # type: ignore[attr-defined]
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        body = reader.read(int(headers.get("content-length", 0)))  # type: ignore[attr-defined]
+        length = 0 if getattr(self._script, "before_body", False) else int(headers.get("content-length", 0))
+        body = reader.read(length)  # type: ignore[attr-defined]
         return Exchange(sock, port, method, path, headers, body, self._stopped)
 
     @property
