@@ -130,7 +130,7 @@ def chunked(parts: list[bytes]) -> bytes:
 
 @given(st.lists(st.binary(max_size=200), max_size=10), st.integers(1, 50))
 def test_chunks_are_unpacked_whatever_the_pieces(parts: list[bytes], size: int) -> None:
-    below = io.BufferedReader(io.BytesIO(chunked(parts) + b"next"), size)  # type: ignore[arg-type]
+    below = io.BufferedReader(io.BytesIO(chunked(parts) + b"next"), size)
     reader = io.BufferedReader(ChunkedReader(below), size)
     assert reader.read() == b"".join(parts)
     assert below.read() == b"next"
@@ -138,6 +138,6 @@ def test_chunks_are_unpacked_whatever_the_pieces(parts: list[bytes], size: int) 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_are_a_bug(data: bytes) -> None:
-    reader = io.BufferedReader(ChunkedReader(io.BufferedReader(io.BytesIO(data))))  # type: ignore[arg-type]
+    reader = io.BufferedReader(ChunkedReader(io.BufferedReader(io.BytesIO(data))))
     with contextlib.suppress(http.client.HTTPException):
         assert len(reader.read()) <= len(data)
