@@ -52,11 +52,11 @@ def replace(path: str, content: bytes, *, mode: int = PUBLIC, sync: bool = False
 
 
 def _create(path: str, mode: int) -> int:
-    """Return a descriptor of a new file, making its directories, and removing what was left there by a power cut."""
+    """Return a descriptor of a new file; make its directories, remove what a power cut left under its name."""
     while True:
         try:
-            # O_EXCL and O_NOFOLLOW: nobody can have the file open already, or have put a link in its place.
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            # O_EXCL: nobody has the file open already, and a link in its place is not followed (open(2)).
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         except FileExistsError:
             os.unlink(path)
         except FileNotFoundError:

@@ -40,7 +40,7 @@ class FailureReporter:
     def report_start(self) -> None:
         """Report that the first boot's run started; later boots have an agent for that."""
         if not os.path.exists(paths.READY_ACKNOWLEDGED):
-            self._post("info", "provisioning began", "began")
+            self._post("info", "provisioning started", "began")
 
     def report_failure(self) -> None:
         """Report why the run failed, and wait a bounded time for delivery: cloud-init's process may end next."""

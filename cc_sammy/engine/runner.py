@@ -121,10 +121,10 @@ class Runner:
         return f"<Runner {len(self._running)} running, {len(self._steps)} steps>"
 
     def run(self) -> None:
-        """Run all steps to their end; the record holds what came of them.
+        """Run all steps to their end; the record has their results.
 
         :raises BaseException: what stopped the run from outside (cloud-init makes SystemExit of a SIGTERM); no command
-            is left then, and the record says so.
+            is left then, which the record shows.
         """
         try:
             self._run()
@@ -185,11 +185,11 @@ class Runner:
         slots = self._config.max_parallel - len(self._running)
         for step in startable(self._steps, self._statuses(), in_use, slots):
             record = self._record.step(step.name)
-            begun = self._host.boottime()
-            record.status, record.started = Status.STARTED, begun
+            started = self._host.boottime()
+            record.status, record.started = Status.STARTED, started
             self._observer.started(record)
             self._running[step.name] = step
-            work = threading.Thread(target=self._work, args=(step, begun), name=f"sammy-{step.name}", daemon=True)
+            work = threading.Thread(target=self._work, args=(step, started), name=f"sammy-{step.name}", daemon=True)
             work.start()
 
     def _fail_pending(self) -> None:
@@ -199,12 +199,12 @@ class Runner:
                 record.reason = f"not started: the run's {self._config.run_deadline} s (sammy.run_deadline) had passed"
                 self._observer.ended(record)
 
-    def _work(self, step: Step, begun: float) -> None:
+    def _work(self, step: Step, started: float) -> None:
         def line(text: str) -> None:
             self._observer.output(step.name, text)
 
-        ends = min(begun + self._config.step_deadline, self._ends)
-        host = self._host.for_step(line, max(1.0, ends - begun))
+        ends = min(started + self._config.step_deadline, self._ends)
+        host = self._host.for_step(line, max(1.0, ends - started))
         number, before = 1, ""
         while True:
             tried = host.boottime()
@@ -221,7 +221,7 @@ class Runner:
             with contextlib.suppress(Stopped):
                 host.sleep(delay)
             number, before = number + 1, last.reason.partition("; the previous attempt: ")[0]
-        self._news.put(_Finished(step, last, number, host.boottime() - begun, host.usage, dict(host.results)))
+        self._news.put(_Finished(step, last, number, host.boottime() - started, host.usage, dict(host.results)))
 
     def _finish(self, ended: _Finished) -> None:
         del self._running[ended.step.name]

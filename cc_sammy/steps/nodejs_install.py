@@ -56,10 +56,10 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
 
     The version file is written last: a target that has it is complete.
     """
-    beside, old = f"{target}.new", f"{target}.old"
-    for folder in (beside, old):
+    temporary, old = f"{target}.new", f"{target}.old"
+    for folder in (temporary, old):
         shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(beside)
+    os.makedirs(temporary)
     host.run(
         [
             "tar",
@@ -67,28 +67,28 @@ def unpack(host: Host, archive: str, target: str, mark: str, *, programs: str = 
             "--file",
             archive,
             "--directory",
-            beside,
+            temporary,
             "--strip-components=1",
             "--no-same-owner",
         ],
         timeout=300,
     )
-    if not os.path.exists(f"{beside}/{programs}"):
+    if not os.path.exists(f"{temporary}/{programs}"):
         raise StepFailed(f"{archive} has no {programs} in its top-level directory", "Configure the right archive")
-    files.write_text(f"{beside}/sammy-version", mark)
+    files.write_text(f"{temporary}/sammy-version", mark)
     if os.path.exists(target):
         os.rename(target, old)
-    os.rename(beside, target)
+    os.rename(temporary, target)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def link(target: str, name: str) -> None:
     """Link a program into a directory on everybody's PATH, atomically."""
-    beside = f"{PATH_FOLDER}/.{name}.sammy"
-    if os.path.lexists(beside):
-        os.unlink(beside)
-    os.symlink(target, beside)
-    os.replace(beside, f"{PATH_FOLDER}/{name}")
+    temporary = f"{PATH_FOLDER}/.{name}.sammy"
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
+    os.symlink(target, temporary)
+    os.replace(temporary, f"{PATH_FOLDER}/{name}")
 
 
 def _mark(config: Config) -> str:
@@ -111,5 +111,5 @@ def _from_archive(host: Host, config: Config) -> None:
 
 
 STEP = Step("nodejs-install", "nodejs", already_done, run, after=("firewall",), retries=2)
-# Beside the one transaction that holds it already, it would take apt's locks and break that transaction.
+# In parallel to the one transaction, it would take apt's locks and break that transaction.
 STEP_BY_APT = replace(STEP, after=("firewall", "packages"), exclusive_resources=frozenset({"apt"}))

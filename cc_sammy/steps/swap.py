@@ -77,28 +77,28 @@ def make_file(host: Host, size_mb: int) -> None:
 
     :raises StepFailed: the disk has no room for it.
     """
-    beside = f"{FILE}.new"
-    files.remove(beside)
+    temporary = f"{FILE}.new"
+    files.remove(temporary)
     files.remove(FILE)
     disk = os.statvfs(os.path.dirname(FILE))
     free_mb = disk.f_bavail * disk.f_frsize // MIB
     if free_mb < size_mb + RESERVED_MB:
         raise _no_room(size_mb, f"{free_mb} MB are free, {RESERVED_MB} of them are reserved")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             os.chmod(descriptor, 0o600)
             os.posix_fallocate(descriptor, 0, size_mb * MIB)
         finally:
             os.close(descriptor)
-        host.run(["mkswap", beside], timeout=60)
-        os.rename(beside, FILE)
+        host.run(["mkswap", temporary], timeout=60)
+        os.rename(temporary, FILE)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _no_room(size_mb, error.strerror or "") from error
         raise
     finally:
-        files.remove(beside)
+        files.remove(temporary)
 
 
 def _no_room(size_mb: int, why: str) -> StepFailed:

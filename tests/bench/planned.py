@@ -111,5 +111,5 @@ def figures(*, quick: bool) -> list[Figure]:
         Figure(
             "planned, off the lock, firewall first, of 0.1 s as ours", "s", ours * scale, at_most=OFF_THE_LOCK * ROOM
         ),
-        Figure("runner, state file and history, a step", "ms", idle / len(JOURNAL) * 1000, at_most=5.0),
+        Figure("runner, state file and run record, per step", "ms", idle / len(JOURNAL) * 1000, at_most=5.0),
     ]

@@ -259,9 +259,9 @@ def test_an_incident_is_kept_once_and_shown(plane: ControlPlane) -> None:
 def test_that_a_boot_began_is_no_failure(plane: ControlPlane) -> None:
     plane.add_node("n1", "--replace")
     peer = Peer(plane)
-    peer.post("/api/nodes/n1/errors", {"errors": [entry(level="info", message="provisioning began")]})
+    peer.post("/api/nodes/n1/errors", {"errors": [entry(level="info", message="provisioning started")]})
     node = plane.nodes()["n1"]
-    assert node["errorMessage"] is None and node["incidents"][0]["message"] == "provisioning began"
+    assert node["errorMessage"] is None and node["incidents"][0]["message"] == "provisioning started"
 
 
 def request_for(key: Any, sign_with: Any = None) -> bytes:

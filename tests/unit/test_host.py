@@ -54,7 +54,7 @@ def test_a_failed_command_says_its_telling_lines() -> None:
         Host().run(["sh", "-c", "echo 'E: no space left' >&2; echo bye; exit 3"])
 
 
-def test_the_ledger_books_each_childs_cpu_by_name() -> None:
+def test_each_commands_cpu_is_added_up_by_its_name() -> None:
     host = Host()
     host.run(["sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"])
     host.run(["true"])

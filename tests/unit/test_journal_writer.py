@@ -90,13 +90,13 @@ class Stage:
 
 def test_overlapping_steps_are_told_as_stages_that_never_overlap() -> None:
     told: list[str] = []
-    lane = StageTimeline(lambda name: Stage(name, told))
-    lane.started("a")
-    lane.started("b")
-    lane.started("c")
-    lane.ended("b", "b done", False)
-    lane.ended("a", "a done", True)
-    lane.ended("c", "c done", False)
+    timeline = StageTimeline(lambda name: Stage(name, told))
+    timeline.started("a")
+    timeline.started("b")
+    timeline.started("c")
+    timeline.ended("b", "b done", False)
+    timeline.ended("a", "a done", True)
+    timeline.ended("c", "c done", False)
     assert told == [
         "+a", "-a a done FAIL", "+b", "-b b done SUCCESS", "+c", "-c c done SUCCESS",
     ]  # fmt: skip

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that survive a power cut whole: written beside, fsynced, renamed; secrets are never readable by others."""
+"""Files that survive a power cut whole: their directory is fsynced too; secrets are never readable by others."""
 
 from __future__ import annotations
 
@@ -7,33 +7,21 @@ import contextlib
 import errno
 import os
 import stat
-import threading
 
-PRIVATE = 0o600
-PUBLIC = 0o644
+from cc_sammy.common.files import PRIVATE, PUBLIC, remove, replace
+from cc_sammy.common.files import read_text as read
+
+__all__ = ["PRIVATE", "PUBLIC", "make_private", "read", "remove", "write"]
 
 
 def write(path: str, content: str | bytes, *, mode: int = PUBLIC) -> None:
     """Replace a file atomically and durably, making its directory; OSError when that cannot be done."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    beside = f"{path}.{os.getpid()}.{threading.get_ident()}.new"
+    replace(path, content.encode() if isinstance(content, str) else content, mode=mode, sync=True)
+    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
-        # The mode is right from the first byte on: O_EXCL and O_NOFOLLOW leave nobody a file to have open already.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-        with open(descriptor, "wb") as file:
-            os.chmod(file.fileno(), mode)  # fchmod(2) by a name that a fake file system knows too
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(folder)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def make_private(path: str) -> None:
@@ -50,26 +38,3 @@ def make_private(path: str) -> None:
     except FileNotFoundError:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE))
-
-
-def read(path: str) -> str | None:
-    """Return a file's text, None when there is none; other OSErrors are the caller's."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def remove(path: str) -> None:
-    """Remove a file if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
