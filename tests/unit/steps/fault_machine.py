@@ -33,7 +33,7 @@ from tests.unit.fake_files import calls_of_the_kernel, lay_out
 
 FAULTS = (
     "exit", "hang", "killed", "disk-full", "no-network", "dns-dead", "lock-held", "corrupt-download",
-    "permission-denied",
+    "permission-denied", "read-only",
 )  # fmt: skip
 # What a fault makes be said, wherever it is met.
 WORDS = {
@@ -46,6 +46,7 @@ WORDS = {
     "lock-held": "Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)",
     "corrupt-download": "Hash Sum mismatch",
     "permission-denied": "Permission denied",
+    "read-only": "Read-only file system",
 }
 ANY_COMMAND, WRITES, FETCHES = (
     ("exit", "hang", "killed"),
@@ -82,7 +83,7 @@ KEY = "/etc/sammy/tls/node.key"
 LISTS = "/var/lib/apt/lists/x_Packages"
 LINKS = {firewall.WANTED_BY: f"/lib/systemd/system/{firewall.UNIT}", swap.WANTED_BY: f"/lib/systemd/system/{swap.NAME}"}
 TEMPORARY = re.compile(r"(\.\d+\.\d+)?\.new$")  # the name beside which a file is made
-ERRNO = {"disk-full": errno.ENOSPC, "permission-denied": errno.EACCES}
+ERRNO = {"disk-full": errno.ENOSPC, "permission-denied": errno.EACCES, "read-only": errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class FaultMachine(FakeHost):
         """Pass a point where the disk is written to; a file for which there is no room can be made, and not filled."""
         if getattr(self.by_itself, "acts", False):
             return
-        kind = self.at(f"write {TEMPORARY.sub('', path)}", WRITES)
+        kind = self.at(f"write {TEMPORARY.sub('', path)}", tuple(ERRNO))
         if kind == "disk-full" and entry is not None:
             self.no_room.add((threading.current_thread().name, str(entry.name)))
         elif kind is not None:

@@ -49,7 +49,9 @@ NOT_MET: dict[str, dict[str, str]] = {
     "image-prepull": {"lock-held": NO_APT},
 }
 NOT_MET["tls-permissions"] |= dict.fromkeys(("exit", "killed", "hang"), NO_COMMAND)
-NOT_MET["docker-restart"] |= dict.fromkeys(("disk-full", "permission-denied"), "it writes nothing")
+NOT_MET["docker-restart"] |= dict.fromkeys(("disk-full", "permission-denied", "read-only"), "it writes nothing")
+NOT_MET["docker"] = {"read-only": "step packages has written its daemon.json, and commands meet a full disk"}
+NOT_MET["image-prepull"] |= {"read-only": "dockerd writes for it, whose words are those of a full disk"}
 
 
 def fresh(machine: FaultMachine) -> dict[str, Any]:
