@@ -12,12 +12,12 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from tornado import httpserver, httputil, iostream, web
+from tornado import web
 
-from sammy_agent.base.web.json_handler import throttle_library_logs
+from sammy_agent.base.web.connection_limit import ConnectionLimiter
+from sammy_agent.base.web.guarded_server import GuardedServer, Limiter, guarded_server
 from sammy_agent.daemon.server.auth import Authenticator
 from sammy_agent.daemon.server.base_handler import UnknownRoute
-from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
 from sammy_agent.daemon.server.context import ServerContext
 from sammy_agent.daemon.server.debug_package_job import DebugPackageJob
 from sammy_agent.daemon.server.log_routes import PING_INTERVAL, Logs, LogStream, Readers
@@ -25,13 +25,8 @@ from sammy_agent.daemon.server.routes import DebugPackage, Events, Export, Healt
 from sammy_agent.node.system_info import SystemInfo
 
 LOG = logging.getLogger(__name__)
-# TLS handshake and header together, and how long a connection may idle;
-# a client that drips bytes is cut off all the same.
-HEADER_SECONDS = 30.0
-BODY_SECONDS = 15.0
-MAX_HEADER_BYTES, MAX_BODY_BYTES, MAX_BUFFER_BYTES = 16 * 1024, 64 * 1024, 1024 * 1024
+MAX_BODY_BYTES = 64 * 1024
 START_DEADLINE = 30.0
-Limiter = ConnectionLimiter[iostream.IOStream]
 
 
 def application(context: ServerContext, connections: Limiter) -> web.Application:
@@ -58,30 +53,6 @@ def application(context: ServerContext, connections: Limiter) -> web.Application
     )
 
 
-class Server(httpserver.HTTPServer):
-    """Serves no more connections than the limiter allows."""
-
-    connection_limiter: Limiter
-
-    def handle_stream(self, stream: iostream.IOStream, address: Any) -> None:
-        """Take a connection, and close another one where the limit is reached."""
-        stranger = self.connection_limiter.accept(stream)
-        if stranger is not None:
-            stranger.close()
-        if stranger is not stream:
-            super().handle_stream(stream, address)
-
-    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
-        """Wait for a connection's first or next request."""
-        self.connection_limiter.idle(server_conn.stream)  # type: ignore[attr-defined]  # HTTP/1's has one
-        return super().start_request(server_conn, request_conn)
-
-    def on_close(self, server_conn: object) -> None:
-        """Forget a connection."""
-        self.connection_limiter.closed(server_conn.stream)  # type: ignore[attr-defined]
-        super().on_close(server_conn)
-
-
 class ServerThread(threading.Thread):
     """Runs the server until stopped.
 
@@ -94,7 +65,7 @@ class ServerThread(threading.Thread):
         self._begun = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
-        self._server: Server | None = None
+        self._server: GuardedServer | None = None
         self.connections: Limiter = ConnectionLimiter()
 
     def begin(self) -> bool:
@@ -124,18 +95,9 @@ class ServerThread(threading.Thread):
             self._begun.set()
 
     async def _serve(self) -> None:
-        throttle_library_logs()
         self._ending = asyncio.Event()
-        self._server = Server(
-            application(self._context, self.connections),
-            ssl_options=self._tls_context,
-            idle_connection_timeout=HEADER_SECONDS,
-            body_timeout=BODY_SECONDS,
-            max_header_size=MAX_HEADER_BYTES,
-            max_body_size=MAX_BODY_BYTES,
-            max_buffer_size=MAX_BUFFER_BYTES,
-        )
-        self._server.connection_limiter = self.connections
+        routes = application(self._context, self.connections)
+        self._server = guarded_server(routes, self._tls_context, self.connections, max_body_bytes=MAX_BODY_BYTES)
         self._server.add_sockets(self._sockets)
         self._loop = asyncio.get_running_loop()
         self._begun.set()

@@ -16,9 +16,9 @@ from tornado import iostream
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime.log_throttle import also_suppressed
 from sammy_agent.base.web import streaming
+from sammy_agent.base.web.connection_limit import ConnectionLimiter
 from sammy_agent.base.web.json_handler import JsonHandler, Refusal
 from sammy_agent.daemon.server.auth import Authenticator, Unauthorized
-from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
 from sammy_agent.daemon.server.context import ServerContext
 
 LOG = logging.getLogger(__name__)

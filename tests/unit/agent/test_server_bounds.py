@@ -24,13 +24,13 @@ from sammy_agent.base.runtime.clock import Timestamp
 from sammy_agent.base.runtime.fake_clock import FakeClock
 from sammy_agent.base.runtime.log_throttle import LogThrottle, ThrottleFilter
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.base.web import json_handler, streaming
+from sammy_agent.base.web import connection_limit, guarded_server, json_handler, streaming
+from sammy_agent.base.web.connection_limit import ConnectionLimiter
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.daemon.credentials import certificate_request
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
-from sammy_agent.daemon.server import app, auth, connection_limit, debug_package_job
-from sammy_agent.daemon.server.connection_limit import ConnectionLimiter
+from sammy_agent.daemon.server import app, auth, debug_package_job
 from sammy_agent.daemon.server.context import ServerContext
 from sammy_agent.daemon.server.jwks import JwksCache
 from sammy_agent.daemon.server.listener import Listener, tls_context
@@ -127,8 +127,21 @@ def was_closed(channel: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.parametrize(
+    "framing", ["Transfer-Encoding: chunked\r\n\r\n-1\r\nx", "Content-Length: -5\r\n\r\nhello"], ids=["chunk", "length"]
+)
+def test_a_body_of_odd_length_hangs_nothing(lab: Lab, framing: str) -> None:
+    """One packet of a stranger held this port for good: tornado looped in a chunk of -1."""
+    assert lab.thread.begin()
+    stranger = lab.connect()
+    stranger.sendall(f"POST /events HTTP/1.1\r\nHost: n1\r\n{framing}".encode())
+    assert stranger.recv(65536).startswith(b"HTTP/1.1 4")
+    assert is_cut_off(stranger)
+    assert lab.get("/events").status_code == 200
+
+
 def test_idle_connections_and_drips_are_cut_off(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "HEADER_SECONDS", 1.0)
+    monkeypatch.setattr(guarded_server, "HEADER_TIMEOUT", 1.0)
     assert lab.thread.begin()
     silent = [socket.create_connection(("127.0.0.1", lab.port), timeout=30) for _ in range(50)]
     dripping = lab.connect()
