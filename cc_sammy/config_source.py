@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.errors import SammyError
-from cc_sammy.host.host import Host
 
 INSTANCE = "/var/lib/cloud/instance/cloud-config.txt"
 
@@ -15,7 +15,7 @@ def sammy_key(path: str) -> Any:
     """Return the value of the file's `sammy:` key. SammyError when there is no file, no YAML or no key."""
     import yaml
 
-    text = Host().read_text(path)
+    text = files.read_text(path)
     if text is None:
         raise SammyError(f"{path}: no such file")
     try:

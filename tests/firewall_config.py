@@ -8,9 +8,11 @@ from typing import Any
 from cc_sammy import config
 from cc_sammy.contract.firewall_config import FirewallConfig
 
-METADATA = config.load({}).metadata_block.addresses
+# once, at import: a test over a fake file system has no schema
+DEFAULTS = config.load({})
+METADATA = DEFAULTS.metadata_block.addresses
 
 
 def firewall_config(**changes: Any) -> FirewallConfig:
     """Return the defaults with these changes; they are not validated, as a test may want what the schema refuses."""
-    return config.load({}).firewall._replace(**changes)
+    return DEFAULTS.firewall._replace(**changes)

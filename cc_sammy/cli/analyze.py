@@ -11,6 +11,7 @@ from typing import Any
 
 from cc_sammy.cli import boot_stages, critical_path, timeline_svg
 from cc_sammy.cli.timings import add_run, chosen
+from cc_sammy.common import files
 from cc_sammy.common.text_table import table
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         bars = [*_stages(record), *_bars(record, found)]
         picture = timeline_svg.svg(_title(record), _subtitle(record, found), bars)
         if arguments.output:
-            Host().write_text(arguments.output, picture)
+            files.write_text(arguments.output, picture)
         else:
             print(picture, end="")
     elif arguments.json:

@@ -8,9 +8,11 @@ In a container the kernel is the host's, and its clock has run for days: the boo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cc_sammy.common import files
 from cc_sammy.host.host import Host
 
 UNITS = ("cloud-init-local", "cloud-init-main", "cloud-init", "cloud-init-network", "cloud-config", "cloud-final")
@@ -31,13 +33,13 @@ class Stage(NamedTuple):
 
 def of_boot(host: Host, boot_id: str) -> list[Stage]:
     """Return the boot's stages in order of time; none where neither systemd nor the journal knows them."""
-    current = (host.read_text("/proc/sys/kernel/random/boot_id") or "").strip()
+    current = (files.read_text("/proc/sys/kernel/random/boot_id") or "").strip()
     if boot_id != current:
         return _in_order(_from_journal(host, boot_id), 0.0)
     manager = _properties(host, [USERSPACE])
     userspace = int(manager[0].get("UserspaceTimestampMonotonic") or 0) / 1e6 if manager else 0.0
     stages = _in_order(_from_systemd(host), userspace)
-    if host.exists(CONTAINER) or not userspace:
+    if os.path.exists(CONTAINER) or not userspace:
         return stages
     return [Stage("kernel", 0.0, userspace), *stages] if stages else []
 

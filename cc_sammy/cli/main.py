@@ -38,7 +38,7 @@ def _firewall(arguments: argparse.Namespace) -> int:
     from cc_sammy.host.host import Host
 
     host = Host()
-    return verbs.run(arguments, host, *settings_cache.load(host, os.environ))
+    return verbs.run(arguments, host, *settings_cache.load(os.environ))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

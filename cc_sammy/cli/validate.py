@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 from cc_sammy import config
+from cc_sammy.common import files
 from cc_sammy.config_source import INSTANCE, sammy_key
 from cc_sammy.contract import paths
 from cc_sammy.errors import ConfigError, SammyError
-from cc_sammy.host.host import Host
 
 
 def add_parser(verbs: Any) -> None:
@@ -26,7 +26,7 @@ def add_parser(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print every problem; exit 0 valid, 1 invalid."""
     own = arguments.file == INSTANCE
-    overrides = Host().read_text(paths.OVERRIDES) if own else None
+    overrides = files.read_text(paths.OVERRIDES) if own else None
     problems: list[str] = []
     try:
         config.load(sammy_key(arguments.file), overrides, os.environ)

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(list(sys.argv[1:] if argv is None else argv))
     host = Host()
     try:
-        config, port = settings_cache.load(host, os.environ)
+        config, port = settings_cache.load(os.environ)
     except SammyError as error:
         print(f"sammy firewall: {error}", file=sys.stderr)
         return 1

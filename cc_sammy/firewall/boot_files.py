@@ -7,9 +7,11 @@ before, which are whole; the other way round it could load rules that no kernel 
 
 from __future__ import annotations
 
+import os
+
+from cc_sammy.common import files
 from cc_sammy.contract import paths
 from cc_sammy.errors import SammyError
-from cc_sammy.host.host import Host
 
 FOLDER = paths.FIREWALL_FOLDER
 REMOVED = FOLDER + "/removed"
@@ -20,13 +22,13 @@ FILES = {
 HEADING = "# Written by sammy; `sammy firewall apply` writes it anew.\n"
 
 
-def keep(host: Host, path: str, text: str) -> None:
+def keep(path: str, text: str) -> None:
     """Write what the next boot is to load, to the disk itself.
 
     :raises SammyError: it could not be written; the rules are in force all the same.
     """
     try:
-        host.write_text(path, text, mode=0o600, sync=True)
+        files.write_text(path, text, mode=0o600, sync=True)
     except OSError as error:
         raise SammyError(
             f"the rules are in force, but {path} could not be written ({error.strerror}): the next boot would load "
@@ -35,16 +37,16 @@ def keep(host: Host, path: str, text: str) -> None:
         ) from error
 
 
-def same(host: Host, path: str, text: str) -> bool:
+def same(path: str, text: str) -> bool:
     """Tell whether the next boot loads this."""
-    return host.read_text(path) == text
+    return files.read_text(path) == text
 
 
-def mark_removed(host: Host, why: str) -> None:
+def mark_removed(why: str) -> None:
     """Remember that the firewall was lifted."""
-    host.write_text(REMOVED, f"{why} `sammy firewall apply` brings it back.\n")
+    files.write_text(REMOVED, f"{why} `sammy firewall apply` brings it back.\n")
 
 
-def is_removed(host: Host) -> bool:
+def is_removed() -> bool:
     """Tell whether an operator lifted the firewall: the boot step then leaves it so."""
-    return host.exists(REMOVED)
+    return os.path.exists(REMOVED)

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cc_sammy import download_urls
+from cc_sammy.common import files
 from cc_sammy.errors import BootCode, SammyError
 from cc_sammy.firewall.model import networks as ranges
-from cc_sammy.host.host import Host
 
 CONNECT_SECONDS, READ_SECONDS, WHOLE_SECONDS = 10.0, 10.0, 30.0
 LARGEST = 64 * 1024  # bytes; the real answer has 600
@@ -175,10 +175,10 @@ def fetch(url: str, etag: str) -> Answer:
         raise Refused(f"{url} could not be fetched: {error}") from error
 
 
-def load(host: Host) -> State:
+def load() -> State:
     """Return what is on disk; an empty state when there is none or it is damaged."""
     try:
-        values: Mapping[str, Any] = json.loads(host.read_text(ranges.FETCHED) or "")
+        values: Mapping[str, Any] = json.loads(files.read_text(ranges.FETCHED) or "")
         fields: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
         }
@@ -189,35 +189,35 @@ def load(host: Host) -> State:
         return State()
 
 
-def save(host: Host, state: State) -> None:
+def save(state: State) -> None:
     """Keep the state.
 
     :raises Refused: it could not be written; the list of before stays.
     """
     try:
-        host.write_text(ranges.FETCHED, json.dumps(asdict(state), indent=1) + "\n", mode=0o600, sync=True)
+        files.write_text(ranges.FETCHED, json.dumps(asdict(state), indent=1) + "\n", mode=0o600, sync=True)
     except OSError as error:
         raise Refused(f"{ranges.FETCHED} could not be written: {error.strerror}", "Make room on the disk") from error
 
 
-def refresh(host: Host, url: str | None, now: float) -> tuple[State, bool]:
+def refresh(url: str | None, now: float) -> tuple[State, bool]:
     """Fetch once and keep what came of it; return the state and whether the networks are others than before.
 
     :raises Refused: nothing was changed but `last_attempt` and `last_error`.
     """
-    state, address = load(host), url or download_urls.CLOUDFLARE_RANGES
+    state, address = load(), url or download_urls.CLOUDFLARE_RANGES
     if address != state.url:
         state.url, state.etag = address, ""  # an ETag is its server's own
-    known = ranges.known(host)
+    known = ranges.known()
     state.last_attempt = now
-    save(host, state)  # before the fetch: one that is killed was an attempt too
+    save(state)  # before the fetch: one that is killed was an attempt too
     try:
         after = evaluate(state, known, fetch(address, state.etag if state.networks else ""), now)
     except Refused as error:
         state.last_error = str(error)
-        save(host, state)
+        save(state)
         raise
-    save(host, after)
+    save(after)
     if after.last_error:
         raise Refused(after.last_error)
     return after, set(after.networks or known) != set(known)

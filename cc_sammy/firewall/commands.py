@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from cc_sammy.common import files
 from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, enforce, rollback
@@ -93,8 +94,8 @@ def run(args: argparse.Namespace, host: Host, config: FirewallConfig, agent_port
 def _apply(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     if not config.enabled:
         raise SammyError("firewall.enabled is false, so nothing was applied", "Set it to true first")
-    wanted = policy.from_config(config, agent_port, host)
-    rollback.forget(host)
+    wanted = policy.from_config(config, agent_port)
+    rollback.forget()
     notes = enforce.apply(host, wanted, config.input_policy)
     facts = {"agent_port": agent_port, "ssh": wanted.ssh, "backend": wanted.backend, "notes": notes}
     line = f"applied and read back: agent port {agent_port} guarded, ssh {_ssh(config, wanted.ssh)}"
@@ -104,13 +105,13 @@ def _apply(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     if not config.enabled:
         problems = [f"firewall.enabled is false, yet backend {name} holds rules" for name in enforce.loaded(host)]
-    elif boot_files.is_removed(host):
-        problems = [f"{_removed(host)}: nothing guards the agent port"]
+    elif boot_files.is_removed():
+        problems = [f"{_removed()}: nothing guards the agent port"]
     else:
-        wanted = policy.from_config(config, agent_port, host)
-        problems = enforce.check(host, rollback.in_force(host, wanted))
-        note = rollback.standing(host, wanted)
-        until = rollback.lifted_until(host)
+        wanted = policy.from_config(config, agent_port)
+        problems = enforce.check(host, rollback.in_force(wanted))
+        note = rollback.standing(wanted)
+        until = rollback.lifted_until()
         if until:
             problems.insert(0, f"agent port {agent_port} was lifted by hand {_until(until)}")
         if note is not None and note["restored"]:
@@ -129,9 +130,9 @@ def _check(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 
 def _status(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     facts = {"enabled": config.enabled, "agent_port": agent_port, **enforce.status(host, config.backend)}
-    state = "loaded" if facts["loaded"] else _removed(host) if facts["removed"] else "not loaded"
+    state = "loaded" if facts["loaded"] else _removed() if facts["removed"] else "not loaded"
     with contextlib.suppress(SammyError):  # a wrong configuration keeps nobody from seeing what is loaded
-        facts["rolled_back"] = rollback.standing(host, policy.from_config(config, agent_port, host))
+        facts["rolled_back"] = rollback.standing(policy.from_config(config, agent_port))
     backend = " ".join(filter(None, (config.backend, facts.get("variant"))))
     rows = [("firewall", f"{state} ({backend})"), ("agent port", str(agent_port))]
     if facts.get("rolled_back"):
@@ -159,11 +160,11 @@ def _refresh(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     wanted = config.allow == "cloudflare" or (isinstance(config.allow, tuple) and "cloudflare" in config.allow)
     if not wanted:
         return True, {"changed": False, "applied": False}, ["firewall.allow is not cloudflare: nothing to fetch"]
-    state, changed = cloudflare_ranges.refresh(host, config.ranges_url, time.time())
+    state, changed = cloudflare_ranges.refresh(config.ranges_url, time.time())
     # applied also when unchanged but not in force: a refresh that was killed after its fetch is made good so
     differences: list[str] = []
     notes: list[str] = []
-    if config.enabled and not boot_files.is_removed(host):
+    if config.enabled and not boot_files.is_removed():
         differences, notes = _mend(host, config, agent_port)
     applied = bool(differences)
     facts = {"changed": changed, "applied": applied, "networks": len(state.networks), "notes": notes}
@@ -177,12 +178,12 @@ def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 
     problems = metadata_block.mend_metadata(host)
     notes: list[str] = []
-    if config.enabled and not boot_files.is_removed(host):
+    if config.enabled and not boot_files.is_removed():
         differences, notes = _mend(host, config, agent_port)
         problems += differences
-    wanted = policy.from_config(config, agent_port, host) if config.enabled else None
-    note = rollback.standing(host, wanted) if wanted else None
-    until = rollback.lifted_until(host)
+    wanted = policy.from_config(config, agent_port) if config.enabled else None
+    note = rollback.standing(wanted) if wanted else None
+    until = rollback.lifted_until()
     nothing = f"lifted by hand {_until(until)}; `sammy firewall apply` ends it" if until else "nothing to repair"
     lines = [f"repaired: {problem}" for problem in problems] or [nothing]
     lines += [f"note: {one}" for one in notes]
@@ -191,16 +192,16 @@ def _repair(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
 
 def _mend(host: Host, config: FirewallConfig, agent_port: int) -> tuple[list[str], list[str]]:
     """Apply where the kernel differs, an operator's lift left alone; return the differences there were, and notes."""
-    if rollback.lifted_until(host):
+    if rollback.lifted_until():
         return [], []
-    wanted = rollback.in_force(host, policy.from_config(config, agent_port, host))
+    wanted = rollback.in_force(policy.from_config(config, agent_port))
     problems = enforce.check(host, wanted)
     return problems, enforce.apply(host, wanted, config.input_policy) if problems else []
 
 
 def _remove(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     enforce.remove(host)
-    rollback.forget(host)
+    rollback.forget()
     line = f"removed: agent port {agent_port} is open to all until `sammy firewall apply`, also after a reboot"
     return True, {"removed": True}, [line]
 
@@ -209,29 +210,29 @@ def _lift(host: Host, config: FirewallConfig, agent_port: int, *, seconds: int, 
     if not 0 < seconds <= LONGEST_LIFT:
         raise SammyError(f"a lift of {seconds} s is not possible", f"Choose 1 to {LONGEST_LIFT} seconds")
     _in_use(host, config)
-    rollback.lift(host, rollback.in_force(host, policy.from_config(config, agent_port, host)), seconds, by_hand=by_hand)
+    rollback.lift(host, rollback.in_force(policy.from_config(config, agent_port)), seconds, by_hand=by_hand)
     line = f"lifted: agent port {agent_port} is open to all for {seconds} s; `sammy firewall apply` ends it sooner"
     return True, {"seconds": seconds}, [line]
 
 
 def _vouch(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     _in_use(host, config)
-    rollback.vouch(host, rollback.in_force(host, policy.from_config(config, agent_port, host)))
+    rollback.vouch(host, rollback.in_force(policy.from_config(config, agent_port)))
     return True, {"vouched": True}, ["the rules in force are kept as good ones"]
 
 
 def _roll_back(host: Host, config: FirewallConfig, agent_port: int) -> Answer:
     _in_use(host, config)
     why = "the control plane no longer came in under the configured rules, and came in as soon as they were lifted"
-    wanted = policy.from_config(config, agent_port, host)
+    wanted = policy.from_config(config, agent_port)
     good, notes = rollback.roll_back(host, wanted, config.input_policy, why)
     line = "back to the previous rules" if good else f"lifted: agent port {agent_port} is open to all"
-    facts = {"rolled_back": rollback.standing(host, wanted), "notes": notes}
+    facts = {"rolled_back": rollback.standing(wanted), "notes": notes}
     return True, facts, [f"{line}, because {why}", *(f"note: {note}" for note in notes)]
 
 
 def _in_use(host: Host, config: FirewallConfig) -> None:
-    if not config.enabled or boot_files.is_removed(host):
+    if not config.enabled or boot_files.is_removed():
         raise SammyError(
             "the firewall is not in use here, so there is nothing to lift", "`sammy firewall status` says why"
         )
@@ -243,9 +244,9 @@ def _until(seconds: int) -> str:
     return time.strftime("until %Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
 
 
-def _removed(host: Host) -> str:
+def _removed() -> str:
     """Return who lifted the firewall."""
-    return "lifted by the agent" if "the agent" in (host.read_text(boot_files.REMOVED) or "") else "removed by hand"
+    return "lifted by the agent" if "the agent" in (files.read_text(boot_files.REMOVED) or "") else "removed by hand"
 
 
 def _ssh(config: FirewallConfig, mode: str) -> str:

@@ -15,6 +15,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from cc_sammy.common import files
 from cc_sammy.errors import BootCode, CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import ruleset
@@ -68,7 +69,7 @@ def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
     :raises SammyError: the rules would lock somebody out or let somebody in; nothing was changed.
     """
     text = f"{os.uname().release} {policy.backend}\n{ruleset.text(policy)}"
-    if boot_files.same(host, TRIED, text):
+    if boot_files.same(TRIED, text):
         return []
     outcome = attempt(policy, backend)
     if outcome.refused is not None and outcome.refused.returncode != 127:
@@ -84,7 +85,7 @@ def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
     if 6 not in outcome.versions:
         return ["the rules were tried with IPv4 only: this machine has no IPv6"]
     with contextlib.suppress(OSError):  # a full disk costs another trial next time, no more
-        host.write_text(TRIED, text, mode=0o600)
+        files.write_text(TRIED, text, mode=0o600)
     return []
 
 

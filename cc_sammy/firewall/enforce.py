@@ -11,6 +11,7 @@ import threading
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from cc_sammy.common import files
 from cc_sammy.firewall import boot_files, dry_run
 from cc_sammy.firewall.lock import exclusive
 from cc_sammy.firewall.model.policy import Policy
@@ -44,13 +45,13 @@ def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
         chosen = backend(policy.backend)
         notes = dry_run.once(host, policy, chosen)
         chosen.load(host, policy)
-        host.remove(boot_files.REMOVED)
+        files.remove(boot_files.REMOVED)
         seen = looking.seen()
 
         from cc_sammy.firewall.backends import foreign_rules  # imported while the kernel worked
 
         for name in NAMES:
-            if name != policy.backend and seen.may_hold(host, name):
+            if name != policy.backend and seen.may_hold(name):
                 backend(name).unload(host)
                 notes.append(f"the rules of backend {name} were taken away")
         return (
@@ -95,7 +96,7 @@ def check(host: Host, policy: Policy) -> list[str]:
         problems: list[str] = backend(policy.backend).drift(host, policy)
         seen = looking.seen()
         for name in NAMES:
-            if name != policy.backend and seen.may_hold(host, name):
+            if name != policy.backend and seen.may_hold(name):
                 problems.append(f"backend {name} still holds rules of ours, though {policy.backend} is configured")
         return problems
 
@@ -107,7 +108,7 @@ def remove(host: Host, why: str = "Removed by `sammy firewall remove`.") -> None
     :raises SammyError: the kernel refused.
     """
     with exclusive(host):
-        boot_files.mark_removed(host, why)
+        boot_files.mark_removed(why)
         for name in loaded(host):
             backend(name).unload(host)
 
@@ -126,7 +127,7 @@ def status(host: Host, name: str) -> dict[str, Any]:
 
     return {
         "backend": name,
-        "removed": boot_files.is_removed(host),
+        "removed": boot_files.is_removed(),
         **backend(name).facts(host),
         **foreign_rules.facts(host),
     }

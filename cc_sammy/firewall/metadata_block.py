@@ -12,6 +12,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 
+from cc_sammy.common import files
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.backends import nftables
@@ -78,9 +79,9 @@ def metadata_in_force(host: Host, addresses: Sequence[str], host_processes: bool
         return not nftables.table_drift(host, build(addresses, host_processes))
 
 
-def kept_table(host: Host) -> Table | None:
+def kept_table() -> Table | None:
     """Return the table that the file kept for boot makes; None when there is no such file, or not one of ours."""
-    text = host.read_text(KEPT)
+    text = files.read_text(KEPT)
     if text is None:
         return None
     found = [
@@ -99,7 +100,7 @@ def metadata_drift(host: Host) -> list[str]:
 
     :raises SammyError: the kernel could not be read.
     """
-    table = kept_table(host)
+    table = kept_table()
     if table is None:
         return []
     with exclusive(host):
@@ -112,7 +113,7 @@ def mend_metadata(host: Host) -> list[str]:
     :raises SammyError: it could not be loaded.
     """
     problems = metadata_drift(host)
-    table = kept_table(host)
+    table = kept_table()
     if problems and table is not None:
         with exclusive(host):
             nftables.load_table(host, table, KEPT)
@@ -122,5 +123,5 @@ def mend_metadata(host: Host) -> list[str]:
 def remove_metadata(host: Host) -> None:
     """Open the addresses again and forget the text kept for boot."""
     with exclusive(host):
-        host.remove(KEPT)
+        files.remove(KEPT)
         nftables.unload_table(host, TABLE)

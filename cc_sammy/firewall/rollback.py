@@ -16,6 +16,7 @@ import json
 import time
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files, enforce
 from cc_sammy.firewall.lock import exclusive
@@ -46,13 +47,13 @@ def lift(host: Host, policy: Policy, seconds: int, *, by_hand: bool) -> None:
         until = int(time.time()) + seconds
         chosen.lift(host, policy.agent_port, until)
         if by_hand:
-            host.write_text(LIFTED, f"{until}\n")
+            files.write_text(LIFTED, f"{until}\n")
 
 
-def lifted_until(host: Host) -> int | None:
+def lifted_until() -> int | None:
     """Return until when an operator lifted the firewall, in seconds since the epoch; None when that is over."""
     try:
-        until = int(host.read_text(LIFTED) or "")
+        until = int(files.read_text(LIFTED) or "")
     except ValueError:
         return None
     return until if until > time.time() else None
@@ -67,7 +68,7 @@ def vouch(host: Host, policy: Policy) -> None:
     if problems:
         raise SammyError(f"other rules than these are in force: {problems[0]}", "Run a repair first")
     try:
-        host.write_text(PROVEN, to_text(policy), mode=0o600)
+        files.write_text(PROVEN, to_text(policy), mode=0o600)
     except OSError as error:
         raise SammyError(f"{PROVEN} could not be written: {error.strerror}", "Make room on the disk") from error
 
@@ -80,11 +81,11 @@ def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> tuple[
     :param wanted: what the configuration asks for.
     :raises SammyError: it could not be done.
     """
-    good = _proven(host, wanted)
-    known_good = good is not None and to_text(good) != to_text(in_force(host, wanted))
+    good = _proven(wanted)
+    known_good = good is not None and to_text(good) != to_text(in_force(wanted))
     note = {"why": why, "at": int(time.time()), "restored": known_good, "refused": to_text(wanted)}
     try:
-        host.write_text(ROLLED_BACK, json.dumps(note) + "\n", mode=0o600, sync=True)
+        files.write_text(ROLLED_BACK, json.dumps(note) + "\n", mode=0o600, sync=True)
     except OSError as error:
         raise SammyError(f"{ROLLED_BACK} could not be written: {error.strerror}", "Make room on the disk") from error
     if good is not None and known_good:
@@ -93,10 +94,10 @@ def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> tuple[
     return None, []
 
 
-def standing(host: Host, wanted: Policy) -> dict[str, Any] | None:
+def standing(wanted: Policy) -> dict[str, Any] | None:
     """Return why and when the wanted rules were rolled back, and whether good ones were `restored`; None: not so."""
     try:
-        note = json.loads(host.read_text(ROLLED_BACK) or "")
+        note = json.loads(files.read_text(ROLLED_BACK) or "")
         if note["refused"] != to_text(wanted):
             return None
         return {"why": str(note["why"]), "at": int(note["at"]), "restored": note["restored"] is True}
@@ -104,17 +105,17 @@ def standing(host: Host, wanted: Policy) -> dict[str, Any] | None:
         return None
 
 
-def in_force(host: Host, wanted: Policy) -> Policy:
+def in_force(wanted: Policy) -> Policy:
     """Return the rules that should be in force now: the wanted ones, or after a roll-back the good ones."""
-    note = standing(host, wanted)
-    good = _proven(host, wanted) if note is not None and note["restored"] else None
+    note = standing(wanted)
+    good = _proven(wanted) if note is not None and note["restored"] else None
     return wanted if good is None else good
 
 
-def forget(host: Host) -> None:
+def forget() -> None:
     """Let the configured rules stand again, from now on."""
-    host.remove(ROLLED_BACK)
-    host.remove(LIFTED)
+    files.remove(ROLLED_BACK)
+    files.remove(LIFTED)
 
 
 def to_text(policy: Policy) -> str:
@@ -134,6 +135,6 @@ def from_text(text: str | None) -> Policy | None:
         return None
 
 
-def _proven(host: Host, wanted: Policy) -> Policy | None:
-    good = from_text(host.read_text(PROVEN))
+def _proven(wanted: Policy) -> Policy | None:
+    good = from_text(files.read_text(PROVEN))
     return None if good is None else good._replace(uplinks=wanted.uplinks)

@@ -14,39 +14,39 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.contract import paths
 from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.firewall import boot_files
-from cc_sammy.host.host import Host
 
 KEPT = boot_files.FOLDER + "/settings.json"
 USER_DATA = "/var/lib/cloud/instance/cloud-config.txt"
 SCHEMA = os.path.join(os.path.dirname(paths.__file__), "schema.json")  # schema.PATH, without its import
 
 
-def load(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
+def load(environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
     """Return the firewall's section and the agent's port.
 
     :raises ConfigError: the configuration is wrong.
     """
     if any(name.startswith("SAMMY_") for name in environment):
-        return _read(host, environment)
+        return _read(environment)
     sources = identity((USER_DATA, paths.OVERRIDES, SCHEMA))
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        held = json.loads(host.read_text(KEPT) or "")
+        held = json.loads(files.read_text(KEPT) or "")
         if held["sources"] == sources:
             return _from_json(held["firewall"]), int(held["agent_port"])
-    config, port = _read(host, environment)
+    config, port = _read(environment)
     with contextlib.suppress(OSError):  # not root, or a full disk: the next one reads anew, no more
         text = json.dumps({"sources": sources, "firewall": config._asdict(), "agent_port": port})
-        host.write_text(KEPT, text, mode=0o600)
+        files.write_text(KEPT, text, mode=0o600)
     return config, port
 
 
-def identity(files: tuple[str, ...]) -> list[list[int]]:
+def identity(names: tuple[str, ...]) -> list[list[int]]:
     """Return what changes whenever one of the files does."""
     found = []
-    for path in files:
+    for path in names:
         try:
             stat = os.stat(path)
             found.append([stat.st_ino, stat.st_size, stat.st_mtime_ns])
@@ -61,7 +61,7 @@ def _from_json(values: Mapping[str, Any]) -> FirewallConfig:
     return FirewallConfig(**fields)
 
 
-def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
+def _read(environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
     if sys.flags.no_site:  # the cheap start: what validation needs is found now
         import site
 
@@ -69,5 +69,5 @@ def _read(host: Host, environment: Mapping[str, str]) -> tuple[FirewallConfig, i
     from cc_sammy import config
     from cc_sammy.config_source import system_configuration
 
-    loaded = config.load(system_configuration(), host.read_text(paths.OVERRIDES), environment)
+    loaded = config.load(system_configuration(), files.read_text(paths.OVERRIDES), environment)
     return loaded.firewall, loaded.agent.port

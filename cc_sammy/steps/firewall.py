@@ -24,7 +24,7 @@ def already_done(host: Host, config: Config) -> str | None:
     """The rules in the kernel are the wanted ones, or were removed on purpose."""
     if not config.firewall.enabled:
         return None if _kept() else "firewall.enabled is false"
-    if boot_files.is_removed(host):
+    if boot_files.is_removed():
         # by whom and why, and what brings them back
         return (files.read_text(boot_files.REMOVED) or "").strip() or "the rules were removed"
     wanted = _wanted(host, config)
@@ -54,7 +54,7 @@ def _enable(host: Host) -> None:
 
 def _wanted(host: Host, config: Config) -> Policy:
     """Return the configured rules, or those the agent rolled back to because the configured ones locked it out."""
-    return rollback.in_force(host, policy.from_config(config.firewall, config.agent.port, host))
+    return rollback.in_force(policy.from_config(config.firewall, config.agent.port))
 
 
 def _kept() -> list[str]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three machines as network namespaces: the vm, an edge in the allowed range, a stranger outside of it.
 
-Small Python programs run inside them; the vm's Host is the real one, entered by `ip netns exec`, its files in a
-folder of the test.
+Small Python programs run inside them; the vm's Host is the real one, entered by `ip netns exec`. A test that calls
+the product is inside the vm itself, in its network and with a folder of its own at /var/lib/sammy.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -129,18 +130,53 @@ def journal_script(variant: str, networks: Sequence[Sequence[str]], port: int) -
     return "\n".join(lines)
 
 
+STATE = "/var/lib/sammy"
+CLONE_FS, CLONE_NEWNS, CLONE_NEWNET = 0x200, 0x20000, 0x40000000
+MS_BIND, MS_REC, MS_SLAVE = 0x1000, 0x4000, 0x80000
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def inside(namespace: str, folder: str) -> Iterator[None]:
+    """Have the test's thread, and what it starts, in the namespace, with the folder mounted at /var/lib/sammy.
+
+    It must be the process's first thread: /proc/net is that one's.
+    """
+    before, home = os.path.exists(STATE), os.getcwd()
+    os.makedirs(STATE, exist_ok=True)
+    with contextlib.ExitStack() as opened:
+        names = ("/proc/self/ns/net", "/proc/self/ns/mnt", f"/run/netns/{namespace}")
+        network, mounts, machine = (opened.enter_context(open(name, "rb")).fileno() for name in names)
+        _call(LIBC.unshare, CLONE_NEWNS)
+        try:
+            _call(LIBC.mount, b"none", b"/", None, MS_REC | MS_SLAVE, None)
+            _call(LIBC.mount, folder.encode(), STATE.encode(), None, MS_BIND, None)
+            _call(LIBC.setns, machine, CLONE_NEWNET)
+            yield
+        finally:
+            _call(LIBC.setns, network, CLONE_NEWNET)
+            _call(LIBC.unshare, CLONE_FS)  # threads begun inside share the root, and none may when it changes
+            _call(LIBC.setns, mounts, CLONE_NEWNS)
+            os.chdir(home)
+            if not before:
+                os.rmdir(STATE)
+
+
+def _call(function: Callable[..., int], *arguments: object) -> None:
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 class MachineHost(Host):
-    """The real host inside a namespace; what it keeps under /var/lib/sammy lies in `folder`.
+    """The real host, its commands inside a namespace.
 
     :param variant: which iptables the plain command is.
     """
 
-    def __init__(self, namespace: str, folder: str, variant: str = "nft") -> None:
+    def __init__(self, namespace: str, variant: str = "nft") -> None:
         super().__init__()
-        self.namespace, self.folder, self.variant = namespace, folder, variant
-
-    def _path(self, path: str) -> str:
-        return self.folder + path if path.startswith("/var/lib/sammy/") else path
+        self.namespace, self.variant = namespace, variant
 
     def run(
         self,
@@ -154,22 +190,8 @@ class MachineHost(Host):
         cleanup: bool = False,
     ) -> CommandResult:
         words = [f"iptables-{self.variant}" if argv[0] == "iptables" else argv[0], *argv[1:]]
-        entered = ["ip", "netns", "exec", self.namespace, *(self._path(word) for word in words)]
+        entered = ["ip", "netns", "exec", self.namespace, *words]
         return super().run(entered, timeout=timeout, check=check, input=input, env=env)
-
-    def read_text(self, path: str) -> str | None:
-        if path.startswith("/proc/"):
-            return self.run(["cat", path]).stdout
-        return super().read_text(self._path(path))
-
-    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-        return super().write_text(self._path(path), text, mode=mode, sync=sync)
-
-    def remove(self, path: str) -> bool:
-        return super().remove(self._path(path))
-
-    def exists(self, path: str) -> bool:
-        return super().exists(self._path(path))
 
 
 class Lab:

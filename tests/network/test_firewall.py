@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from cc_sammy.common import files
 from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_block
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import iptables_chain as chain
 from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
 from tests.firewall_config import METADATA, firewall_config
-from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost
+from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost, inside
 
 pytestmark = pytest.mark.needs("root")
 
@@ -32,7 +33,8 @@ REACHED, DROPPED = ("reached", "reached"), ("dropped", "dropped")
 @pytest.fixture
 def vm(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MachineHost]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    yield MachineHost(lab.names["vm"], str(tmp_path))
+    with inside(lab.names["vm"], str(tmp_path)):
+        yield MachineHost(lab.names["vm"])
     lab.clear()
 
 
@@ -114,7 +116,7 @@ def test_a_table_of_foreign_shape_is_rebuilt(lab: Lab, vm: MachineHost) -> None:
     vm.run(["nft", "-f", "-"], input=f"add table inet sammy\nadd chain inet sammy input {chain}\n")
     enforce.apply(vm, POLICY)
     assert enforce.check(vm, POLICY) == []
-    assert "delete table" not in (vm.read_text(nftables.APPLIED) or "")
+    assert "delete table" not in (files.read_text(nftables.APPLIED) or "")
 
 
 def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) -> None:
@@ -126,9 +128,9 @@ def test_the_whole_of_cloudflare_reads_back_equal(vm: MachineHost, each: str) ->
 def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, each: str) -> None:
     policy = POLICY._replace(backend=each)
     enforce.apply(vm, policy)
-    files = [path for path in os.listdir(vm.folder + boot_files.FOLDER) if path != "tried"]
-    assert len(files) == (1 if each == "nftables" else 2)
-    assert {os.stat(f"{vm.folder}{boot_files.FOLDER}/{name}").st_mode & 0o777 for name in files} == {0o600}
+    stored = [path for path in os.listdir(boot_files.FOLDER) if path != "tried"]
+    assert len(stored) == (1 if each == "nftables" else 2)
+    assert {os.stat(f"{boot_files.FOLDER}/{name}").st_mode & 0o777 for name in stored} == {0o600}
     lab.clear()
     assert lab.reach("stranger", AGENT) == REACHED
     for _ in range(2):  # a restart of the unit is no boot, and must not add a second jump
@@ -140,7 +142,7 @@ def test_the_kept_files_alone_guard_the_next_boot(lab: Lab, vm: MachineHost, eac
 def test_a_file_that_fails_at_boot_keeps_no_other_from_being_loaded(lab: Lab, vm: MachineHost) -> None:
     enforce.apply(vm, POLICY._replace(backend="iptables"))
     lab.clear()
-    vm.write_text(boot_files.FOLDER + "/metadata.nft", "nonsense\n")
+    files.write_text(boot_files.FOLDER + "/metadata.nft", "nonsense\n")
     assert vm.run(["sh", BOOT, boot_files.FOLDER], check=False).returncode == 1
     assert lab.reach("stranger", AGENT) == DROPPED
 
@@ -151,11 +153,11 @@ def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
     enforce.remove(vm)
     enforce.remove(vm)
     assert lab.reach("stranger", AGENT) == REACHED
-    assert boot_files.is_removed(vm)
-    assert set(os.listdir(vm.folder + boot_files.FOLDER)) <= {"removed", "tried"}
+    assert boot_files.is_removed()
+    assert set(os.listdir(boot_files.FOLDER)) <= {"removed", "tried"}
     assert enforce.loaded(vm) == []
     enforce.apply(vm, policy)
-    assert not boot_files.is_removed(vm)
+    assert not boot_files.is_removed()
     assert lab.reach("stranger", AGENT) == DROPPED
 
 

@@ -14,7 +14,7 @@ from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model import policy as policy_module
 from tests.firewall_config import METADATA
 from tests.network.docker import Docker
-from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost
+from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, Lab, MachineHost, inside
 
 pytestmark = pytest.mark.needs("root", "dockerd")
 
@@ -27,7 +27,8 @@ CONTAINER = "172.17.0.99"
 @pytest.fixture
 def vm(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MachineHost]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    yield MachineHost(lab.names["vm"], str(tmp_path))
+    with inside(lab.names["vm"], str(tmp_path)):
+        yield MachineHost(lab.names["vm"])
     lab.clear()
 
 

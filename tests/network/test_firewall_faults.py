@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import signal
@@ -23,7 +24,7 @@ from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.host.host import CommandResult, Host
 from tests.firewall_config import firewall_config
-from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost
+from tests.network.firewall_lab import AGENT, BACKENDS, CONNECT, Lab, MachineHost, inside
 
 pytestmark = pytest.mark.needs("root")
 
@@ -67,7 +68,7 @@ assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(filter
 from tests.network import test_firewall_faults as t
 t.lock.LOCK = sys.argv[2] + "/firewall.lock"
 try:
-    t.enforce.apply(t.MachineHost(sys.argv[1], sys.argv[2]), t.OTHER._replace(backend=sys.argv[3]))
+    t.enforce.apply(t.MachineHost(sys.argv[1]), t.OTHER._replace(backend=sys.argv[3]))
 except t.SammyError as error:
     print(error)
 """
@@ -76,7 +77,8 @@ except t.SammyError as error:
 @pytest.fixture
 def vm(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
-    yield Faulty(lab.names["vm"], str(tmp_path))
+    with inside(lab.names["vm"], str(tmp_path)):
+        yield Faulty(lab.names["vm"])
     lab.clear()
 
 
@@ -134,7 +136,7 @@ def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
     policy = POLICY._replace(backend=backend)
     if held:
         enforce.apply(vm, policy)
-    words = [sys.executable, "-c", WITHOUT_MODULE, lab.names["vm"], vm.folder, backend]
+    words = [sys.executable, "-c", WITHOUT_MODULE, lab.names["vm"], os.path.dirname(lock.LOCK), backend]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, cwd=TOP)
     assert re.search("(nothing was|was not) changed", done.stdout), done.stdout + done.stderr
     assert "Protocol not supported" in done.stdout
@@ -150,7 +152,7 @@ def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
 def test_a_full_disk_guards_now_and_says_that_the_next_boot_does_not(lab: Lab, vm: Faulty, name: str) -> None:
     vm.variant = name.removeprefix("iptables-")
     policy = POLICY._replace(backend=name.partition("-")[0])
-    folder = Path(vm.folder + boot_files.FOLDER)
+    folder = Path(boot_files.FOLDER)
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "small", str(folder)], check=True)
     try:
@@ -176,11 +178,11 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
     program = (
         "import sys\n"
         "from tests.network import test_firewall_faults as t\n"
-        "t.lock.LOCK = sys.argv[2] + '/firewall.lock'; vm = t.MachineHost(sys.argv[1], sys.argv[2], sys.argv[3])\n"
+        "t.lock.LOCK = sys.argv[2] + '/firewall.lock'; vm = t.MachineHost(sys.argv[1], sys.argv[3])\n"
         "print('begin', flush=True)\n"
         "[t.enforce.apply(vm, p._replace(backend=sys.argv[4])) for _ in range(50) for p in (t.OTHER, t.POLICY)]\n"
     )
-    words = [lab.names["vm"], vm.folder, vm.variant, backend]
+    words = [lab.names["vm"], os.path.dirname(lock.LOCK), vm.variant, backend]
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     print(f"seed {seed}")
@@ -247,7 +249,7 @@ def test_the_trial_sees_each_kind_of_wrong_rules_and_nothing_is_changed(
     with pytest.raises(SammyError, match="failed their trial, nothing was changed") as caught:
         dry_run.once(vm, POLICY, Broken(*lines))  # type: ignore[arg-type]
     assert said in str(caught.value)
-    assert not vm.exists(dry_run.TRIED)
+    assert not os.path.exists(dry_run.TRIED)
 
 
 def test_rules_refused_in_the_trial_are_not_applied(vm: Faulty) -> None:
@@ -267,7 +269,7 @@ def test_rules_load_where_ipv6_is_switched_off(lab: Lab, vm: Faulty, name: str) 
     alone = f"{lab.names['vm']}-six"
     subprocess.run(["ip", "netns", "add", alone], check=True)
     try:
-        machine = MachineHost(alone, vm.folder, name.removeprefix("iptables-"))
+        machine = MachineHost(alone, name.removeprefix("iptables-"))
         machine.run(["ip", "link", "set", "lo", "up"])
         machine.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"])
         policy = POLICY._replace(backend=name.partition("-")[0])

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
+from cc_sammy.common import files
 from cc_sammy.firewall import boot_files, commands, enforce, lock, rollback
 from sammy_agent.daemon.firewall_watch import inbound_contact, lockout, watchdog
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.firewall_watch.watchdog import FirewallWatchdog
 from tests.firewall_config import firewall_config
-from tests.network.firewall_lab import BACKENDS, SSH, VM_FOR, Lab, MachineHost, wait_until
+from tests.network.firewall_lab import BACKENDS, SSH, VM_FOR, Lab, MachineHost, inside, wait_until
 
 pytestmark = pytest.mark.needs("root")
 
@@ -73,7 +74,7 @@ class Machine:
                 self.inbound.record(peer.strip())
 
     def new_guard(self) -> FirewallWatchdog:
-        return FirewallWatchdog(self.inbound, lambda: True, self.verb, self.vm.folder + boot_files.FOLDER)
+        return FirewallWatchdog(self.inbound, lambda: True, self.verb, boot_files.FOLDER)
 
     def verb(self, *words: str) -> dict[str, Any]:
         """Run a verb as the firewall's own program does."""
@@ -122,17 +123,18 @@ def machine(
         "TRIAL_INTERVAL": 0.05,
     }.items():
         monkeypatch.setattr(lockout, name, seconds)
-    vm = MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
-    made = Machine(lab, vm, request.param.partition("-")[0])
-    made.configure(EDGE)
-    try:
-        yield made
-    finally:
-        made.stop()
-        for process in (made._listener, made._caller):
-            with contextlib.suppress(ValueError):  # ended by the test
-                lab.stop(process)
-        lab.clear()
+    with inside(lab.names["vm"], str(tmp_path)):
+        vm = MachineHost(lab.names["vm"], variant=request.param.removeprefix("iptables-"))
+        made = Machine(lab, vm, request.param.partition("-")[0])
+        made.configure(EDGE)
+        try:
+            yield made
+        finally:
+            made.stop()
+            for process in (made._listener, made._caller):
+                with contextlib.suppress(ValueError):  # ended by the test
+                    lab.stop(process)
+            lab.clear()
 
 
 def proven(machine: Machine) -> None:
@@ -165,7 +167,7 @@ def test_rules_that_keep_the_control_plane_out_are_rolled_back_to_the_good_ones(
 
 def test_without_rules_known_as_good_the_firewall_is_lifted_and_says_so(machine: Machine) -> None:
     proven(machine)
-    machine.vm.remove(rollback.PROVEN)
+    files.remove(rollback.PROVEN)
     machine.configure(ELSEWHERE)
     machine.wait_for("roll-back")
     wait_until(lambda: "open to all" in machine.guard.problem(), "the guard to say so", 10)

@@ -16,7 +16,7 @@ import pytest
 from cc_sammy.firewall import dry_run, enforce, lock
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model import policy as policy_module
-from tests.network.firewall_lab import AGENT, BACKENDS, Lab, MachineHost, journal_script, wait_until
+from tests.network.firewall_lab import AGENT, BACKENDS, Lab, MachineHost, inside, journal_script, wait_until
 from tests.quiet_machine import TooBusy, measured
 
 pytestmark = [pytest.mark.needs("root"), pytest.mark.alone]
@@ -37,7 +37,8 @@ def vm(
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
     # the trial is another test's; here it would only thin out the applies
     monkeypatch.setattr(dry_run, "once", lambda *_: [])
-    yield MachineHost(lab.names["vm"], str(tmp_path), variant=request.param.removeprefix("iptables-"))
+    with inside(lab.names["vm"], str(tmp_path)):
+        yield MachineHost(lab.names["vm"], variant=request.param.removeprefix("iptables-"))
     lab.clear()
 
 

@@ -9,10 +9,12 @@ conntrack, which cut whole machines off when Docker was restarted.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import iptables_chain, ruleset
@@ -58,12 +60,12 @@ class Seen(NamedTuple):
     legacy4: iptables_chain.Listing | None
     legacy6: iptables_chain.Listing | None
 
-    def may_hold(self, host: Host, backend: str) -> bool:
+    def may_hold(self, backend: str) -> bool:
         """Tell whether a backend that is not in use still holds anything of ours."""
         own = {"nftables": ("inet", ruleset.TABLE), "iptables": ("ip ip6", iptables_chain.CHAIN)}[backend]
         if backend == "iptables" and any(one is not None and one.exists for one in (self.legacy4, self.legacy6)):
             return True
-        if any(host.exists(f"{boot_files.FOLDER}/{name}") for name in boot_files.FILES[backend]):
+        if any(os.path.exists(f"{boot_files.FOLDER}/{name}") for name in boot_files.FILES[backend]):
             return True
         key = "table" if backend == "nftables" else "name"
         return any(one["family"] in own[0].split() and one[key] == own[1] for one in self.chains or ())
@@ -98,13 +100,13 @@ def look(host: Host) -> Seen:
     """Ask the kernel once; legacy only where its tables exist, because asking would make them."""
     return Seen(
         _chains(host),
-        *(_listing(host, "legacy", version) if legacy_in_use(host, version) else None for version in (4, 6)),
+        *(_listing(host, "legacy", version) if legacy_in_use(version) else None for version in (4, 6)),
     )
 
 
-def legacy_in_use(host: Host, version: int) -> bool:
+def legacy_in_use(version: int) -> bool:
     """Tell whether the kernel has legacy's filter table."""
-    return "filter" in (host.read_text(LEGACY_TABLES[version]) or "").split()
+    return "filter" in (files.read_text(LEGACY_TABLES[version]) or "").split()
 
 
 def open_input(host: Host, mode: str, seen: Seen) -> list[str]:

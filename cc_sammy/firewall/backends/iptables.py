@@ -9,9 +9,11 @@ ours is taken away.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.backends import foreign_rules
@@ -53,12 +55,12 @@ def load(host: Host, policy: Policy) -> None:
     """
     used = variant(host)
     problems = []
-    for version in families(host):
+    for version in families():
         _restore_family(host, policy, used, version)
         found = iptables_chain.differences(policy, version, read(host, used, version))
         problems += found
-    for version in families(host):
-        boot_files.keep(host, kept_path(used, version), kept_text(policy, version))
+    for version in families():
+        boot_files.keep(kept_path(used, version), kept_text(policy, version))
     _clear(host, other(used))
     if problems:
         raise SammyError(
@@ -70,7 +72,7 @@ def load(host: Host, policy: Policy) -> None:
 def load_in(host: Host, policy: Policy) -> None:
     """Put the rules into the kernel and do nothing else: for the trial, in an empty network namespace."""
     used = variant(host)
-    for version in families(host):
+    for version in families():
         _restore(host, used, version, iptables_chain.text(policy, version, (f"-I INPUT 1 -j {iptables_chain.CHAIN}",)))
 
 
@@ -82,7 +84,7 @@ def lift(host: Host, port: int, until: int) -> None:
     used = variant(host)
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(until))
     match = f"-p tcp --dport {port} -m time --datestop {end} -m comment --comment lifted-for-a-while"
-    for version in families(host):
+    for version in families():
         host.run([program(used, version), "-w", "10", "-I", iptables_chain.CHAIN, "1", *match.split(), "-j", "RETURN"])
 
 
@@ -90,10 +92,10 @@ def drift(host: Host, policy: Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the files of the next boot."""
     used = variant(host)
     problems = []
-    for version in families(host):
+    for version in families():
         problems += iptables_chain.differences(policy, version, read(host, used, version))
         path = kept_path(used, version)
-        if not problems and not boot_files.same(host, path, kept_text(policy, version)):
+        if not problems and not boot_files.same(path, kept_text(policy, version)):
             problems.append(f"{path}, which the next boot loads, holds other rules than the kernel")
         if _holds(host, other(used), version):
             problems.append(
@@ -119,11 +121,11 @@ def facts(host: Host) -> dict[str, Any]:
     :raises SammyError: the kernel could not be read.
     """
     used = variant(host)
-    listings = {version: read(host, used, version) for version in families(host)}
+    listings = {version: read(host, used, version) for version in families()}
     found: dict[str, Any] = {
         "variant": used,
         "loaded": all(one.exists and one.jumps for one in listings.values()),
-        "kept_for_boot": host.exists(kept_path(used, 4)),
+        "kept_for_boot": os.path.exists(kept_path(used, 4)),
         "rules": [f"IPv{version} {rule}" for version, one in listings.items() for rule in one.rules],
         "networks": {},
         "dropped": {},
@@ -135,9 +137,9 @@ def facts(host: Host) -> dict[str, Any]:
     return found
 
 
-def families(host: Host) -> tuple[int, ...]:
+def families() -> tuple[int, ...]:
     """Return the families the kernel has: ip6tables fails where IPv6 was left out of it."""
-    return (4, 6) if host.exists(HAS_IPV6) else (4,)
+    return (4, 6) if os.path.exists(HAS_IPV6) else (4,)
 
 
 def read(host: Host, used: str, version: int) -> iptables_chain.Listing:
@@ -164,9 +166,9 @@ def kept_text(policy: Policy, version: int) -> str:
 
 
 def _holds(host: Host, name: str, version: int) -> bool:
-    if host.exists(kept_path(name, version)):
+    if os.path.exists(kept_path(name, version)):
         return True
-    if name == "legacy" and not foreign_rules.legacy_in_use(host, version):
+    if name == "legacy" and not foreign_rules.legacy_in_use(version):
         return False
     # one chain only: `-S` of everything stumbles over tables that other programs made in nft's own language
     answer = host.run([program(name, version), "-w", "10", "-S", iptables_chain.CHAIN], check=False)
@@ -176,7 +178,7 @@ def _holds(host: Host, name: str, version: int) -> bool:
 def _clear(host: Host, name: str) -> None:
     for version in (4, 6):
         held = _holds(host, name, version)
-        host.remove(kept_path(name, version))
+        files.remove(kept_path(name, version))
         if not held:
             continue
         listing = read(host, name, version)

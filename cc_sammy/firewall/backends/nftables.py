@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import Any
 
+from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import policy as policy_module
@@ -44,20 +46,20 @@ def lift(host: Host, port: int, until: int) -> None:
 def drift(host: Host, policy: policy_module.Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the file of the next boot."""
     problems = table_drift(host, ruleset.build(policy))
-    if not problems and not boot_files.same(host, APPLIED, ruleset.text(policy)):
+    if not problems and not boot_files.same(APPLIED, ruleset.text(policy)):
         problems.append(f"{APPLIED}, which the next boot loads, holds other rules than the kernel")
     return problems
 
 
 def unload(host: Host) -> None:
     """Take the rules out of the kernel and of the next boot, present or not."""
-    host.remove(APPLIED)
+    files.remove(APPLIED)
     unload_table(host, ruleset.TABLE)
 
 
 def present(host: Host) -> bool:
     """Tell whether this backend holds anything of ours; False also where there is no nft at all."""
-    if host.exists(APPLIED):
+    if os.path.exists(APPLIED):
         return True
     try:
         return read_table(host, ruleset.TABLE) is not None
@@ -73,7 +75,7 @@ def facts(host: Host) -> dict[str, Any]:
     from cc_sammy.firewall.backends import drift as readback
 
     listing = read_table(host, ruleset.TABLE)
-    found: dict[str, Any] = {"loaded": listing is not None, "kept_for_boot": host.exists(APPLIED)}
+    found: dict[str, Any] = {"loaded": listing is not None, "kept_for_boot": os.path.exists(APPLIED)}
     found |= {"rules": [], "networks": {}, "dropped": {}}
     if listing is not None:
         objects = json.loads(listing)["nftables"]
@@ -100,7 +102,7 @@ def load_table(host: Host, table: Table, path: str) -> None:
     if problems:
         # someone made a chain or set of ours with another type, hook or priority: only a new table helps
         problems = _rebuild(host, table)
-    boot_files.keep(host, path, text)  # the gentle form: the one that every later boot loads
+    boot_files.keep(path, text)  # the gentle form: the one that every later boot loads
     if problems:
         raise SammyError(
             f"the firewall was loaded but the kernel holds something else: {'; '.join(problems)}",

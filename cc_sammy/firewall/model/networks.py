@@ -10,9 +10,9 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from cc_sammy.common import files
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import boot_files as kept
-from cc_sammy.host.host import Host
 
 Network4 = ipaddress.IPv4Network
 Network6 = ipaddress.IPv6Network
@@ -90,12 +90,12 @@ def without_covered(networks: Iterable[N]) -> tuple[N, ...]:
     return tuple(network for network in dict.fromkeys(given) if network in kept)
 
 
-def known(host: Host) -> tuple[str, ...]:
+def known() -> tuple[str, ...]:
     """Return Cloudflare's networks: the last good list fetched, or the bundled one; never an error."""
     import json
 
     try:
-        networks = tuple(json.loads(host.read_text(FETCHED) or "")["networks"])
+        networks = tuple(json.loads(files.read_text(FETCHED) or "")["networks"])
         parse(networks, FETCHED)
     except (ValueError, KeyError, TypeError, SammyError):
         return CLOUDFLARE

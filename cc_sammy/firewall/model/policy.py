@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cc_sammy.common import files
 from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model.networks import Network4, Network6
-from cc_sammy.host.host import Host
 
 SSH_PORT = 22
 
@@ -67,7 +68,7 @@ ROUTES6 = "/proc/net/ipv6_route"
 ROUTE_UP, ROUTE_REJECT = 0x1, 0x200
 
 
-def from_config(config: FirewallConfig, agent_port: int, host: Host) -> Policy:
+def from_config(config: FirewallConfig, agent_port: int) -> Policy:
     """Return the policy for this machine at this moment.
 
     `ssh: drop` closes ssh only once the control plane has acknowledged the node: a failed boot keeps its way in.
@@ -79,11 +80,11 @@ def from_config(config: FirewallConfig, agent_port: int, host: Host) -> Policy:
         raise SammyError(
             "firewall.published_ports: allowed-only needs firewall.backend nftables", "Change one of the two"
         )
-    _refuse_local_port(agent_port, host)
+    _refuse_local_port(agent_port)
     any_source = config.allow == "any"
     allow = () if any_source else _texts(config.allow)
-    allow4, allow6 = networks.parse(allow, "firewall.allow", networks.known(host))
-    ssh = "open" if config.ssh == "ranges" and any_source else _ssh_mode(config, host)
+    allow4, allow6 = networks.parse(allow, "firewall.allow", networks.known())
+    ssh = "open" if config.ssh == "ranges" and any_source else _ssh_mode(config)
     if config.ssh == "ranges":
         ssh4, ssh6 = allow4, allow6
     else:
@@ -96,20 +97,20 @@ def from_config(config: FirewallConfig, agent_port: int, host: Host) -> Policy:
         ssh=ssh,
         ssh4=ssh4,
         ssh6=ssh6,
-        uplinks=uplinks(host),
+        uplinks=uplinks(),
         backend=config.backend,
         guard_published=guard_published,
     ).checked()
 
 
-def uplinks(host: Host) -> tuple[str, ...]:
+def uplinks() -> tuple[str, ...]:
     """Return the interfaces that carry a default route of either family."""
     found = set()
-    for line in (host.read_text(ROUTES4) or "").splitlines()[1:]:
+    for line in (files.read_text(ROUTES4) or "").splitlines()[1:]:
         fields = line.split()
         if len(fields) >= 8 and fields[1] == fields[7] == "00000000" and int(fields[3], 16) & ROUTE_UP:
             found.add(fields[0])
-    for line in (host.read_text(ROUTES6) or "").splitlines():
+    for line in (files.read_text(ROUTES6) or "").splitlines():
         fields = line.split()
         # the kernel's own "unreachable default" stands on lo with RTF_REJECT
         if len(fields) >= 10 and fields[0] == "0" * 32 and fields[1] == "00":
@@ -119,8 +120,8 @@ def uplinks(host: Host) -> tuple[str, ...]:
     return tuple(sorted(found - {"lo"}))
 
 
-def _ssh_mode(config: FirewallConfig, host: Host) -> str:
-    if config.ssh == "drop-always" or (config.ssh == "drop" and host.exists(READY)):
+def _ssh_mode(config: FirewallConfig) -> str:
+    if config.ssh == "drop-always" or (config.ssh == "drop" and os.path.exists(READY)):
         return "drop"
     return "open" if config.ssh in ("drop", "open") else "networks"
 
@@ -129,9 +130,9 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _refuse_local_port(port: int, host: Host) -> None:
+def _refuse_local_port(port: int) -> None:
     """Refuse a port the kernel may give to our own connections: their replies would be dropped (36 of 60 were)."""
-    fields = (host.read_text(PORT_RANGE) or "").split()
+    fields = (files.read_text(PORT_RANGE) or "").split()
     if len(fields) != 2:
         return
     low, high = int(fields[0]), int(fields[1])

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy.cli import boot_stages, critical_path, timeline_svg
 from cc_sammy.cli.main import main
 from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
 from cc_sammy.host.fake import FakeHost
+from tests.unit.fake_files import lay_out
 
 
 def step(name: str, begin: float, seconds: float, after: str = "", uses: str = "", **used: Any) -> StepRecord:
@@ -113,6 +115,7 @@ def test_timings_tell_attempts_only_where_there_was_more_than_one(
     assert first == {"started": 100.0, "duration_ms": 10, "reason": "no route"}
 
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 SHOW_STAGES = (
     "Id=cloud-final.service\nInactiveExitTimestampMonotonic=9000000\nActiveEnterTimestampMonotonic=30000000\n\n"
     "Id=cloud-init-local.service\nInactiveExitTimestampMonotonic=5000000\nActiveEnterTimestampMonotonic=6000000\n\n"
@@ -120,15 +123,16 @@ SHOW_STAGES = (
 )
 
 
-def booted(*, container: bool = False) -> FakeHost:
-    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-1\n", **({boot_stages.CONTAINER: ""} if container else {})})
+def booted(fs: FakeFilesystem, *, container: bool = False) -> FakeHost:
+    lay_out(fs, {BOOT_ID: "b-1\n", **({boot_stages.CONTAINER: ""} if container else {})})
+    host = FakeHost()
     host.script(["systemctl", "show", boot_stages.USERSPACE], stdout="UserspaceTimestampMonotonic=3000000\n")
     host.script(["systemctl", "show", boot_stages.MOMENTS], stdout=SHOW_STAGES)
     return host
 
 
-def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages() -> None:
-    assert boot_stages.of_boot(booted(), "b-1") == [
+def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages(fs: FakeFilesystem) -> None:
+    assert boot_stages.of_boot(booted(fs), "b-1") == [
         ("kernel", 0.0, 3.0),
         ("systemd", 3.0, 5.0),
         ("cloud-init-local", 5.0, 6.0),
@@ -136,12 +140,13 @@ def test_before_the_steps_come_kernel_systemd_and_cloud_inits_stages() -> None:
     ]
 
 
-def test_a_containers_boot_does_not_begin_with_its_hosts_kernel() -> None:
-    assert boot_stages.of_boot(booted(container=True), "b-1")[0] == ("systemd", 3.0, 5.0)
+def test_a_containers_boot_does_not_begin_with_its_hosts_kernel(fs: FakeFilesystem) -> None:
+    assert boot_stages.of_boot(booted(fs, container=True), "b-1")[0] == ("systemd", 3.0, 5.0)
 
 
-def test_another_boots_stages_come_from_the_journal() -> None:
-    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b-2\n"})
+def test_another_boots_stages_come_from_the_journal(fs: FakeFilesystem) -> None:
+    lay_out(fs, {BOOT_ID: "b-2\n"})
+    host = FakeHost()
     entries = [
         {"UNIT": "cloud-final.service", "MESSAGE_ID": boot_stages.STARTING, "__MONOTONIC_TIMESTAMP": "9000000"},
         {"UNIT": "cloud-final.service", "MESSAGE_ID": boot_stages.STARTED, "__MONOTONIC_TIMESTAMP": "30000000"},

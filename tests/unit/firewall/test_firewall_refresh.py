@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.server
 import ipaddress
 import json
+import os
 import ssl
 import subprocess
 import threading
@@ -16,10 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyfakefs.fake_filesystem import FakeFilesystem
 
 from cc_sammy.firewall import cloudflare_ranges
 from cc_sammy.firewall.model import networks
-from cc_sammy.host.fake import FakeHost
 
 GOOD = "\n".join(networks.CLOUDFLARE).encode()
 FOUR, SIX = list(networks.CLOUDFLARE[:15]), list(networks.CLOUDFLARE[15:])
@@ -164,27 +165,26 @@ class Web:
 def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
     made = Web(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(made.certificate))
+    monkeypatch.setattr(networks, "FETCHED", str(tmp_path / "ranges.json"))
     yield made
     made.close()
 
 
 def test_a_fetched_list_is_kept_and_asked_for_by_its_etag(web: Web) -> None:
-    host = FakeHost()
     web.body = "\n".join([*FOUR, "1.1.1.0/24", *SIX]).encode()
-    state, changed = cloudflare_ranges.refresh(host, web.url, 1000.0)
+    state, changed = cloudflare_ranges.refresh(web.url, 1000.0)
     assert (changed, len(state.networks), state.last_success) == (True, 23, 1000.0)
-    assert networks.known(host) == state.networks
-    assert host.modes[networks.FETCHED] == 0o600
+    assert networks.known() == state.networks
+    assert os.stat(networks.FETCHED).st_mode & 0o777 == 0o600
     web.status, web.body = 304, b""
-    state, changed = cloudflare_ranges.refresh(host, web.url, 2000.0)
+    state, changed = cloudflare_ranges.refresh(web.url, 2000.0)
     assert (changed, len(state.networks), state.last_success, web.seen) == (False, 23, 2000.0, [None, '"one"'])
 
 
 @pytest.mark.parametrize("fault", ["empty", "html", "cut", "large", "error", "hangs", "moved", "lost"])
 def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = FakeHost()
-    cloudflare_ranges.refresh(host, web.url, 1000.0)
-    before = networks.known(host)
+    cloudflare_ranges.refresh(web.url, 1000.0)
+    before = networks.known()
     monkeypatch.setattr(cloudflare_ranges, "READ_SECONDS", 0.5)
     match fault:
         case "empty":
@@ -204,9 +204,9 @@ def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypa
         case "lost":
             web.close()
     with pytest.raises(cloudflare_ranges.Refused):
-        cloudflare_ranges.refresh(host, web.url, 5000.0)
-    state = cloudflare_ranges.load(host)
-    assert networks.known(host) == before
+        cloudflare_ranges.refresh(web.url, 5000.0)
+    state = cloudflare_ranges.load()
+    assert networks.known() == before
     assert (state.last_attempt, state.last_success) == (5000.0, 1000.0)
     assert state.last_error
 
@@ -223,7 +223,7 @@ def test_plain_http_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"networks": ["<html>"]}', '{"networks": 5}', '{"networks": []}'])
-def test_a_damaged_file_means_the_bundled_list(text: str) -> None:
-    host = FakeHost({networks.FETCHED: text})
-    assert networks.known(host) == networks.CLOUDFLARE
-    assert cloudflare_ranges.load(host) == cloudflare_ranges.State()
+def test_a_damaged_file_means_the_bundled_list(fs: FakeFilesystem, text: str) -> None:
+    fs.create_file(networks.FETCHED, contents=text)
+    assert networks.known() == networks.CLOUDFLARE
+    assert cloudflare_ranges.load() == cloudflare_ranges.State()

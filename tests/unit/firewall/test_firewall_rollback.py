@@ -6,20 +6,26 @@ from __future__ import annotations
 import json
 
 import pytest
+from pyfakefs.fake_filesystem import FakeFilesystem
 
-from cc_sammy.errors import SammyError
+from cc_sammy.common import files
 from cc_sammy.firewall import rollback
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model import policy as policy_module
-from cc_sammy.host.fake import FakeHost
 
 WANTED = policy_module.Policy(8443, *networks.parse(["cloudflare"], "test"), ssh="drop", uplinks=("eth0",))
 GOOD = WANTED._replace(allow_any=True, ssh="networks", ssh4=networks.parse(["192.0.2.0/24"], "test")[0])
 
 
-def host(*, restored: bool = True, refused: policy_module.Policy = WANTED) -> FakeHost:
+@pytest.fixture(autouse=True)
+def empty(fs: FakeFilesystem) -> None:
+    """A machine without files."""
+
+
+def rolled_back(*, restored: bool = True, refused: policy_module.Policy = WANTED) -> None:
     note = {"why": "it stayed away", "at": 7, "restored": restored, "refused": rollback.to_text(refused)}
-    return FakeHost({rollback.PROVEN: rollback.to_text(GOOD), rollback.ROLLED_BACK: json.dumps(note)})
+    files.write_text(rollback.PROVEN, rollback.to_text(GOOD))
+    files.write_text(rollback.ROLLED_BACK, json.dumps(note))
 
 
 @pytest.mark.parametrize("policy", [WANTED, GOOD])
@@ -33,35 +39,26 @@ def test_a_damaged_policy_is_none(text: str | None) -> None:
 
 
 def test_after_a_roll_back_the_good_rules_are_the_ones_in_force() -> None:
-    assert rollback.in_force(host(), WANTED) == GOOD
-    assert rollback.standing(host(), WANTED) == {"why": "it stayed away", "at": 7, "restored": True}
+    rolled_back()
+    assert rollback.in_force(WANTED) == GOOD
+    assert rollback.standing(WANTED) == {"why": "it stayed away", "at": 7, "restored": True}
 
 
 def test_it_stands_when_a_route_changes_and_ends_when_other_rules_are_configured() -> None:
+    rolled_back()
     elsewhere = WANTED._replace(uplinks=("br-lan",))
-    assert rollback.in_force(host(), elsewhere) == GOOD._replace(uplinks=("br-lan",))
+    assert rollback.in_force(elsewhere) == GOOD._replace(uplinks=("br-lan",))
     other = WANTED._replace(ssh="open")
-    assert (rollback.in_force(host(), other), rollback.standing(host(), other)) == (other, None)
+    assert (rollback.in_force(other), rollback.standing(other)) == (other, None)
 
 
 def test_without_a_note_or_good_rules_the_wanted_ones_are_in_force() -> None:
-    assert rollback.in_force(FakeHost(), WANTED) == WANTED
-    lifted = host(restored=False)
-    assert rollback.in_force(lifted, WANTED) == WANTED
-    lost = host()
-    del lost.files[rollback.PROVEN]
-    assert rollback.in_force(lost, WANTED) == WANTED
-    damaged = host()
-    damaged.files[rollback.ROLLED_BACK] = "{"
-    assert rollback.in_force(damaged, WANTED) == WANTED
-
-
-def test_a_full_disk_keeps_the_rules_and_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> bool:
-        raise OSError(28, "No space left on device")
-
-    machine = FakeHost()
-    monkeypatch.setattr(machine, "write_text", full)
-    with pytest.raises(SammyError, match=r"rolled-back\.json could not be written: No space left"):
-        rollback.roll_back(machine, WANTED, "keep", "it stayed away")
-    assert machine.calls == []
+    assert rollback.in_force(WANTED) == WANTED
+    rolled_back(restored=False)
+    assert rollback.in_force(WANTED) == WANTED
+    rolled_back()
+    files.remove(rollback.PROVEN)
+    assert rollback.in_force(WANTED) == WANTED
+    rolled_back()
+    files.write_text(rollback.ROLLED_BACK, "{")
+    assert rollback.in_force(WANTED) == WANTED

@@ -401,10 +401,8 @@ def test_journald_left_as_it_was_loses_our_drop_in_and_a_restart_that_failed_is_
 
 
 def test_a_firewall_that_was_lifted_stays_so_and_says_by_whom(disk: FakeFilesystem) -> None:
-    texts = {"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"}
-    host = FakeHost(texts)
-    lay_out(disk, texts)
-    assert firewall.already_done(host, make()) == "Lifted by the agent: it kept the control plane out."
+    lay_out(disk, {"/var/lib/sammy/firewall/removed": "Lifted by the agent: it kept the control plane out.\n"})
+    assert firewall.already_done(FakeHost(), make()) == "Lifted by the agent: it kept the control plane out."
 
 
 def test_rules_that_are_no_longer_wanted_are_work_to_do(disk: FakeFilesystem) -> None:
