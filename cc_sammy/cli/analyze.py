@@ -58,7 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _documents(kind: str, found: list[critical_path.Span]) -> list[dict[str, Any]]:
     if kind == "blame":
-        return [{**asdict(cost.span), "slack": cost.slack, "gain": cost.gain} for cost in critical_path.costs(found)]
+        return [
+            {**asdict(cost.span), "slack": cost.slack, "gain": cost.saving} for cost in critical_path.step_costs(found)
+        ]
     return [asdict(span) for span in critical_path.critical_chain(found)]
 
 
@@ -69,13 +71,13 @@ def _blame(found: list[critical_path.Span]) -> list[str]:
             cost.span.name,
             f"{cost.span.duration:.0f}",
             f"{cost.slack:.0f}",
-            f"{cost.gain:.0f}",
+            f"{cost.saving:.0f}",
             _shown(cost.span.cpu_ms, 1, 0),
             _shown(cost.span.peak_kb, 1e3 / 1.024, 0),
             _shown(cost.span.read_bytes, 1e6, 1),
             _shown(cost.span.written_bytes, 1e6, 1),
         )
-        for cost in critical_path.costs(found)
+        for cost in critical_path.step_costs(found)
     ]
     return table(rows, right=range(1, len(rows[0])))
 
@@ -90,11 +92,11 @@ def _chain(found: list[critical_path.Span]) -> list[str]:
     for depth, span in enumerate(reversed(critical_path.critical_chain(found))):
         mark = "  " * (depth - 1) + "└─" if depth else ""
         lines.append(f"{mark}{span.name} @{span.begin / 1000:.3f}s +{span.duration / 1000:.3f}s")
-    gains = sorted(critical_path.costs(found), key=lambda cost: cost.gain, reverse=True)
-    if gains and gains[0].gain > 0:
+    gains = sorted(critical_path.step_costs(found), key=lambda cost: cost.saving, reverse=True)
+    if gains and gains[0].saving > 0:
         lines += [
             "",
-            f"Most to gain: {gains[0].span.name}; without it the run is {gains[0].gain / 1000:.1f} s shorter.",
+            f"Most to gain: {gains[0].span.name}; without it the run is {gains[0].saving / 1000:.1f} s shorter.",
         ]
     return lines
 
@@ -106,15 +108,15 @@ def _title(record: RunRecord) -> str:
 
 def _subtitle(record: RunRecord, found: list[critical_path.Span]) -> str:
     parts = [f"run {record.run_id}", f"{len(found)} steps"]
-    most = max(critical_path.costs(found), key=lambda cost: cost.gain)
-    if most.gain > 0:
-        parts.append(f"without {most.span.name} it would be {timeline_svg.shown(most.gain / 1000)} shorter")
+    most = max(critical_path.step_costs(found), key=lambda cost: cost.saving)
+    if most.saving > 0:
+        parts.append(f"without {most.span.name} it would be {timeline_svg.shown(most.saving / 1000)} shorter")
     return "  ·  ".join(parts)
 
 
 def _bars(record: RunRecord, found: list[critical_path.Span]) -> list[timeline_svg.Bar]:
     chain = {span.name for span in critical_path.critical_chain(found)}
-    slack = {cost.span.name: max(0.0, cost.slack) / 1000 for cost in critical_path.costs(found)}
+    slack = {cost.span.name: max(0.0, cost.slack) / 1000 for cost in critical_path.step_costs(found)}
     return [
         timeline_svg.Bar(
             span.name,

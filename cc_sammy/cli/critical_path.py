@@ -40,7 +40,7 @@ class Cost:
 
     span: Span
     slack: float  # how much longer it might have taken without making the run longer
-    gain: float  # how much shorter the run would be if it took no time
+    saving: float  # how much shorter the run would be if it took no time
 
 
 def spans(record: RunRecord) -> list[Span]:
@@ -68,7 +68,7 @@ def _users_before(step: StepRecord, begun: Sequence[StepRecord]) -> tuple[str, .
     return tuple(other.name for other in earlier if set(other.uses) & set(step.uses))
 
 
-def finish(found: Sequence[Span], durations: Mapping[str, float]) -> dict[str, float]:
+def end_times(found: Sequence[Span], durations: Mapping[str, float]) -> dict[str, float]:
     """Return when each step would have ended with these durations, all else as it was."""
     ends: dict[str, float] = {}
     for span in found:
@@ -89,10 +89,10 @@ def critical_chain(found: Sequence[Span]) -> list[Span]:
     return chain[::-1]
 
 
-def costs(found: Sequence[Span]) -> list[Cost]:
+def step_costs(found: Sequence[Span]) -> list[Cost]:
     """Return what each step means for the whole, the dearest first."""
     durations = {span.name: span.duration for span in found}
-    ends = finish(found, durations)
+    ends = end_times(found, durations)
     whole = max(ends.values(), default=0.0)
     latest = dict.fromkeys(ends, whole)
     for span in reversed(found):
@@ -101,7 +101,7 @@ def costs(found: Sequence[Span]) -> list[Cost]:
                 latest[name] = min(latest[name], latest[span.name] - span.duration)
 
     def without(name: str) -> float:
-        return max(finish(found, {**durations, name: 0.0}).values())
+        return max(end_times(found, {**durations, name: 0.0}).values())
 
     listed = [Cost(span, latest[span.name] - ends[span.name], whole - without(span.name)) for span in found]
     return sorted(listed, key=lambda cost: cost.span.duration, reverse=True)

@@ -17,8 +17,8 @@ from cc_sammy.contract import paths, run_record
 from cc_sammy.contract.run_record import Outcome, Status
 
 NEXT = {
-    Outcome.FAILED: "Mend the cause, then run the rest: cloud-init single --name sammy --frequency always",
-    Outcome.DEGRADED: "The node works. To heal it: cloud-init single --name sammy --frequency always",
+    Outcome.FAILED: "Fix the cause, then re-run: cloud-init single --name sammy --frequency always",
+    Outcome.DEGRADED: "The node works. To repair it, re-run: cloud-init single --name sammy --frequency always",
     Outcome.RUNNING: "Follow it: journalctl -f -t sammy",
 }
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         record = run_records.load()
     except ValueError as error:
-        print(f"sammy: {paths.STATE} is damaged ({error}). The next run writes it anew", file=sys.stderr)
+        print(f"sammy: {paths.STATE} is damaged ({error}). The next run replaces it", file=sys.stderr)
         return 1
     if record is None:
         print(

@@ -78,7 +78,7 @@ def attempts(record: run_record.RunRecord) -> list[str]:
     return lines
 
 
-def report(record: run_record.RunRecord) -> list[str]:
+def long_report(record: run_record.RunRecord) -> list[str]:
     """Return the run as a file of its own: each step's begin and end by the wall clock, the true sum, the true whole.
 
     The journal entry's file counted its row `all` among the steps, so that its sum was twice the truth, and had whole
@@ -101,9 +101,12 @@ def report(record: run_record.RunRecord) -> list[str]:
     ]
     wall = (max(end for _, end in bounds) - min(begin for begin, _ in bounds)) * 1000 if bounds else 0.0
     title = f"sammy: provisioning timings, run {record.run_id}, outcome {record.outcome.value}"
-    sums = [("Sum of per-step durations:", _spelled(sum(spent))), ("Wall-clock (first to last):", _spelled(wall))]
+    sums = [
+        ("Sum of per-step durations:", _format_duration(sum(spent))),
+        ("Wall-clock (first to last):", _format_duration(wall)),
+    ]
     if record.duration_ms is not None:
-        sums.append(("Whole run:", _spelled(record.duration_ms)))
+        sums.append(("Whole run:", _format_duration(record.duration_ms)))
     lines = [title, "=" * len(title), "", *table(cells, right=(4, 5)), "", *table(sums)]
     lines += [f"Reason: {_one_line(record.reason)}"] if record.reason else []
     return [*lines, *([""] if (more := attempts(record)) else []), *more]
@@ -120,7 +123,7 @@ def _clock(record: run_record.RunRecord, boottime: float | None) -> str:
     return (began + timedelta(seconds=boottime - record.started)).isoformat(timespec="milliseconds")
 
 
-def _spelled(milliseconds: float) -> str:
+def _format_duration(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms ({milliseconds / 1000:.1f} s)"
 
 
@@ -138,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows(record), indent=1))
         return 0
     if arguments.long:
-        print("\n".join(report(record)))
+        print("\n".join(long_report(record)))
         return 0
     cells = [("STEP", "STATUS", "DURATION_MS")]
     for row in rows(record):

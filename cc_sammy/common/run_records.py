@@ -10,10 +10,10 @@ from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 
 
-def this_process(pid: int | str = "self") -> str:
-    """Return what tells a process from every other of this boot, its number being given again: number and begin.
+def process_identity(pid: int | str = "self") -> str:
+    """Return what identifies a process within this boot, although pids are reused: pid and start time.
 
-    Empty when there is none of that number, or it is a dead one that nobody has asked for yet.
+    Empty when there is none of that pid, or only a zombie.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -34,12 +34,12 @@ def load(path: str = paths.STATE) -> RunRecord | None:
             record = RunRecord.from_json(file.read())
     except FileNotFoundError:
         return None
-    return _killed(record) if _is_left_behind(record) else record
+    return _mark_killed(record) if _is_orphaned(record) else record
 
 
-def _is_left_behind(record: RunRecord) -> bool:
-    """Tell whether nobody does the run any more that calls itself running."""
-    if record.outcome is not Outcome.RUNNING or not record.writer or not this_process(1):
+def _is_orphaned(record: RunRecord) -> bool:
+    """Tell whether the record says running although its process is gone."""
+    if record.outcome is not Outcome.RUNNING or not record.writer or not process_identity(1):
         return False  # without the first process, /proc hides others' from us
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -47,11 +47,11 @@ def _is_left_behind(record: RunRecord) -> bool:
                 return False
     except OSError:
         return False
-    return this_process(record.writer.partition(" ")[0]) != record.writer
+    return process_identity(record.writer.partition(" ")[0]) != record.writer
 
 
-def _killed(record: RunRecord) -> RunRecord:
-    """Return the record as its process would have left it, had it been asked."""
+def _mark_killed(record: RunRecord) -> RunRecord:
+    """Return the record as its process would have left it at its end."""
     for step in record.steps:
         if step.status is Status.STARTED:
             step.status, step.reason = Status.FAILED, "not ended: the run was killed"

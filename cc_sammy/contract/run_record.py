@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The run record: what a provisioning run did, step by step, as the state file and the history hold it.
 
-/run/sammy/state.json is the level (this boot, now); /var/lib/sammy/runs/<run>.json the history. Both are the same
+/run/sammy/state.json is the present state (this boot); /var/lib/sammy/runs/<run>.json the history. Both are the same
 document, so that a reader needs one parser.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Status(str, Enum):
-    """Where a step is. `pending` and `running` never reach the journal."""
+    """Where a step is. `pending` never reaches the journal."""
 
     PENDING = "pending"
     STARTED = "started"
@@ -101,7 +101,7 @@ class RunRecord:
     own_cpu_ms: float | None = None
     children_cpu_ms: dict[str, float] = field(default_factory=dict)
     journal_lost: int = 0
-    writer: str = ""  # the process that does the run (`this_process`); empty in records of older versions
+    writer: str = ""  # the process that does the run (`process_identity`); empty in records of older versions
 
     def step(self, name: str) -> StepRecord:
         """Return the step of that name; KeyError when the run has none."""

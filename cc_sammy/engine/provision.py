@@ -13,7 +13,7 @@ from typing import Any
 
 from cc_sammy import config as configuration
 from cc_sammy.common import files
-from cc_sammy.common.run_records import this_process
+from cc_sammy.common.run_records import process_identity
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, StepRecord
 from cc_sammy.engine.cloud_init_stages import StageTimeline
@@ -145,5 +145,5 @@ def _new_record(host: Host, instance_id: str) -> RunRecord:
         instance_id=instance_id,
         started=host.boottime(),
         wall_clock=now.isoformat(timespec="milliseconds"),
-        writer=this_process(),
+        writer=process_identity(),
     )

@@ -86,7 +86,9 @@ def planned(scale: float, **how: bool) -> tuple[float, float]:
     """Return wall time and critical path in the journal's seconds."""
     durations = {name: ms / 1000 / scale for name, ms in JOURNAL.items()}
     record, wall = run(pretend(durations, **how), {})
-    ends = critical_path.finish(critical_path.spans(record), {name: value * 1000 for name, value in durations.items()})
+    ends = critical_path.end_times(
+        critical_path.spans(record), {name: value * 1000 for name, value in durations.items()}
+    )
     return wall * scale, max(ends.values()) / 1000 * scale
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.common.run_records import load, this_process
+from cc_sammy.common.run_records import load, process_identity
 from cc_sammy.contract.journal_fields import USAGE_FIELDS
 from cc_sammy.contract.run_record import AttemptRecord, Outcome, RunRecord, Status, StepRecord
 
@@ -54,7 +54,7 @@ def test_a_run_whose_process_is_gone_has_failed_and_says_what_it_did_not_do(tmp_
         return load(str(path))
 
     with subprocess.Popen(["sleep", "1000"]) as other:
-        writer = this_process(other.pid)
+        writer = process_identity(other.pid)
         assert loaded(writer) == record
         other.kill()
     found = loaded(writer)

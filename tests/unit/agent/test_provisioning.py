@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from cc_sammy.common.run_records import this_process
+from cc_sammy.common.run_records import process_identity
 from cc_sammy.contract.run_record import RunRecord, Status, StepRecord
 from sammy_agent.base.runtime.clock import this_boot
 from sammy_agent.base.runtime.paths import Paths
@@ -20,7 +20,7 @@ def test_a_run_whose_process_is_killed_is_told_as_failed_though_its_file_does_no
     changes: list[tuple[str, str]] = []
     with subprocess.Popen(["sleep", "1000"]) as runs:
         record = RunRecord("20260101T000000-a", this_boot(), "i", 1.0, "2026-01-01T00:00:00+00:00")
-        record.steps, record.writer = [StepRecord("packages", Status.STARTED)], this_process(runs.pid)
+        record.steps, record.writer = [StepRecord("packages", Status.STARTED)], process_identity(runs.pid)
         Path(paths.state).write_text(record.to_json())
         watcher = ProvisioningWatcher(paths, EventStore(f"{tmp_path}/events.db", boot_id=this_boot()), this_boot())
 

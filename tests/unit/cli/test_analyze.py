@@ -49,7 +49,9 @@ def test_the_critical_chain_goes_through_what_was_used_alone() -> None:
 
 
 def test_slack_and_gain_are_what_they_would_be() -> None:
-    found = {cost.span.name: (cost.slack, cost.gain) for cost in critical_path.costs(critical_path.spans(RECORD))}
+    found = {
+        cost.span.name: (cost.slack, cost.saving) for cost in critical_path.step_costs(critical_path.spans(RECORD))
+    }
     assert found["nodejs"] == pytest.approx((11000, 0))
     assert found["agent"] == pytest.approx((0, 3000))
     # Without packages the other way, by nodejs, is still shorter than what follows on apt.

@@ -22,7 +22,7 @@ def test_the_sum_leaves_out_the_total_and_the_wall_clock_has_milliseconds() -> N
             StepRecord("metadata-block", Status.PENDING),
         ],
     )  # fmt: skip
-    lines = timings.report(record)
+    lines = timings.long_report(record)
     assert [re.split(" {2,}", line) for line in lines[3:8]] == [
         ["STEP", "STATUS", "STARTED_AT", "ENDED_AT", "DURATION_MS", "ATTEMPTS", "REASON"],
         ["packages", "completed", "2026-11-24T10:46:46.500+00:00", "2026-11-24T10:46:47.500+00:00", "1000", "1"],
@@ -50,4 +50,4 @@ def test_the_sum_leaves_out_the_total_and_the_wall_clock_has_milliseconds() -> N
 
 def test_a_run_in_which_nothing_began_has_sums_of_nothing() -> None:
     record = RunRecord("r", "b", "i", 10.0, "no time at all", steps=[StepRecord("packages", started=None)])
-    assert "Sum of per-step durations:   0 ms (0.0 s)" in timings.report(record)
+    assert "Sum of per-step durations:   0 ms (0.0 s)" in timings.long_report(record)
