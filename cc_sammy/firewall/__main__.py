@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: list[str]) -> Any:
     """Read the plain forms by hand, because argparse costs 15 ms; it has the rest, help and errors."""
-    if len(words) in (1, 2) and words[0] in {*commands.VERBS, *commands.OF_THE_GUARD} and words[1:] in ([], ["--json"]):
+    if (
+        len(words) in (1, 2)
+        and words[0] in {*commands.VERBS, *commands.INTERNAL_COMMANDS}
+        and words[1:] in ([], ["--json"])
+    ):
         return SimpleNamespace(firewall_verb=words[0], json=len(words) == 2)
     if len(words) == 3 and words[0] == "trial" and words[1].isdigit() and words[2] == "--json":
         return SimpleNamespace(firewall_verb="trial", json=True, seconds=int(words[1]))

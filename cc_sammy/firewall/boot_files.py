@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files the firewall keeps: what the next boot loads, and that an operator lifted it.
+"""The files that the firewall stores: what the next boot loads, and that an operator lifted it.
 
-Rules go into the kernel first and into their file second. Killed between the two, the next boot loads the rules of
-before, which are whole; the other way round it could load rules that no kernel had accepted yet.
+Rules go into the kernel first and into their file second. Killed between the two, the next boot loads the previous
+rules, which are whole; the other way round it could load rules that no kernel had accepted yet.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ FILES = {
 HEADING = "# Written by sammy; `sammy firewall apply` writes it anew.\n"
 
 
-def keep(path: str, text: str) -> None:
-    """Write what the next boot is to load, to the disk itself.
+def save(path: str, text: str) -> None:
+    """Write what the next boot is to load, synced to the disk.
 
     :raises SammyError: it could not be written; the rules are in force all the same.
     """
@@ -32,12 +32,12 @@ def keep(path: str, text: str) -> None:
     except OSError as error:
         raise SammyError(
             f"the rules are in force, but {path} could not be written ({error.strerror}): the next boot would load "
-            "the rules of before",
+            "the previous rules",
             "Make room on the disk, then run sammy firewall apply",
         ) from error
 
 
-def same(path: str, text: str) -> bool:
+def matches(path: str, text: str) -> bool:
     """Tell whether the next boot loads this."""
     return files.read_text(path) == text
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules tried where they can hurt nobody: a throw-away network namespace, before the machine gets them.
+"""A dry run of the rules in a throw-away network namespace, before the machine gets them.
 
-A thread leaves for a namespace of its own (the rest of the process stays), loads the rules there and sends SYNs over
-veth pairs, from an allowed and from a strange address, by both families, and connects over loopback. An answer of any
-kind means let through. Packets of one wire arrive in order, so a last SYN to an unguarded port, which must be answered,
-tells that all verdicts are in: nothing waits for silence. It ends with the thread; nothing is left behind.
+A thread enters a namespace of its own (the rest of the process stays), loads the rules there and sends SYNs over veth
+pairs, from an allowed and from a disallowed address, by both families, and connects over loopback. An answer of any
+kind means let through. Packets of one link arrive in order, so a last SYN to an unguarded port, which must be answered,
+shows that all verdicts are in: nothing waits for a timeout. The namespace ends with the thread.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cc_sammy.firewall.model.policy import SSH_PORT, Policy
 from cc_sammy.host.host import Host
 
 if TYPE_CHECKING:
-    from cc_sammy.firewall.probe_packets import Wire
+    from cc_sammy.firewall.probe_packets import PacketProbe
 
 TRIED = boot_files.FOLDER + "/tried"
 CLONE_NEWNET = 0x40000000
@@ -47,96 +47,96 @@ route add ::/0 dev trial0
 CONTAINER = "172.17.0.2"
 
 
-class Impossible(SammyError):
+class NotAvailable(SammyError):
     """The trial itself could not be held; says nothing about the rules."""
 
     code = BootCode.DRY_RUN_UNAVAILABLE
 
 
-class Outcome:
-    """What a trial showed: `problems` of the rules, or why there was none (`impossible`)."""
+class DryRunResult:
+    """What a dry run showed: `problems` of the rules, or why there was none (`unavailable`)."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
-        self.impossible = ""
+        self.unavailable = ""
         self.refused: CommandFailed | None = None
         self.versions: tuple[int, ...] = ()
 
 
-def once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
+def check_once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
     """Try a policy that was not tried on this kernel before; return notes for the operator.
 
     :raises SammyError: the rules would lock somebody out or let somebody in; nothing was changed.
     """
     text = f"{os.uname().release} {policy.backend}\n{ruleset.text(policy)}"
-    if boot_files.same(TRIED, text):
+    if boot_files.matches(TRIED, text):
         return []
-    outcome = attempt(policy, backend)
-    if outcome.refused is not None and outcome.refused.returncode != 127:
+    result = run(policy, backend)
+    if result.refused is not None and result.refused.returncode != 127:
         raise SammyError(
-            f"the kernel refused the rules in a trial, nothing was changed: {outcome.refused}",
+            f"the kernel refused the rules in a trial, nothing was changed: {result.refused}",
             "`modprobe nf_tables` and `nft list ruleset` (for iptables-legacy `modprobe ip_tables`) must succeed; "
             "then run sammy firewall apply",
         )
-    if outcome.problems:
-        raise SammyError(f"the rules failed their trial, nothing was changed: {'; '.join(outcome.problems)}")
-    if outcome.impossible or outcome.refused:
-        return [f"the rules could not be tried beforehand ({outcome.impossible or outcome.refused})"]
-    if 6 not in outcome.versions:
+    if result.problems:
+        raise SammyError(f"the rules failed their trial, nothing was changed: {'; '.join(result.problems)}")
+    if result.unavailable or result.refused:
+        return [f"the rules could not be tried beforehand ({result.unavailable or result.refused})"]
+    if 6 not in result.versions:
         return ["the rules were tried with IPv4 only: this machine has no IPv6"]
-    with contextlib.suppress(OSError):  # a full disk costs another trial next time, no more
+    with contextlib.suppress(OSError):  # on a full disk the next apply tries them again, no more
         files.write_text(TRIED, text, mode=0o600)
     return []
 
 
-def attempt(policy: Policy, backend: ModuleType) -> Outcome:
-    """Hold the trial in a thread of its own; never raises."""
-    outcome = Outcome()
+def run(policy: Policy, backend: ModuleType) -> DryRunResult:
+    """Run the checks in a thread of its own; never raises."""
+    result = DryRunResult()
     known = threading.Event()
 
     def inside() -> None:
         with contextlib.ExitStack() as wires:
             try:
-                _leave()
-                outcome.problems = _hold(policy, backend, outcome, wires)
+                _enter_netns()
+                result.problems = _run_checks(policy, backend, result, wires)
             except CommandFailed as error:
-                outcome.refused = error
+                result.refused = error
             except (OSError, SammyError) as error:
-                outcome.impossible = str(error)
+                result.unavailable = str(error)
             finally:
-                known.set()  # closing the wires waits for all CPUs, 15 ms each: nobody need wait for that
+                known.set()  # closing the sockets takes 15 ms each on all CPUs; the apply need not wait
 
     threading.Thread(target=inside, name="firewall-trial").start()
     known.wait()
-    return outcome
+    return result
 
 
-def _leave() -> None:
+def _enter_netns() -> None:
     """Take this thread, and what it starts, to an empty network namespace."""
     import ctypes  # os.unshare came with Python 3.12
 
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        raise Impossible(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        raise NotAvailable(f"no network namespace: {os.strerror(ctypes.get_errno())}")
 
 
-def _hold(policy: Policy, backend: ModuleType, outcome: Outcome, wires: contextlib.ExitStack) -> list[str]:
+def _run_checks(policy: Policy, backend: ModuleType, result: DryRunResult, wires: contextlib.ExitStack) -> list[str]:
     from cc_sammy.firewall.probe_packets import (  # late: most applies have been tried before
-        Wire,
-        pick_allowed,
-        pick_stranger,
+        PacketProbe,
+        pick_allowed_source,
+        pick_disallowed_source,
     )
 
     host = Host()
-    versions = outcome.versions = _prepare(host)
-    world = wires.enter_context(Wire("probe0", "02:00:00:00:00:01"))
-    bridge = wires.enter_context(Wire("probe1", "02:00:00:00:00:02"))
+    versions = result.versions = _prepare(host)
+    world = wires.enter_context(PacketProbe("probe0", "02:00:00:00:00:01"))
+    bridge = wires.enter_context(PacketProbe("probe1", "02:00:00:00:00:02"))
     free = next(port for port in (1, 2) if port != policy.agent_port)
     for version in versions:
-        source = pick_stranger(policy, version) or pick_allowed(policy, version)
-        if source and not world.wait(source, ADDRESS[version], free):
-            raise Impossible(f"the trial's own wire carries no IPv{version}")
-    if not bridge.wait(CONTAINER, ADDRESS[4], free):
-        raise Impossible("the trial's own bridge carries no IPv4")
+        source = pick_disallowed_source(policy, version) or pick_allowed_source(policy, version)
+        if source and not world.wait_until_answered(source, ADDRESS[version], free):
+            raise NotAvailable(f"the trial's own wire carries no IPv{version}")
+    if not bridge.wait_until_answered(CONTAINER, ADDRESS[4], free):
+        raise NotAvailable("the trial's own bridge carries no IPv4")
     backend.load_in(host, policy)
     problems = []
     for version in versions:
@@ -157,16 +157,16 @@ def _prepare(host: Host) -> tuple[int, ...]:
     try:
         host.run(["ip", "-batch", "-"], input=LINKS)
     except CommandFailed as error:
-        raise Impossible(str(error)) from error
+        raise NotAvailable(str(error)) from error
     return (4, 6) if host.run(["ip", "-batch", "-"], input=LINKS6, check=False).returncode == 0 else (4,)
 
 
-def _from_world(policy: Policy, version: int, world: Wire, free: int) -> list[str]:
-    from cc_sammy.firewall.probe_packets import pick_allowed, pick_stranger
+def _from_world(policy: Policy, version: int, world: PacketProbe, free: int) -> list[str]:
+    from cc_sammy.firewall.probe_packets import pick_allowed_source, pick_disallowed_source
 
     port = policy.agent_port
     problems = []
-    stranger, allowed = pick_stranger(policy, version), pick_allowed(policy, version)
+    stranger, allowed = pick_disallowed_source(policy, version), pick_allowed_source(policy, version)
     if stranger:
         answers = world.answered(stranger, ADDRESS[version], [port, SSH_PORT, free], last=free)
         if answers[port] != policy.allow_any:

@@ -37,53 +37,53 @@ def backend(name: str) -> ModuleType:
 def apply(host: Host, policy: Policy, input_policy: str = "keep") -> list[str]:
     """Enforce the policy and keep it for the next boot; return what the operator should know.
 
-    :param input_policy: `accept` opens the host's INPUT policy, `keep` leaves it, but for the peer's old trap.
+    :param input_policy: `accept` opens the host's INPUT policy, `keep` leaves it, but for the legacy trap.
     :raises SammyError: it is not in force, then what was in force before still is; or it is and could not be kept.
     """
     with exclusive(host):
-        looking = _Looking(host)
+        foreign = _ForeignRulesThread(host)
         chosen = backend(policy.backend)
-        notes = dry_run.once(host, policy, chosen)
+        notes = dry_run.check_once(host, policy, chosen)
         chosen.load(host, policy)
         files.remove(boot_files.REMOVED)
-        seen = looking.seen()
+        found = foreign.result()
 
         from cc_sammy.firewall.backends import foreign_rules  # imported while the kernel worked
 
         for name in NAMES:
-            if name != policy.backend and seen.may_hold(name):
+            if name != policy.backend and found.may_hold(name):
                 backend(name).unload(host)
                 notes.append(f"the rules of backend {name} were taken away")
         return (
             notes
-            + foreign_rules.open_input(host, input_policy, seen)
-            + foreign_rules.still_closed(policy.agent_port, seen)
+            + foreign_rules.open_input(host, input_policy, found)
+            + foreign_rules.warnings(policy.agent_port, found)
         )
 
 
-class _Looking(threading.Thread):
-    """A look at what others hold, beside the trial and the loading, or the reading.
+class _ForeignRulesThread(threading.Thread):
+    """Inspects foreign rules in a thread while the rules are tried and loaded, or read.
 
     It begins before the loading: an nft that ends while the kernel frees old rules waits for that, 10 ms and more.
     """
 
     def __init__(self, host: Host) -> None:
-        super().__init__(name="firewall-look", daemon=True)
+        super().__init__(name="firewall-foreign-rules", daemon=True)
         self._host = host
-        self._seen: foreign_rules.Seen | None = None
+        self._result: foreign_rules.ForeignRules | None = None
         self.start()
 
     def run(self) -> None:
         from cc_sammy.firewall.backends import foreign_rules
 
-        self._seen = foreign_rules.look(self._host)
+        self._result = foreign_rules.inspect(self._host)
 
-    def seen(self) -> foreign_rules.Seen:
-        """Wait for the look and return it; it is taken again where it failed, so that the error is told."""
+    def result(self) -> foreign_rules.ForeignRules:
+        """Wait for the thread; inspect again where it failed, so that the error is raised here."""
         from cc_sammy.firewall.backends import foreign_rules
 
         self.join()
-        return self._seen or foreign_rules.look(self._host)
+        return self._result or foreign_rules.inspect(self._host)
 
 
 def check(host: Host, policy: Policy) -> list[str]:
@@ -92,11 +92,11 @@ def check(host: Host, policy: Policy) -> list[str]:
     :raises SammyError: the kernel could not be read.
     """
     with exclusive(host):
-        looking = _Looking(host)
+        foreign = _ForeignRulesThread(host)
         problems: list[str] = backend(policy.backend).drift(host, policy)
-        seen = looking.seen()
+        found = foreign.result()
         for name in NAMES:
-            if name != policy.backend and seen.may_hold(name):
+            if name != policy.backend and found.may_hold(name):
                 problems.append(f"backend {name} still holds rules of ours, though {policy.backend} is configured")
         return problems
 
@@ -109,12 +109,12 @@ def remove(host: Host, why: str = "Removed by `sammy firewall remove`.") -> None
     """
     with exclusive(host):
         boot_files.mark_removed(why)
-        for name in loaded(host):
+        for name in active_backends(host):
             backend(name).unload(host)
 
 
-def loaded(host: Host) -> list[str]:
-    """Return the backends that hold anything of ours."""
+def active_backends(host: Host) -> list[str]:
+    """Return the backends that have rules or files of ours."""
     return [name for name in NAMES if backend(name).present(host)]
 
 
@@ -128,6 +128,6 @@ def status(host: Host, name: str) -> dict[str, Any]:
     return {
         "backend": name,
         "removed": boot_files.is_removed(),
-        **backend(name).facts(host),
-        **foreign_rules.facts(host),
+        **backend(name).status(host),
+        **foreign_rules.status(host),
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SYNs made by hand, from any source address, and who answered: the eyes of the trial."""
+"""SYN packets from any source address, and which of them were answered: what the dry run sees with."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from cc_sammy.firewall.model.policy import Policy
 ETH_P_ALL = 0x0003
 ETHERTYPE = {4: 0x0800, 6: 0x86DD}
 FIRST_SOURCE_PORT = 20000
-SECONDS, AGAIN = 2.0, 0.01
-# networks set aside for documentation: nobody's, so good strangers
-STRANGERS = {
+TIMEOUT, RETRY_INTERVAL = 2.0, 0.01
+# networks set aside for documentation: no real client has one of them
+DOCUMENTATION_ADDRESSES = {
     4: ("203.0.113.7", "198.51.100.7", "192.0.2.7"),
     6: ("2001:db8:7::7", "3fff::7", "2001:db8::9"),
 }
 
 
-def pick_stranger(policy: Policy, version: int) -> str | None:
+def pick_disallowed_source(policy: Policy, version: int) -> str | None:
     """Return an address that the policy does not allow; None when all the candidates are allowed."""
     taken = [] if policy.allow_any else _networks(policy, version)
     taken += policy.ssh4 if version == 4 else policy.ssh6
-    candidates = (ipaddress.ip_address(text) for text in STRANGERS[version])
+    candidates = (ipaddress.ip_address(text) for text in DOCUMENTATION_ADDRESSES[version])
     return next((str(one) for one in candidates if not any(one in network for network in taken)), None)
 
 
-def pick_allowed(policy: Policy, version: int) -> str | None:
+def pick_allowed_source(policy: Policy, version: int) -> str | None:
     """Return an address that the policy lets in and that a wire may carry, if there is one."""
     for network in _networks(policy, version):
         within = network.network_address + (1 if network.num_addresses > 2 else 0)
-        documented = (ipaddress.ip_address(text) for text in STRANGERS[version])
+        documented = (ipaddress.ip_address(text) for text in DOCUMENTATION_ADDRESSES[version])
         for one in (within, *(one for one in documented if one in network)):
             odd = one.is_loopback or one.is_multicast or one.is_reserved or one.is_link_local
             if not (odd or one.is_unspecified or (version == 4 and int(one) < 1 << 24)):
@@ -77,7 +77,7 @@ def answered_port(frame: bytes) -> int | None:
     return None
 
 
-class Wire:
+class PacketProbe:
     """One end of a veth pair, used by hand; `peer` is the other end's hardware address."""
 
     def __init__(self, device: str, peer: str) -> None:
@@ -87,7 +87,7 @@ class Wire:
         self._ethernet = bytes.fromhex(peer.replace(":", "")) + bytes.fromhex("020000000009")
         self._next = FIRST_SOURCE_PORT
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> PacketProbe:
         return self
 
     def __exit__(
@@ -95,16 +95,16 @@ class Wire:
     ) -> None:
         self._socket.close()
 
-    def wait(self, source: str, target: str, port: int) -> bool:
+    def wait_until_answered(self, source: str, target: str, port: int) -> bool:
         """Repeat a SYN until it is answered; tell whether it was. A new wire drops what is sent before it is ready."""
-        deadline = time.monotonic() + SECONDS
-        while not self.answered(source, target, [port], seconds=AGAIN)[port]:
+        deadline = time.monotonic() + TIMEOUT
+        while not self.answered(source, target, [port], seconds=RETRY_INTERVAL)[port]:
             if time.monotonic() > deadline:
                 return False
         return True
 
     def answered(
-        self, source: str, target: str, ports: Sequence[int], last: int | None = None, seconds: float = SECONDS
+        self, source: str, target: str, ports: Sequence[int], last: int | None = None, seconds: float = TIMEOUT
     ) -> dict[int, bool]:
         """Send a SYN to each port and tell which were answered.
 

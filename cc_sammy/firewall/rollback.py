@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done when our own rules keep the control plane out: `trial`, `vouch` and `roll-back`, for the agent's guard.
+"""What is done when our own rules keep the control plane out: `trial`, `mark-known-good`, `roll-back` for the watchdog.
 
-The guard decides (sammy_agent/daemon/firewall_watch/lockout.py); here is what it decides with. A lift is a rule that
-opens the agent's port until a time and no longer: the kernel itself ends it, whoever is killed in between. A repair
-ends a trial sooner, and leaves an operator's `lift` its time.
-Rules under which the control plane came in are vouched for and kept; a roll-back puts those in force instead of the
-configured ones, or lifts the firewall where there are none. It stands until `sammy firewall apply`, or until the
-configuration asks for other rules than those that were refused.
+The agent's watchdog decides (sammy_agent/daemon/firewall_watch/lockout.py); these are its actions. A lift is a rule
+that opens the agent's port until a time and no longer: the kernel itself ends it, whatever is killed in between. A
+repair ends a trial sooner, and leaves an operator's `lift` its time.
+Rules under which the control plane connected are stored as known good; a roll-back puts those in force instead of the
+configured ones, or lifts the firewall where there are none. It holds until `sammy firewall apply`, or until the
+configuration asks for other rules than those that were rolled back.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cc_sammy.firewall.lock import exclusive
 from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 
-PROVEN = boot_files.FOLDER + "/proven.json"
+KNOWN_GOOD = boot_files.FOLDER + "/proven.json"
 ROLLED_BACK = boot_files.FOLDER + "/rolled-back.json"
 LIFTED = boot_files.FOLDER + "/lifted"  # by hand, until these seconds since the epoch
 NETWORKS = {
@@ -59,8 +59,8 @@ def lifted_until() -> int | None:
     return until if until > time.time() else None
 
 
-def vouch(host: Host, policy: Policy) -> None:
-    """Keep the rules in force as good ones: the control plane came in under them.
+def mark_known_good(host: Host, policy: Policy) -> None:
+    """Store the rules in force as known good: the control plane connected under them.
 
     :raises SammyError: others are in force, or the disk is full.
     """
@@ -68,21 +68,21 @@ def vouch(host: Host, policy: Policy) -> None:
     if problems:
         raise SammyError(f"other rules than these are in force: {problems[0]}", "Run a repair first")
     try:
-        files.write_text(PROVEN, to_text(policy), mode=0o600)
+        files.write_text(KNOWN_GOOD, to_text(policy), mode=0o600)
     except OSError as error:
-        raise SammyError(f"{PROVEN} could not be written: {error.strerror}", "Make room on the disk") from error
+        raise SammyError(f"{KNOWN_GOOD} could not be written: {error.strerror}", "Make room on the disk") from error
 
 
 def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> tuple[Policy | None, list[str]]:
     """Put the last known good rules in force, or lift the firewall; return what is in force, if any, and notes.
 
-    Killed before its end it leaves rules in force, never none: a repair goes on from the note on disk.
+    Killed before its end it leaves rules in force, never none: a repair continues from the note on disk.
 
     :param wanted: what the configuration asks for.
     :raises SammyError: it could not be done.
     """
-    good = _proven(wanted)
-    known_good = good is not None and to_text(good) != to_text(in_force(wanted))
+    good = _known_good(wanted)
+    known_good = good is not None and to_text(good) != to_text(effective_policy(wanted))
     note = {"why": why, "at": int(time.time()), "restored": known_good, "refused": to_text(wanted)}
     try:
         files.write_text(ROLLED_BACK, json.dumps(note) + "\n", mode=0o600, sync=True)
@@ -94,7 +94,7 @@ def roll_back(host: Host, wanted: Policy, input_policy: str, why: str) -> tuple[
     return None, []
 
 
-def standing(wanted: Policy) -> dict[str, Any] | None:
+def active_rollback(wanted: Policy) -> dict[str, Any] | None:
     """Return why and when the wanted rules were rolled back, and whether good ones were `restored`; None: not so."""
     try:
         note = json.loads(files.read_text(ROLLED_BACK) or "")
@@ -105,15 +105,15 @@ def standing(wanted: Policy) -> dict[str, Any] | None:
         return None
 
 
-def in_force(wanted: Policy) -> Policy:
+def effective_policy(wanted: Policy) -> Policy:
     """Return the rules that should be in force now: the wanted ones, or after a roll-back the good ones."""
-    note = standing(wanted)
-    good = _proven(wanted) if note is not None and note["restored"] else None
+    note = active_rollback(wanted)
+    good = _known_good(wanted) if note is not None and note["restored"] else None
     return wanted if good is None else good
 
 
-def forget() -> None:
-    """Let the configured rules stand again, from now on."""
+def clear() -> None:
+    """Forget a roll-back and a lift: the configured rules are the wanted ones again."""
     files.remove(ROLLED_BACK)
     files.remove(LIFTED)
 
@@ -135,6 +135,6 @@ def from_text(text: str | None) -> Policy | None:
         return None
 
 
-def _proven(wanted: Policy) -> Policy | None:
-    good = from_text(files.read_text(PROVEN))
+def _known_good(wanted: Policy) -> Policy | None:
+    good = from_text(files.read_text(KNOWN_GOOD))
     return None if good is None else good._replace(uplinks=wanted.uplinks)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The firewall's settings without the price of reading the whole configuration: validation costs 120 ms, this 1 ms.
 
-What was read is kept with the identity of the files it came from; any change of them, of the schema, or a SAMMY_*
-variable makes it read anew.
+It is stored with the identity of the files it came from; any change of them or of the schema, or a SAMMY_* variable,
+makes `load` read the configuration again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cc_sammy.contract import paths
 from cc_sammy.contract.firewall_config import FirewallConfig
 from cc_sammy.firewall import boot_files
 
-KEPT = boot_files.FOLDER + "/settings.json"
+CACHE = boot_files.FOLDER + "/settings.json"
 USER_DATA = "/var/lib/cloud/instance/cloud-config.txt"
 SCHEMA = os.path.join(os.path.dirname(paths.__file__), "schema.json")  # schema.PATH, without its import
 
@@ -33,13 +33,13 @@ def load(environment: Mapping[str, str]) -> tuple[FirewallConfig, int]:
         return _read(environment)
     sources = identity((USER_DATA, paths.OVERRIDES, SCHEMA))
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        held = json.loads(files.read_text(KEPT) or "")
+        held = json.loads(files.read_text(CACHE) or "")
         if held["sources"] == sources:
             return _from_json(held["firewall"]), int(held["agent_port"])
     config, port = _read(environment)
-    with contextlib.suppress(OSError):  # not root, or a full disk: the next one reads anew, no more
+    with contextlib.suppress(OSError):  # not root, or a full disk: the next start reads it again, no more
         text = json.dumps({"sources": sources, "firewall": config._asdict(), "agent_port": port})
-        files.write_text(KEPT, text, mode=0o600)
+        files.write_text(CACHE, text, mode=0o600)
     return config, port
 
 

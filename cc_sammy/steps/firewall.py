@@ -54,7 +54,7 @@ def _enable(host: Host) -> None:
 
 def _wanted(host: Host, config: Config) -> Policy:
     """Return the configured rules, or those the agent rolled back to because the configured ones locked it out."""
-    return rollback.in_force(policy.from_config(config.firewall, config.agent.port))
+    return rollback.effective_policy(policy.from_config(config.firewall, config.agent.port))
 
 
 def _kept() -> list[str]:

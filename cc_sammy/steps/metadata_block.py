@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cc_sammy.common import files
 from cc_sammy.config import Config
-from cc_sammy.firewall import metadata_block
+from cc_sammy.firewall import metadata_table
 from cc_sammy.host.host import Host
 from cc_sammy.steps.base import Step
 
@@ -30,9 +30,9 @@ def already_done(host: Host, config: Config) -> str | None:
     """The block is active, or not wanted."""
     options = config.metadata_block
     if not options.enabled:
-        is_there = os.path.exists(metadata_block.KEPT) or os.path.exists(DROP_IN)
+        is_there = os.path.exists(metadata_table.BOOT_FILE) or os.path.exists(DROP_IN)
         return None if is_there else "metadata_block.enabled is false"
-    in_force = metadata_block.metadata_in_force(host, options.addresses, options.host_processes)
+    in_force = metadata_table.is_in_force(host, options.addresses, options.host_processes)
     return "the block is active" if in_force and files.read_text(DROP_IN) == drop_in(config) else None
 
 
@@ -40,11 +40,11 @@ def run(host: Host, config: Config) -> None:
     """Load the rules and deny the addresses in the containers' slice, or remove both."""
     options = config.metadata_block
     if not options.enabled:
-        metadata_block.remove_metadata(host)
+        metadata_table.remove(host)
         if files.remove(DROP_IN):
             _reload_slice(host, ())
         return
-    metadata_block.apply_metadata(host, options.addresses, options.host_processes)
+    metadata_table.apply(host, options.addresses, options.host_processes)
     if files.write_text(DROP_IN, drop_in(config)):
         _reload_slice(host, options.addresses)
 

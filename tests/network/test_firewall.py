@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cc_sammy.common import files
-from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_block
+from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_table
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import iptables_chain as chain
 from cc_sammy.firewall.model import networks, ruleset
@@ -155,7 +155,7 @@ def test_remove_lifts_until_apply(lab: Lab, vm: MachineHost, each: str) -> None:
     assert lab.reach("stranger", AGENT) == REACHED
     assert boot_files.is_removed()
     assert set(os.listdir(boot_files.FOLDER)) <= {"removed", "tried"}
-    assert enforce.loaded(vm) == []
+    assert enforce.active_backends(vm) == []
     enforce.apply(vm, policy)
     assert not boot_files.is_removed()
     assert lab.reach("stranger", AGENT) == DROPPED
@@ -166,7 +166,7 @@ def test_another_backend_takes_over_without_a_gap_or_a_rest(lab: Lab, vm: Machin
         vm.variant = variant
         policy = POLICY._replace(backend=name)
         enforce.apply(vm, policy)
-        assert enforce.loaded(vm) == [name]
+        assert enforce.active_backends(vm) == [name]
         assert enforce.check(vm, policy) == []
         assert lab.reach("stranger", AGENT) == DROPPED
         held = [lab.sh("vm", f"iptables-{one} -S").count("-N SAMMY") for one in ("nft", "legacy")]
@@ -272,8 +272,8 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
     for address in addresses:
         assert lab.connect("stranger", address, 80) == "reached"
         assert lab.connect("vm", address, 80, uid=nobody) == "reached"
-    metadata_block.apply_metadata(vm, METADATA, True)
-    assert metadata_block.metadata_in_force(vm, METADATA, True)
+    metadata_table.apply(vm, METADATA, True)
+    assert metadata_table.is_in_force(vm, METADATA, True)
     for address in addresses:
         for port in (80, 443):
             assert lab.connect("stranger", address, port) == "dropped"
@@ -281,12 +281,12 @@ def test_metadata_is_closed_to_containers_and_users_and_open_to_root(lab: Lab, v
             assert lab.connect("vm", address, port) == "reached"
         assert lab.connect("stranger", address, 53) == "reached"
         assert lab.connect("vm", address, 53, uid=nobody) == "reached"
-    metadata_block.apply_metadata(vm, METADATA, False)
-    assert not metadata_block.metadata_in_force(vm, METADATA, True)
+    metadata_table.apply(vm, METADATA, False)
+    assert not metadata_table.is_in_force(vm, METADATA, True)
     assert lab.connect("vm", METADATA4, 80, uid=nobody) == "reached"
     vm.run(["nft", "flush", "chain", "inet", "sammy_metadata", "forward"])
-    assert not metadata_block.metadata_in_force(vm, METADATA, False)
-    metadata_block.remove_metadata(vm)
+    assert not metadata_table.is_in_force(vm, METADATA, False)
+    metadata_table.remove(vm)
     assert lab.connect("stranger", METADATA4, 80) == "reached"
 
 
@@ -296,7 +296,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
 ) -> None:
     config = firewall_config(allow=("10.91.1.0/24", "fd91:1::/64"), ssh="drop-always")
     enforce.apply(vm, POLICY)
-    metadata_block.apply_metadata(vm, METADATA, host_processes)
+    metadata_table.apply(vm, METADATA, host_processes)
 
     def run(verb: str) -> dict[str, Any]:
         commands.run(argparse.Namespace(firewall_verb=verb, json=True), vm, config, AGENT)
@@ -309,7 +309,7 @@ def test_a_flushed_metadata_block_is_named_by_check_and_put_back_by_repair(
     assert said["next_step"] == "sammy firewall repair"
     vm.run(["nft", "flush", "ruleset"])
     assert len(run("repair")["repaired"]) == 2
-    assert metadata_block.metadata_in_force(vm, METADATA, host_processes)
+    assert metadata_table.is_in_force(vm, METADATA, host_processes)
     assert run("check")["problems"] == []
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cc_sammy.firewall import enforce, lock, metadata_block
+from cc_sammy.firewall import enforce, lock, metadata_table
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model import policy as policy_module
 from tests.firewall_config import METADATA
@@ -110,11 +110,11 @@ def test_the_metadata_address_stays_closed_beside_tables_as_dockers_nftables_bac
 ) -> None:
     vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata_block.apply_metadata(vm, METADATA, True)
+    metadata_table.apply(vm, METADATA, True)
     enforce.apply(vm, POLICY)
     for _ in range(2):  # made anew, as at Docker's restart
         assert lab.connect("container", METADATA4, 80, seconds=1) == "dropped"
-        assert metadata_block.metadata_in_force(vm, METADATA, True)
+        assert metadata_table.is_in_force(vm, METADATA, True)
         assert_guarded(lab, vm, POLICY)
         vm.run(["nft", "-f", "-"], input=NFTABLES_BACKEND)
 
@@ -123,10 +123,10 @@ def test_the_metadata_address_stays_closed_to_containers_over_dockers_restart(
     lab: Lab, vm: MachineHost, docker: Docker, container: str
 ) -> None:
     assert lab.connect("container", METADATA4, 80) == "reached"
-    metadata_block.apply_metadata(vm, METADATA, True)
+    metadata_table.apply(vm, METADATA, True)
     for _ in range(2):
         assert lab.connect("container", METADATA4, 80) == "dropped"
         assert lab.connect("vm", METADATA4, 80) == "reached"
         docker.stop()
         docker.start()
-        assert metadata_block.metadata_in_force(vm, METADATA, True)
+        assert metadata_table.is_in_force(vm, METADATA, True)

@@ -143,7 +143,7 @@ def test_a_kernel_without_the_module_is_said_and_nothing_is_changed(
     assert "modprobe nf_tables" in done.stdout
     assert reachable(lab)
     assert lab.reach("stranger", AGENT) == (DROPPED if held else REACHED)
-    assert enforce.loaded(vm) == ([backend] if held else [])
+    assert enforce.active_backends(vm) == ([backend] if held else [])
     if held:
         assert enforce.check(vm, policy) == []
 
@@ -213,8 +213,8 @@ def test_killed_at_any_point_it_is_one_whole_or_the_other(lab: Lab, vm: Faulty, 
 def test_the_trial_passes_good_rules(backend: Any, ssh: str) -> None:
     before = Host().run(["ip", "-br", "link"]).stdout
     for policy in (POLICY._replace(ssh=ssh), policy_module.Policy(AGENT, allow_any=True, ssh=ssh)):
-        outcome = dry_run.attempt(policy, backend)
-        assert (outcome.problems, outcome.impossible, outcome.refused) == ([], "", None)
+        outcome = dry_run.run(policy, backend)
+        assert (outcome.problems, outcome.unavailable, outcome.refused) == ([], "", None)
         assert outcome.versions == (4, 6)
     assert Host().run(["ip", "-br", "link"]).stdout == before
 
@@ -247,21 +247,21 @@ def test_the_trial_sees_each_kind_of_wrong_rules_and_nothing_is_changed(
     vm: Faulty, lines: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(SammyError, match="failed their trial, nothing was changed") as caught:
-        dry_run.once(vm, POLICY, Broken(*lines))  # type: ignore[arg-type]
+        dry_run.check_once(vm, POLICY, Broken(*lines))  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert not os.path.exists(dry_run.TRIED)
 
 
 def test_rules_refused_in_the_trial_are_not_applied(vm: Faulty) -> None:
     with pytest.raises(SammyError, match="refused the rules in a trial, nothing was changed"):
-        dry_run.once(vm, POLICY, Broken("add rule inet t i nonsense"))  # type: ignore[arg-type]
+        dry_run.check_once(vm, POLICY, Broken("add rule inet t i nonsense"))  # type: ignore[arg-type]
 
 
 def test_the_same_rules_are_tried_once(vm: Faulty) -> None:
-    assert dry_run.once(vm, POLICY, nftables) == []
-    assert dry_run.once(vm, POLICY, Broken()) == []  # type: ignore[arg-type]
+    assert dry_run.check_once(vm, POLICY, nftables) == []
+    assert dry_run.check_once(vm, POLICY, Broken()) == []  # type: ignore[arg-type]
     with pytest.raises(SammyError):
-        dry_run.once(vm, OTHER, Broken())  # type: ignore[arg-type]
+        dry_run.check_once(vm, OTHER, Broken())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -310,11 +310,13 @@ def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
     vm.variant = name.removeprefix("iptables-")
     config = firewall_config(backend=name.partition("-")[0], allow=("cloudflare", *EDGE), ssh="drop-always")
     answers = {
-        "empty": cloudflare_ranges.Answer(b""),
-        "html": cloudflare_ranges.Answer(b"<html><body>Just a moment...</body></html>"),
-        "wide": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE, "0.0.0.0/0"]).encode()),
-        "small": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE[:9], *networks.CLOUDFLARE[15:]]).encode()),
-        "good": cloudflare_ranges.Answer("\n".join([*networks.CLOUDFLARE, "9.9.9.0/24"]).encode()),
+        "empty": cloudflare_ranges.FetchResult(b""),
+        "html": cloudflare_ranges.FetchResult(b"<html><body>Just a moment...</body></html>"),
+        "wide": cloudflare_ranges.FetchResult("\n".join([*networks.CLOUDFLARE, "0.0.0.0/0"]).encode()),
+        "small": cloudflare_ranges.FetchResult(
+            "\n".join([*networks.CLOUDFLARE[:9], *networks.CLOUDFLARE[15:]]).encode()
+        ),
+        "good": cloudflare_ranges.FetchResult("\n".join([*networks.CLOUDFLARE, "9.9.9.0/24"]).encode()),
     }
     monkeypatch.setattr(cloudflare_ranges, "fetch", lambda url, etag: answers[url])
 

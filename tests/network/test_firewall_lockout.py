@@ -167,7 +167,7 @@ def test_rules_that_keep_the_control_plane_out_are_rolled_back_to_the_good_ones(
 
 def test_without_rules_known_as_good_the_firewall_is_lifted_and_says_so(machine: Machine) -> None:
     proven(machine)
-    files.remove(rollback.PROVEN)
+    files.remove(rollback.KNOWN_GOOD)
     machine.configure(ELSEWHERE)
     machine.wait_for("roll-back")
     wait_until(lambda: "open to all" in machine.guard.problem(), "the guard to say so", 10)

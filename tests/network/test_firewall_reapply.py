@@ -36,7 +36,7 @@ def vm(
 ) -> Iterator[MachineHost]:
     monkeypatch.setattr(lock, "LOCK", str(tmp_path / "firewall.lock"))
     # the trial is another test's; here it would only thin out the applies
-    monkeypatch.setattr(dry_run, "once", lambda *_: [])
+    monkeypatch.setattr(dry_run, "check_once", lambda *_: [])
     with inside(lab.names["vm"], str(tmp_path)):
         yield MachineHost(lab.names["vm"], variant=request.param.removeprefix("iptables-"))
     lab.clear()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other software closes: the host's INPUT policy, ufw, firewalld. Reported always, changed hardly ever.
+"""Rules of other software: the host's INPUT policy, ufw, firewalld. Always reported, hardly ever changed.
 
-A rule of ours that accepts is not final: whatever another table drops stays dropped. So an operator is told what is
-closed beside us. One thing is mended unasked: the trap of the peer's old script, policy DROP behind rules that ask
-conntrack, which cut whole machines off when Docker was restarted.
+An accept rule of ours is not final: what another table drops stays dropped, so the operator is told what else closes
+ports. One thing is changed unasked: the legacy trap of an old script, policy DROP behind rules that need conntrack,
+which cut whole machines off when Docker was restarted.
 """
 
 from __future__ import annotations
@@ -21,44 +21,48 @@ from cc_sammy.firewall.model import iptables_chain, ruleset
 from cc_sammy.host.host import Host
 
 LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
-TRAP_HEAD = (
+LEGACY_TRAP_HEAD = (
     "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     "-A INPUT -i lo -j ACCEPT",
 )
 # a text: compiling it takes 2 ms of an apply that hardly ever needs it
-TRAP_REST = (
+LEGACY_TRAP_REST = (
     r"-A INPUT (-i (docker0|br-\+)( -p tcp -m tcp --dport \d+)?|-s [0-9a-f.:]+/\d+ -p tcp -m tcp --dport \d+) -j ACCEPT"
 )
 
 
-class Closed(NamedTuple):
+class DropPolicy(NamedTuple):
     """An INPUT chain of iptables whose policy is DROP."""
 
     variant: str
     version: int
-    trap: bool
+    is_legacy_trap: bool
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Its name for a person."""
         return f"IPv{self.version} INPUT ({iptables_chain.program(self.variant, self.version)})"
 
 
-def is_trap(policy: str, rules: Sequence[str]) -> bool:
-    """Tell whether INPUT is the peer's old trap, rule for rule, or its beginning: the script could die anywhere.
+def is_legacy_trap(policy: str, rules: Sequence[str]) -> bool:
+    """Tell whether INPUT is the legacy trap, rule for rule, or its beginning: the script could die anywhere.
 
     :param rules: as `iptables -S` prints them, our own jump left out.
     """
-    head, rest = tuple(rules[: len(TRAP_HEAD)]), rules[len(TRAP_HEAD) :]
-    return policy == "DROP" and head == TRAP_HEAD[: len(head)] and all(re.fullmatch(TRAP_REST, rule) for rule in rest)
+    head, rest = tuple(rules[: len(LEGACY_TRAP_HEAD)]), rules[len(LEGACY_TRAP_HEAD) :]
+    return (
+        policy == "DROP"
+        and head == LEGACY_TRAP_HEAD[: len(head)]
+        and all(re.fullmatch(LEGACY_TRAP_REST, rule) for rule in rest)
+    )
 
 
-class Seen(NamedTuple):
-    """What the kernel holds of others, asked once: nft's chains and programs, and whether legacy's table exists."""
+class ForeignRules(NamedTuple):
+    """What the kernel holds of others, read once: nft's chains, and legacy's tables where they exist."""
 
     chains: tuple[Mapping[str, Any], ...] | None
-    legacy4: iptables_chain.Listing | None
-    legacy6: iptables_chain.Listing | None
+    legacy4: iptables_chain.ChainDump | None
+    legacy6: iptables_chain.ChainDump | None
 
     def may_hold(self, backend: str) -> bool:
         """Tell whether a backend that is not in use still holds anything of ours."""
@@ -70,7 +74,7 @@ class Seen(NamedTuple):
         key = "table" if backend == "nftables" else "name"
         return any(one["family"] in own[0].split() and one[key] == own[1] for one in self.chains or ())
 
-    def closed_inputs(self, host: Host) -> list[Closed]:
+    def drop_policies(self, host: Host) -> list[DropPolicy]:
         """Return the INPUT chains of iptables, either variant, that drop by policy."""
         found = []
         for version, family, legacy in ((4, "ip", self.legacy4), (6, "ip6", self.legacy6)):
@@ -82,7 +86,7 @@ class Seen(NamedTuple):
             for variant, listing in listings.items():
                 if listing is not None and listing.policy == "DROP":
                     rules = [rule for rule in listing.input if rule != iptables_chain.JUMP]
-                    found.append(Closed(variant, version, is_trap(listing.policy, rules)))
+                    found.append(DropPolicy(variant, version, is_legacy_trap(listing.policy, rules)))
         return found
 
     def active(self) -> list[str]:
@@ -96,9 +100,9 @@ class Seen(NamedTuple):
         return found
 
 
-def look(host: Host) -> Seen:
-    """Ask the kernel once; legacy only where its tables exist, because asking would make them."""
-    return Seen(
+def inspect(host: Host) -> ForeignRules:
+    """Read the kernel once; legacy only where its tables exist, because reading would create them."""
+    return ForeignRules(
         _chains(host),
         *(_listing(host, "legacy", version) if legacy_in_use(version) else None for version in (4, 6)),
     )
@@ -109,50 +113,50 @@ def legacy_in_use(version: int) -> bool:
     return "filter" in (files.read_text(LEGACY_TABLES[version]) or "").split()
 
 
-def open_input(host: Host, mode: str, seen: Seen) -> list[str]:
-    """Set INPUT's policy to ACCEPT where `mode` is `accept` or INPUT is the old trap; return what was done or is.
+def open_input(host: Host, mode: str, found: ForeignRules) -> list[str]:
+    """Set INPUT's policy to ACCEPT where `mode` is `accept` or INPUT is the legacy trap; return what was done or is.
 
     :raises SammyError: iptables refused.
     """
     notes = []
-    for closed in seen.closed_inputs(host):
-        if mode == "accept" or closed.trap:
+    for closed in found.drop_policies(host):
+        if mode == "accept" or closed.is_legacy_trap:
             why = "" if mode == "accept" else ": it was the trap of an old firewall script"
             host.run([iptables_chain.program(closed.variant, closed.version), "-w", "10", "-P", "INPUT", "ACCEPT"])
-            notes.append(f"{closed.words}: policy set from DROP to ACCEPT{why}")
+            notes.append(f"{closed.label}: policy set from DROP to ACCEPT{why}")
         else:
             notes.append(
-                f"{closed.words} has policy DROP: what its own rules do not accept stays closed "
+                f"{closed.label} has policy DROP: what its own rules do not accept stays closed "
                 "(firewall.input_policy: accept changes that)"
             )
     return notes
 
 
-def still_closed(agent_port: int, seen: Seen) -> list[str]:
-    """Say what active firewall programs will still drop, and how to open it there."""
+def warnings(agent_port: int, found: ForeignRules) -> list[str]:
+    """Return what active firewall programs will still drop, and how to open it there."""
     how = {
         "ufw": f"`ufw allow {agent_port}/tcp`",
         "firewalld": f"`firewall-cmd --permanent --add-port={agent_port}/tcp` and `firewall-cmd --reload`",
     }
     return [
         f"{name} is active and may still drop tcp {agent_port} from allowed networks; {how[name]} opens it there"
-        for name in seen.active()
+        for name in found.active()
     ]
 
 
-def facts(host: Host) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
     """Return input chains that are closed, and other firewall programs at work."""
-    seen = look(host)
+    found = inspect(host)
     return {
         "closed_elsewhere": [
-            f"{one['family']} {one['table']} {one['name']}" for one in seen.chains or () if _drops_input(one)
+            f"{one['family']} {one['table']} {one['name']}" for one in found.chains or () if _drops_input(one)
         ],
-        "input_policy_drop": [closed.words for closed in seen.closed_inputs(host)],
-        "other_firewalls": seen.active(),
+        "input_policy_drop": [closed.label for closed in found.drop_policies(host)],
+        "other_firewalls": found.active(),
     }
 
 
-def _listing(host: Host, variant: str, version: int) -> iptables_chain.Listing | None:
+def _listing(host: Host, variant: str, version: int) -> iptables_chain.ChainDump | None:
     try:
         return iptables_chain.parse(host.run([iptables_chain.program(variant, version), "-w", "10", "-v", "-S"]).stdout)
     except CommandFailed:

@@ -60,7 +60,7 @@ def load(host: Host, policy: Policy) -> None:
         found = iptables_chain.differences(policy, version, read(host, used, version))
         problems += found
     for version in families():
-        boot_files.keep(kept_path(used, version), kept_text(policy, version))
+        boot_files.save(boot_path(used, version), boot_text(policy, version))
     _clear(host, other(used))
     if problems:
         raise SammyError(
@@ -94,8 +94,8 @@ def drift(host: Host, policy: Policy) -> list[str]:
     problems = []
     for version in families():
         problems += iptables_chain.differences(policy, version, read(host, used, version))
-        path = kept_path(used, version)
-        if not problems and not boot_files.same(path, kept_text(policy, version)):
+        path = boot_path(used, version)
+        if not problems and not boot_files.matches(path, boot_text(policy, version)):
             problems.append(f"{path}, which the next boot loads, holds other rules than the kernel")
         if _holds(host, other(used), version):
             problems.append(
@@ -115,7 +115,7 @@ def present(host: Host) -> bool:
     return any(_holds(host, name, version) for name in VARIANTS for version in (4, 6))
 
 
-def facts(host: Host) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
     """Return what is loaded now: variant, rules, networks held, packets dropped.
 
     :raises SammyError: the kernel could not be read.
@@ -125,7 +125,7 @@ def facts(host: Host) -> dict[str, Any]:
     found: dict[str, Any] = {
         "variant": used,
         "loaded": all(one.exists and one.jumps for one in listings.values()),
-        "kept_for_boot": os.path.exists(kept_path(used, 4)),
+        "kept_for_boot": os.path.exists(boot_path(used, 4)),
         "rules": [f"IPv{version} {rule}" for version, one in listings.items() for rule in one.rules],
         "networks": {},
         "dropped": {},
@@ -142,7 +142,7 @@ def families() -> tuple[int, ...]:
     return (4, 6) if os.path.exists(HAS_IPV6) else (4,)
 
 
-def read(host: Host, used: str, version: int) -> iptables_chain.Listing:
+def read(host: Host, used: str, version: int) -> iptables_chain.ChainDump:
     """Return what the kernel holds of one family.
 
     :raises CommandFailed: it could not be read.
@@ -155,18 +155,18 @@ def other(used: str) -> str:
     return "legacy" if used == "nft" else "nft"
 
 
-def kept_path(used: str, version: int) -> str:
+def boot_path(used: str, version: int) -> str:
     """Return the file the next boot restores; its name tells boot.sh the command."""
     return f"{boot_files.FOLDER}/{program(used, version)}.rules"
 
 
-def kept_text(policy: Policy, version: int) -> str:
+def boot_text(policy: Policy, version: int) -> str:
     """Return the file's text: no jump in it, because only who loads it knows whether there is one."""
     return boot_files.HEADING + iptables_chain.text(policy, version)
 
 
 def _holds(host: Host, name: str, version: int) -> bool:
-    if os.path.exists(kept_path(name, version)):
+    if os.path.exists(boot_path(name, version)):
         return True
     if name == "legacy" and not foreign_rules.legacy_in_use(version):
         return False
@@ -178,7 +178,7 @@ def _holds(host: Host, name: str, version: int) -> bool:
 def _clear(host: Host, name: str) -> None:
     for version in (4, 6):
         held = _holds(host, name, version)
-        files.remove(kept_path(name, version))
+        files.remove(boot_path(name, version))
         if not held:
             continue
         listing = read(host, name, version)

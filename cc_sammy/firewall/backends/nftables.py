@@ -46,7 +46,7 @@ def lift(host: Host, port: int, until: int) -> None:
 def drift(host: Host, policy: policy_module.Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the file of the next boot."""
     problems = table_drift(host, ruleset.build(policy))
-    if not problems and not boot_files.same(APPLIED, ruleset.text(policy)):
+    if not problems and not boot_files.matches(APPLIED, ruleset.text(policy)):
         problems.append(f"{APPLIED}, which the next boot loads, holds other rules than the kernel")
     return problems
 
@@ -67,7 +67,7 @@ def present(host: Host) -> bool:
         return False
 
 
-def facts(host: Host) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
     """Return what is loaded now: rules, networks held, packets dropped.
 
     :raises CommandFailed: the kernel could not be read.
@@ -102,7 +102,7 @@ def load_table(host: Host, table: Table, path: str) -> None:
     if problems:
         # someone made a chain or set of ours with another type, hook or priority: only a new table helps
         problems = _rebuild(host, table)
-    boot_files.keep(path, text)  # the gentle form: the one that every later boot loads
+    boot_files.save(path, text)  # the gentle form: the one that every later boot loads
     if problems:
         raise SammyError(
             f"the firewall was loaded but the kernel holds something else: {'; '.join(problems)}",

@@ -19,14 +19,14 @@ JUMP = f"-A INPUT -j {CHAIN}"
 COUNTERS = r" -c (\d+) (\d+)"
 
 
-class Line(NamedTuple):
+class ChainRule(NamedTuple):
     """A rule as `iptables -S` prints it, and its meaning in plain words."""
 
     text: str
     name: str
 
 
-class Listing(NamedTuple):
+class ChainDump(NamedTuple):
     """What the kernel holds of one family's filter table, as far as it concerns us."""
 
     policy: str
@@ -41,7 +41,7 @@ class Listing(NamedTuple):
         return self.input.count(JUMP)
 
     @property
-    def guarded_first(self) -> bool:
+    def jump_is_first(self) -> bool:
         """Whether the one jump stands first."""
         return self.jumps == 1 and self.input[0] == JUMP
 
@@ -51,7 +51,7 @@ def program(used: str, version: int, end: str = "") -> str:
     return f"ip{'6' if version == 6 else ''}tables-{used}{end}"
 
 
-def lines(policy: Policy, version: int) -> tuple[Line, ...]:
+def lines(policy: Policy, version: int) -> tuple[ChainRule, ...]:
     """Return the chain's rules of one family (4 or 6).
 
     A bridge that carries the default route is the network's: the journal's `br-+` would let the world in, so it is
@@ -73,11 +73,11 @@ def lines(policy: Policy, version: int) -> tuple[Line, ...]:
     return (*own, *middle, *drops, *_ssh(policy, version))
 
 
-def _rule(match: str, verdict: str, name: str) -> Line:
-    return Line(f"-A {CHAIN} {match} -j {verdict}", name)
+def _rule(match: str, verdict: str, name: str) -> ChainRule:
+    return ChainRule(f"-A {CHAIN} {match} -j {verdict}", name)
 
 
-def _allowed(policy: Policy, version: int, agent: str) -> tuple[Line, ...]:
+def _allowed(policy: Policy, version: int, agent: str) -> tuple[ChainRule, ...]:
     if policy.allow_any:
         return (_rule(agent, "ACCEPT", f"anyone may reach agent port {policy.agent_port}"),)
     networks: tuple[Network4 | Network6, ...] = policy.allow4 if version == 4 else policy.allow6
@@ -85,12 +85,12 @@ def _allowed(policy: Policy, version: int, agent: str) -> tuple[Line, ...]:
     return tuple(_from(network, agent, f"agent port {policy.agent_port}") for network in reversed(networks))
 
 
-def _from(network: Network4 | Network6, match: str, what: str) -> Line:
+def _from(network: Network4 | Network6, match: str, what: str) -> ChainRule:
     source = f"-s {network} " if network.prefixlen else ""  # iptables prints no match for "all"
     return _rule(f"{source}{match}", "ACCEPT", f"{network} may reach {what}")
 
 
-def _ssh(policy: Policy, version: int) -> tuple[Line, ...]:
+def _ssh(policy: Policy, version: int) -> tuple[ChainRule, ...]:
     if policy.ssh == "open":
         return ()
     match = f"-p tcp -m tcp --dport {SSH_PORT}"
@@ -109,20 +109,20 @@ def text(policy: Policy, version: int, extra: tuple[str, ...] = ()) -> str:
     return "\n".join(["*filter", f":{CHAIN} - [0:0]", *rules, *extra, "COMMIT"]) + "\n"
 
 
-def jump_lines(listing: Listing) -> tuple[str, ...]:
+def jump_lines(dump: ChainDump) -> tuple[str, ...]:
     """Return what makes our jump the first of INPUT, and the only one; nothing when it is."""
-    if listing.guarded_first:
+    if dump.jump_is_first:
         return ()
-    return (*[f"-D INPUT -j {CHAIN}"] * listing.jumps, f"-I INPUT 1 -j {CHAIN}")
+    return (*[f"-D INPUT -j {CHAIN}"] * dump.jumps, f"-I INPUT 1 -j {CHAIN}")
 
 
-def removal(listing: Listing) -> str:
+def removal(dump: ChainDump) -> str:
     """Return the input that takes the jump and the chain away."""
-    gone = [f"-D INPUT -j {CHAIN}"] * listing.jumps
+    gone = [f"-D INPUT -j {CHAIN}"] * dump.jumps
     return "\n".join(["*filter", f":{CHAIN} - [0:0]", *gone, f"-X {CHAIN}", "COMMIT"]) + "\n"
 
 
-def parse(printed: str) -> Listing:
+def parse(printed: str) -> ChainDump:
     """Return what `iptables -v -S` printed."""
     policy, input_, rules, dropped, exists = "ACCEPT", [], [], [], False
     for raw in printed.splitlines():
@@ -138,21 +138,21 @@ def parse(printed: str) -> Listing:
             counted = re.search(COUNTERS, raw)
             if line.endswith("-j DROP") and counted:
                 dropped.append((line, int(counted[1]), int(counted[2])))
-    return Listing(policy, tuple(input_), tuple(rules), exists, tuple(dropped))
+    return ChainDump(policy, tuple(input_), tuple(rules), exists, tuple(dropped))
 
 
-def differences(policy: Policy, version: int, listing: Listing) -> list[str]:
+def differences(policy: Policy, version: int, dump: ChainDump) -> list[str]:
     """Return each difference between the policy and what the kernel holds of one family."""
     where = f"IPv{version} chain {CHAIN}"
-    if not listing.exists:
+    if not dump.exists:
         return [f"{where} is missing: nothing it should guard is guarded"]
     problems = []
-    if listing.jumps == 0:
+    if dump.jumps == 0:
         problems.append(f"IPv{version} INPUT does not jump to {CHAIN}: nothing it should guard is guarded")
-    elif listing.jumps > 1:
-        problems.append(f"IPv{version} INPUT jumps to {CHAIN} {listing.jumps} times")
-    elif not listing.guarded_first:
-        place = listing.input.index(JUMP) + 1
+    elif dump.jumps > 1:
+        problems.append(f"IPv{version} INPUT jumps to {CHAIN} {dump.jumps} times")
+    elif not dump.jump_is_first:
+        place = dump.input.index(JUMP) + 1
         problems.append(f"IPv{version} INPUT jumps to {CHAIN} at place {place}, so {place - 1} rules come before it")
     names = {line.text: line.name for line in lines(policy, version)}
-    return problems + rule_order.order_differences(where, names, [(rule, rule) for rule in listing.rules])
+    return problems + rule_order.order_differences(where, names, [(rule, rule) for rule in dump.rules])

@@ -12,13 +12,13 @@ from typing import TypeVar
 
 from cc_sammy.common import files
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import boot_files as kept
+from cc_sammy.firewall import boot_files
 
 Network4 = ipaddress.IPv4Network
 Network6 = ipaddress.IPv6Network
 N = TypeVar("N", Network4, Network6)
 
-FETCHED = kept.FOLDER + "/ranges.json"
+FETCHED = boot_files.FOLDER + "/ranges.json"
 
 # As published in August 2026; the list changed last in April 2021.
 CLOUDFLARE = (
@@ -64,7 +64,7 @@ def parse(
             try:
                 network = ipaddress.ip_network(word)
             except ValueError:
-                problems.append(_complaint(word))
+                problems.append(_error(word))
                 continue
             if isinstance(network, ipaddress.IPv4Network):
                 found4.append(network)
@@ -72,10 +72,10 @@ def parse(
                 found6.append(network)
     if problems:
         raise SammyError(f"{key}: {'; '.join(problems)}", "Write networks as 192.0.2.0/24 or 2001:db8::/32")
-    return without_covered(found4), without_covered(found6)
+    return remove_subnets(found4), remove_subnets(found6)
 
 
-def without_covered(networks: Iterable[N]) -> tuple[N, ...]:
+def remove_subnets(networks: Iterable[N]) -> tuple[N, ...]:
     """Return the networks in their order without those that lie in another: nft takes no overlapping elements.
 
     Neighbours are not merged, so that what is loaded reads as what was written.
@@ -90,7 +90,7 @@ def without_covered(networks: Iterable[N]) -> tuple[N, ...]:
     return tuple(network for network in dict.fromkeys(given) if network in kept)
 
 
-def known() -> tuple[str, ...]:
+def current() -> tuple[str, ...]:
     """Return Cloudflare's networks: the last good list fetched, or the bundled one; never an error."""
     import json
 
@@ -102,7 +102,7 @@ def known() -> tuple[str, ...]:
     return networks or CLOUDFLARE
 
 
-def _complaint(text: str) -> str:
+def _error(text: str) -> str:
     try:
         meant = ipaddress.ip_network(text, strict=False)
     except ValueError:

@@ -23,7 +23,7 @@ class Clause(NamedTuple):
     json: tuple[dict[str, Any], ...]
 
 
-class Rule(NamedTuple):
+class NftRule(NamedTuple):
     """A rule; `name` is its meaning in plain words, kept in the kernel as the rule's comment."""
 
     name: str
@@ -40,7 +40,7 @@ class Chain(NamedTuple):
 
     name: str
     hook: str
-    rules: tuple[Rule, ...]
+    rules: tuple[NftRule, ...]
     priority: int = -5  # before filter, so that our drop comes before anyone's accept is asked
 
 

@@ -83,7 +83,7 @@ def from_config(config: FirewallConfig, agent_port: int) -> Policy:
     _refuse_local_port(agent_port)
     any_source = config.allow == "any"
     allow = () if any_source else _texts(config.allow)
-    allow4, allow6 = networks.parse(allow, "firewall.allow", networks.known())
+    allow4, allow6 = networks.parse(allow, "firewall.allow", networks.current())
     ssh = "open" if config.ssh == "ranges" and any_source else _ssh_mode(config)
     if config.ssh == "ranges":
         ssh4, ssh6 = allow4, allow6

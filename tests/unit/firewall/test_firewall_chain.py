@@ -91,7 +91,7 @@ def test_every_kind_of_damage_is_named() -> None:
     ],
 )
 def test_the_old_trap_is_told_from_other_rules(policy: str, rules: list[str], trap: bool) -> None:
-    assert foreign_rules.is_trap(policy, rules) is trap
+    assert foreign_rules.is_legacy_trap(policy, rules) is trap
 
 
 def test_active_firewalls_are_named_with_what_opens_them() -> None:
@@ -99,8 +99,8 @@ def test_active_firewalls_are_named_with_what_opens_them() -> None:
         {"family": "ip", "table": "filter", "name": "ufw-before-input"},
         {"family": "inet", "table": "firewalld", "name": "x"},
     )
-    seen = foreign_rules.Seen(chains, None, None)
+    seen = foreign_rules.ForeignRules(chains, None, None)
     assert seen.active() == ["ufw", "firewalld"]
-    notes = foreign_rules.still_closed(8443, seen)
+    notes = foreign_rules.warnings(8443, seen)
     assert "`ufw allow 8443/tcp`" in notes[0]
     assert "--add-port=8443/tcp" in notes[1]

@@ -14,7 +14,7 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 from cc_sammy.common import files
 from cc_sammy.contract import paths, schema
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import boot_files, cloudflare_ranges, enforce, metadata_block, rollback, settings_cache
+from cc_sammy.firewall import boot_files, cloudflare_ranges, enforce, metadata_table, rollback, settings_cache
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model.nft_table import render
@@ -54,9 +54,9 @@ def host_in_force() -> FakeHost:
 
 
 def test_what_the_next_boot_loads_is_private_and_whole(fs: FakeFilesystem) -> None:
-    boot_files.keep(nftables.APPLIED, "rules\n")
-    assert (mode(nftables.APPLIED), boot_files.same(nftables.APPLIED, "rules\n")) == (0o600, True)
-    assert not boot_files.same(nftables.APPLIED, "others\n")
+    boot_files.save(nftables.APPLIED, "rules\n")
+    assert (mode(nftables.APPLIED), boot_files.matches(nftables.APPLIED, "rules\n")) == (0o600, True)
+    assert not boot_files.matches(nftables.APPLIED, "others\n")
     assert list(contents(fs, boot_files.FOLDER)) == [nftables.APPLIED], "nothing beside it"
 
 
@@ -64,9 +64,9 @@ def test_what_the_next_boot_loads_is_private_and_whole(fs: FakeFilesystem) -> No
 def test_a_fault_of_the_disk_keeps_the_file_of_before_and_names_the_next_step(
     fs: FakeFilesystem, fault: Fault, said: str
 ) -> None:
-    boot_files.keep(nftables.APPLIED, "before\n")
+    boot_files.save(nftables.APPLIED, "before\n")
     with fault(fs), pytest.raises(SammyError, match=rf"the rules are in force, but .*applied\.nft .*{said}") as caught:
-        boot_files.keep(nftables.APPLIED, "new rules, and more of them\n")
+        boot_files.save(nftables.APPLIED, "new rules, and more of them\n")
     assert "sammy firewall apply" in str(caught.value)
     assert contents(fs, boot_files.FOLDER) == {nftables.APPLIED: "before\n"}
 
@@ -90,10 +90,10 @@ def installed(fs: FakeFilesystem) -> FakeFilesystem:
 
 def test_settings_are_read_once_and_again_when_a_file_changed(installed: FakeFilesystem) -> None:
     config, port = settings_cache.load({})
-    assert (config.ssh, port, mode(settings_cache.KEPT)) == ("open", 8443, 0o600)
-    held = json.loads(files.read_text(settings_cache.KEPT) or "")
+    assert (config.ssh, port, mode(settings_cache.CACHE)) == ("open", 8443, 0o600)
+    held = json.loads(files.read_text(settings_cache.CACHE) or "")
     held["firewall"]["ssh"] = ["192.0.2.0/24"]
-    files.write_text(settings_cache.KEPT, json.dumps(held))
+    files.write_text(settings_cache.CACHE, json.dumps(held))
     assert settings_cache.load({})[0].ssh == ("192.0.2.0/24",), "what is kept is believed"
     files.write_text(paths.OVERRIDES, "SAMMY_FIREWALL_SSH=drop-always\n")
     assert settings_cache.load({})[0].ssh == "drop-always"
@@ -101,7 +101,7 @@ def test_settings_are_read_once_and_again_when_a_file_changed(installed: FakeFil
 
 def test_a_variable_of_the_environment_is_read_anew_and_not_kept(installed: FakeFilesystem) -> None:
     assert settings_cache.load({"SAMMY_FIREWALL_SSH": "drop"})[0].ssh == "drop"
-    assert not os.path.exists(settings_cache.KEPT)
+    assert not os.path.exists(settings_cache.CACHE)
     assert settings_cache.load({})[0].ssh == "open"
 
 
@@ -110,18 +110,18 @@ def test_a_variable_of_the_environment_is_read_anew_and_not_kept(installed: Fake
 )
 def test_settings_kept_damaged_or_by_another_version_are_read_anew(installed: FakeFilesystem, kept: str) -> None:
     settings_cache.load({})
-    held = json.loads(files.read_text(settings_cache.KEPT) or "")
+    held = json.loads(files.read_text(settings_cache.CACHE) or "")
     del held["firewall"]["required"]
-    files.write_text(settings_cache.KEPT, json.dumps(held) if kept == "older" else kept)
+    files.write_text(settings_cache.CACHE, json.dumps(held) if kept == "older" else kept)
     assert settings_cache.load({})[0].ssh == "open"
-    assert json.loads(files.read_text(settings_cache.KEPT) or "")["firewall"]["required"] is True
+    assert json.loads(files.read_text(settings_cache.CACHE) or "")["firewall"]["required"] is True
 
 
 @FAULTS
 def test_settings_that_cannot_be_kept_are_used_all_the_same(installed: FakeFilesystem, fault: Fault, said: str) -> None:
     with fault(installed):
         assert settings_cache.load({})[0].ssh == "open"
-    assert not os.path.exists(settings_cache.KEPT)
+    assert not os.path.exists(settings_cache.CACHE)
     assert said
 
 
@@ -132,13 +132,13 @@ def test_settings_that_cannot_be_kept_are_used_all_the_same(installed: FakeFiles
 def test_a_list_that_cannot_be_kept_is_refused_and_the_one_of_before_stays(
     fs: FakeFilesystem, fault: Fault, said: str
 ) -> None:
-    before = cloudflare_ranges.State(networks=networks.CLOUDFLARE[:3], url="https://example.org")
+    before = cloudflare_ranges.RangesState(networks=networks.CLOUDFLARE[:3], url="https://example.org")
     cloudflare_ranges.save(before)
     assert mode(networks.FETCHED) == 0o600
-    with fault(fs), pytest.raises(cloudflare_ranges.Refused, match=said):
-        cloudflare_ranges.save(cloudflare_ranges.State(networks=networks.CLOUDFLARE))
+    with fault(fs), pytest.raises(cloudflare_ranges.RangesRefused, match=said):
+        cloudflare_ranges.save(cloudflare_ranges.RangesState(networks=networks.CLOUDFLARE))
     assert cloudflare_ranges.load() == before
-    assert networks.known() == networks.CLOUDFLARE[:3]
+    assert networks.current() == networks.CLOUDFLARE[:3]
 
 
 # roll-back
@@ -147,9 +147,9 @@ def test_a_list_that_cannot_be_kept_is_refused_and_the_one_of_before_stays(
 def test_what_a_roll_back_keeps_is_private(fs: FakeFilesystem) -> None:
     rollback.roll_back(host_in_force(), POLICY, "keep", "it stayed away")
     assert (mode(rollback.ROLLED_BACK), boot_files.is_removed()) == (0o600, True)
-    assert (rollback.standing(POLICY) or {})["restored"] is False
-    rollback.forget()
-    assert rollback.standing(POLICY) is None
+    assert (rollback.active_rollback(POLICY) or {})["restored"] is False
+    rollback.clear()
+    assert rollback.active_rollback(POLICY) is None
     assert rollback.ROLLED_BACK not in contents(fs)
 
 
@@ -166,11 +166,11 @@ def test_rules_that_cannot_be_kept_as_good_ones_are_not(
     fs: FakeFilesystem, monkeypatch: pytest.MonkeyPatch, fault: Fault, said: str
 ) -> None:
     monkeypatch.setattr(enforce, "check", lambda *_: [])
-    rollback.vouch(FakeHost(), POLICY)
-    assert mode(rollback.PROVEN) == 0o600
+    rollback.mark_known_good(FakeHost(), POLICY)
+    assert mode(rollback.KNOWN_GOOD) == 0o600
     with fault(fs), pytest.raises(SammyError, match=rf"proven\.json could not be written: {said}"):
-        rollback.vouch(FakeHost(), POLICY._replace(ssh="drop"))
-    assert rollback.from_text(files.read_text(rollback.PROVEN)) == POLICY
+        rollback.mark_known_good(FakeHost(), POLICY._replace(ssh="drop"))
+    assert rollback.from_text(files.read_text(rollback.KNOWN_GOOD)) == POLICY
 
 
 def test_a_lift_by_hand_ends_by_its_time(fs: FakeFilesystem) -> None:
@@ -184,10 +184,10 @@ def test_a_lift_by_hand_ends_by_its_time(fs: FakeFilesystem) -> None:
 
 
 def test_the_metadata_table_kept_for_boot_is_known_again(fs: FakeFilesystem) -> None:
-    assert metadata_block.kept_table() is None
+    assert metadata_table.stored_table() is None
     for host_processes in (True, False):
-        table = metadata_block.build(METADATA, host_processes)
-        boot_files.keep(metadata_block.KEPT, render(table))
-        assert metadata_block.kept_table() == table
-    boot_files.keep(metadata_block.KEPT, "add table inet somebody\n")
-    assert metadata_block.kept_table() is None, "not ours"
+        table = metadata_table.build(METADATA, host_processes)
+        boot_files.save(metadata_table.BOOT_FILE, render(table))
+        assert metadata_table.stored_table() == table
+    boot_files.save(metadata_table.BOOT_FILE, "add table inet somebody\n")
+    assert metadata_table.stored_table() is None, "not ours"

@@ -39,7 +39,7 @@ def config(allow: str | tuple[str, ...] = "cloudflare", ssh: str | tuple[str, ..
 @pytest.fixture(autouse=True)
 def kernel(fs: FakeFilesystem, monkeypatch: pytest.MonkeyPatch) -> None:
     lay_out(fs, {policy.PORT_RANGE: "32768\t60999\n", policy.ROUTES4: ROUTES4, policy.ROUTES6: ROUTES6})
-    monkeypatch.setattr(dry_run, "once", lambda *_: [])  # it is held in the real kernel: tests/network
+    monkeypatch.setattr(dry_run, "check_once", lambda *_: [])  # it is held in the real kernel: tests/network
 
 
 @pytest.fixture

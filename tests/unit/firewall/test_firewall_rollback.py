@@ -24,7 +24,7 @@ def empty(fs: FakeFilesystem) -> None:
 
 def rolled_back(*, restored: bool = True, refused: policy_module.Policy = WANTED) -> None:
     note = {"why": "it stayed away", "at": 7, "restored": restored, "refused": rollback.to_text(refused)}
-    files.write_text(rollback.PROVEN, rollback.to_text(GOOD))
+    files.write_text(rollback.KNOWN_GOOD, rollback.to_text(GOOD))
     files.write_text(rollback.ROLLED_BACK, json.dumps(note))
 
 
@@ -40,25 +40,25 @@ def test_a_damaged_policy_is_none(text: str | None) -> None:
 
 def test_after_a_roll_back_the_good_rules_are_the_ones_in_force() -> None:
     rolled_back()
-    assert rollback.in_force(WANTED) == GOOD
-    assert rollback.standing(WANTED) == {"why": "it stayed away", "at": 7, "restored": True}
+    assert rollback.effective_policy(WANTED) == GOOD
+    assert rollback.active_rollback(WANTED) == {"why": "it stayed away", "at": 7, "restored": True}
 
 
 def test_it_stands_when_a_route_changes_and_ends_when_other_rules_are_configured() -> None:
     rolled_back()
     elsewhere = WANTED._replace(uplinks=("br-lan",))
-    assert rollback.in_force(elsewhere) == GOOD._replace(uplinks=("br-lan",))
+    assert rollback.effective_policy(elsewhere) == GOOD._replace(uplinks=("br-lan",))
     other = WANTED._replace(ssh="open")
-    assert (rollback.in_force(other), rollback.standing(other)) == (other, None)
+    assert (rollback.effective_policy(other), rollback.active_rollback(other)) == (other, None)
 
 
 def test_without_a_note_or_good_rules_the_wanted_ones_are_in_force() -> None:
-    assert rollback.in_force(WANTED) == WANTED
+    assert rollback.effective_policy(WANTED) == WANTED
     rolled_back(restored=False)
-    assert rollback.in_force(WANTED) == WANTED
+    assert rollback.effective_policy(WANTED) == WANTED
     rolled_back()
-    files.remove(rollback.PROVEN)
-    assert rollback.in_force(WANTED) == WANTED
+    files.remove(rollback.KNOWN_GOOD)
+    assert rollback.effective_policy(WANTED) == WANTED
     rolled_back()
     files.write_text(rollback.ROLLED_BACK, "{")
-    assert rollback.in_force(WANTED) == WANTED
+    assert rollback.effective_policy(WANTED) == WANTED

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import metadata_block
+from cc_sammy.firewall import metadata_table
 from cc_sammy.firewall.backends import drift
 from cc_sammy.firewall.model import networks, ruleset
 from cc_sammy.firewall.model import policy as policy_module
@@ -205,8 +205,8 @@ def test_a_quote_in_an_interface_name_is_refused() -> None:
 
 
 def test_metadata_closes_web_ports_only() -> None:
-    text = render(metadata_block.build(METADATA, True))
+    text = render(metadata_table.build(METADATA, True))
     assert "flush chain inet sammy_metadata output" in text
     assert "ip daddr @metadata4 tcp dport { 80, 443 } counter drop" in text
     assert "meta skuid != 0 ip6 daddr @metadata6 tcp dport { 80, 443 } counter reject with tcp reset" in text
-    assert "skuid" not in render(metadata_block.build(METADATA, False))
+    assert "skuid" not in render(metadata_table.build(METADATA, False))

@@ -24,7 +24,7 @@ from pyfakefs.fake_filesystem import FakeDirectory, FakeFile, FakeFilesystem
 from cc_sammy.common import files
 from cc_sammy.contract import paths
 from cc_sammy.errors import CommandFailed, CommandTimeout
-from cc_sammy.firewall import enforce, metadata_block
+from cc_sammy.firewall import enforce, metadata_table
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import CommandResult, Host
 from cc_sammy.steps import devcontainer_cli, docker, firewall, swap
@@ -358,5 +358,5 @@ def _play_rules(machine: FaultMachine, patch: Any) -> None:
 
     patch.setattr(enforce, "apply", apply)
     patch.setattr(enforce, "check", check)
-    patch.setattr(metadata_block, "apply_metadata", lambda *_: load("sammy_metadata"))
-    patch.setattr(metadata_block, "metadata_in_force", lambda *_: "sammy_metadata" in machine.tables)
+    patch.setattr(metadata_table, "apply", lambda *_: load("sammy_metadata"))
+    patch.setattr(metadata_table, "is_in_force", lambda *_: "sammy_metadata" in machine.tables)

@@ -15,7 +15,7 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 from cc_sammy import config
 from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed, ConfigError, StepFailed
-from cc_sammy.firewall import metadata_block as rules
+from cc_sammy.firewall import metadata_table
 from cc_sammy.host.fake import FakeHost
 from cc_sammy.host.host import CommandResult
 from cc_sammy.steps import (
@@ -420,7 +420,7 @@ def test_rules_that_are_no_longer_wanted_are_work_to_do(disk: FakeFilesystem) ->
 def test_all_units_are_read_anew_only_where_the_slice_does_not_deny_the_addresses_yet(
     shown: str, reloads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rules, "apply_metadata", lambda *_: None)
+    monkeypatch.setattr(metadata_table, "apply", lambda *_: None)
     host = FakeHost()
     host.script(["systemctl", "show", metadata_block.SLICE], stdout=shown)
     metadata_block.run(host, make())

@@ -23,7 +23,7 @@ from cc_sammy.firewall.model.nft_table import (
     RESET,
     AddressSet,
     Chain,
-    Rule,
+    NftRule,
     Table,
     address_in,
     not_from_root,
@@ -33,7 +33,7 @@ from cc_sammy.firewall.model.nft_table import (
 from cc_sammy.host.host import Host
 
 TABLE = "sammy_metadata"
-KEPT = boot_files.FOLDER + "/metadata.nft"
+BOOT_FILE = boot_files.FOLDER + "/metadata.nft"
 
 
 def build(addresses: Sequence[str], host_processes: bool) -> Table:
@@ -44,14 +44,14 @@ def build(addresses: Sequence[str], host_processes: bool) -> Table:
     found4, found6 = networks.parse(addresses, "metadata_block.addresses")
     groups = (AddressSet("metadata4", 4, found4), AddressSet("metadata6", 6, found6))
     forward = tuple(
-        Rule(
+        NftRule(
             f"containers may not reach metadata by IPv{group.version}",
             (address_in(group, "daddr"), to_web_ports(), DROP),
         )
         for group in groups
     )
     output = tuple(
-        Rule(
+        NftRule(
             f"only root may reach metadata by IPv{group.version}",
             (not_from_root(), address_in(group, "daddr"), to_web_ports(), RESET),
         )
@@ -61,16 +61,16 @@ def build(addresses: Sequence[str], host_processes: bool) -> Table:
     return Table(TABLE, groups, chains)
 
 
-def apply_metadata(host: Host, addresses: Sequence[str], host_processes: bool) -> None:
+def apply(host: Host, addresses: Sequence[str], host_processes: bool) -> None:
     """Close the addresses in one transaction, keep the text for the next boot, and read it back.
 
     :raises SammyError: it is not in force.
     """
     with exclusive(host):
-        nftables.load_table(host, build(addresses, host_processes), KEPT)
+        nftables.load_table(host, build(addresses, host_processes), BOOT_FILE)
 
 
-def metadata_in_force(host: Host, addresses: Sequence[str], host_processes: bool) -> bool:
+def is_in_force(host: Host, addresses: Sequence[str], host_processes: bool) -> bool:
     """Tell whether the kernel holds exactly these rules.
 
     :raises SammyError: the kernel could not be read.
@@ -79,9 +79,9 @@ def metadata_in_force(host: Host, addresses: Sequence[str], host_processes: bool
         return not nftables.table_drift(host, build(addresses, host_processes))
 
 
-def kept_table() -> Table | None:
-    """Return the table that the file kept for boot makes; None when there is no such file, or not one of ours."""
-    text = files.read_text(KEPT)
+def stored_table() -> Table | None:
+    """Return the table that the file stored for boot makes; None when there is no such file, or not one of ours."""
+    text = files.read_text(BOOT_FILE)
     if text is None:
         return None
     found = [
@@ -95,33 +95,33 @@ def kept_table() -> Table | None:
     return None
 
 
-def metadata_drift(host: Host) -> list[str]:
+def drift(host: Host) -> list[str]:
     """Return each difference between the kernel and what is kept for boot; empty where no block is kept.
 
     :raises SammyError: the kernel could not be read.
     """
-    table = kept_table()
+    table = stored_table()
     if table is None:
         return []
     with exclusive(host):
         return nftables.table_drift(host, table)
 
 
-def mend_metadata(host: Host) -> list[str]:
-    """Load what is kept for boot where the kernel differs from it; return the differences there were.
+def repair(host: Host) -> list[str]:
+    """Load what is stored for boot where the kernel differs from it; return the differences there were.
 
     :raises SammyError: it could not be loaded.
     """
-    problems = metadata_drift(host)
-    table = kept_table()
+    problems = drift(host)
+    table = stored_table()
     if problems and table is not None:
         with exclusive(host):
-            nftables.load_table(host, table, KEPT)
+            nftables.load_table(host, table, BOOT_FILE)
     return problems
 
 
-def remove_metadata(host: Host) -> None:
+def remove(host: Host) -> None:
     """Open the addresses again and forget the text kept for boot."""
     with exclusive(host):
-        files.remove(KEPT)
+        files.remove(BOOT_FILE)
         nftables.unload_table(host, TABLE)
