@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from cc_sammy.contract import schema
-from cc_sammy.contract.config_types import Config
+from cc_sammy.contract.config_types import Config, DockerConfig
 from cc_sammy.contract.schema import Schema
 from cc_sammy.errors import ConfigError
 
@@ -37,11 +37,11 @@ def load(user: Any, overrides_file: str | None = None, environment: Mapping[str,
     problems = list(_apply_variables(whole, values, variables))
     problems += [_explain(error) for error in _errors(whole, values)]
     _fill_defaults(whole, values)
-    with contextlib.suppress(TypeError, KeyError):  # what has the wrong shape is named already
-        problems += _cross_checks(values)
+    with contextlib.suppress(AttributeError, TypeError):  # what has the wrong shape is named already
+        loaded: Config = _typed(Config, values)
+        problems += _cross_checks(loaded)
     if problems:
         raise ConfigError(problems)
-    loaded: Config = _typed(Config, values)
     return loaded
 
 
@@ -160,61 +160,67 @@ def _fill_defaults(node: Schema, values: Any) -> None:
             values.setdefault(name, json.loads(json.dumps(child["default"])))
 
 
-def _cross_checks(values: dict[str, Any]) -> Iterator[str]:
-    """What one option demands of another, and networks that a pattern cannot judge."""
-    demands = {
-        ("agent", "deb"): ("deb",),
-        ("agent", "url"): ("url", "sha256"),
-        ("nodejs", "archive"): ("version", "sha256"),
-        ("nodejs", "nodesource"): ("apt",),
-        ("docker", "docker-ce"): ("apt",),
-    }
-    for (section, source), keys in demands.items():
-        missing = [key for key in keys if key not in values[section]]
-        if values[section]["source"] == source and missing:
-            names = ", ".join(f"sammy.{section}.{key}" for key in missing)
-            yield f'sammy.{section}.source is "{source}", which needs {names}'
-    yield from _key_problems(values)
-    yield from _docker_problems(values["docker"])
-    for name in ("allow", "ssh"):
-        yield from _network_problems(f"sammy.firewall.{name}", values["firewall"][name])
+def _cross_checks(config: Config) -> Iterator[str]:
+    """What one option demands of another, and addresses that a pattern cannot check."""
+    agent, nodejs, docker = config.agent, config.nodejs, config.docker
+    yield from _missing("agent", agent.source, "deb", deb=agent.deb)
+    yield from _missing("agent", agent.source, "url", url=agent.url, sha256=agent.sha256)
+    yield from _missing("nodejs", nodejs.source, "archive", version=nodejs.version, sha256=nodejs.sha256)
+    yield from _missing("nodejs", nodejs.source, "nodesource", apt=nodejs.apt)
+    yield from _missing("docker", docker.source, "docker-ce", apt=docker.apt)
+    yield from _key_problems(config)
+    yield from _docker_problems(docker)
+    yield from _network_problems("sammy.firewall.allow", config.firewall.allow)
+    yield from _network_problems("sammy.firewall.ssh", config.firewall.ssh)
 
 
-def _key_problems(values: dict[str, Any]) -> Iterator[str]:
+def _missing(section: str, source: str, demanding: str, **options: object) -> Iterator[str]:
+    """Name the options that the section's source needs and that are not given."""
+    missing = [f"sammy.{section}.{name}" for name, value in options.items() if value is None]
+    if source == demanding and missing:
+        yield f'sammy.{section}.source is "{source}", which needs {", ".join(missing)}'
+
+
+def _key_problems(config: Config) -> Iterator[str]:
     """One repository has one key: apt refuses to read any list at all otherwise."""
     first: dict[tuple[str, str], tuple[str, str]] = {}
-    for name in ("packages", "docker", "nodejs", "agent"):
-        section = values[name].get("apt")
-        if section:
-            place = (section["uri"], section["suite"])
-            other, key = first.setdefault(place, (name, section["key"].strip()))
-            if key != section["key"].strip():
-                yield f"sammy.{name}.apt.key is another than sammy.{other}.apt.key; allowed is one key a repository"
+    repositories = {
+        "packages": config.packages.apt,
+        "docker": config.docker.apt,
+        "nodejs": config.nodejs.apt,
+        "agent": config.agent.apt,
+    }
+    for name, repository in repositories.items():
+        if repository is not None:
+            text = repository.key.strip()
+            other, key = first.setdefault((repository.uri, repository.suite), (name, text))
+            if key != text:
+                yield f"sammy.{name}.apt.key differs from sammy.{other}.apt.key; allowed is one key per repository"
 
 
-def _docker_problems(section: dict[str, Any]) -> Iterator[str]:
+def _docker_problems(docker: DockerConfig) -> Iterator[str]:
     """Addresses that dockerd would refuse to start with."""
     import ipaddress
 
-    for text in section["dns"]:
+    for text in docker.dns:
         try:
             ipaddress.ip_address(text)
         except ValueError as error:
             yield f"sammy.docker.dns has {_shown(text)}; allowed is an address such as 192.0.2.53 ({error})"
-    for text in section["address_pools"]:
+    for text in docker.address_pools:
         base, _, size = text.rpartition(":")
         try:
             network = ipaddress.ip_network(base)
             if not network.prefixlen <= int(size) <= network.max_prefixlen:
-                raise ValueError(f"{size} is no size of networks within {network}")
+                raise ValueError(f"{size} is no prefix length of networks within {network}")
         except ValueError as error:
             yield f"sammy.docker.address_pools has {_shown(text)}; allowed is such as 172.30.0.0/16:24 ({error})"
 
 
-def _network_problems(key: str, networks: Any) -> Iterator[str]:
+def _network_problems(key: str, networks: str | tuple[str, ...]) -> Iterator[str]:
     import ipaddress
 
-    for text in networks if isinstance(networks, list) else ():
+    for text in networks if isinstance(networks, tuple) else ():
         try:
             ipaddress.ip_network(text)
         except ValueError as error:

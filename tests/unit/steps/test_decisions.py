@@ -175,7 +175,7 @@ def test_one_repository_named_twice_is_one_to_apt() -> None:
 
 def test_one_repository_with_two_keys_is_named_before_anything_is_done() -> None:
     section = {"uri": "http://192.0.2.1/debian", "suite": "stable", "key": KEY}
-    with pytest.raises(ConfigError, match=r"sammy\.agent\.apt\.key is another than sammy\.packages\.apt\.key"):
+    with pytest.raises(ConfigError, match=r"sammy\.agent\.apt\.key differs from sammy\.packages\.apt\.key"):
         make(packages={"apt": section}, agent={"apt": {**section, "key": KEY.replace("x", "y")}})
 
 
