@@ -7,56 +7,58 @@ Exit statuses: 0 all well, 1 not well (failed, drift, invalid), 2 the command li
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from cc_sammy.cli import analyze, options, status, timings, validate
 from cc_sammy.cli.exec_agent import exec_agent
 from cc_sammy.common.agent_commands import AGENT_COMMANDS
 from cc_sammy.errors import SammyError
 
+# a verb's module has add_parser and run; no other verb's is imported with it
+MODULES: Mapping[str, str] = {
+    **{name: f"cc_sammy.cli.{name}" for name in ("status", "timings", "analyze", "validate", "options")},
+    "firewall": "cc_sammy.firewall.commands",
+}
 
-def _parser() -> argparse.ArgumentParser:
+
+def _parser(verb: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, or of as much as one verb needs."""
     parser = argparse.ArgumentParser(
         prog="sammy", description="Shows and steers what cloud-init-sammy makes of this machine."
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (status, timings, analyze, validate, options):
-        module.add_parser(verbs)
-    for name, meaning in AGENT_COMMANDS.items():
-        verbs.add_parser(name, help=meaning, add_help=False)  # named here; `main` hands them to the agent
-    from cc_sammy.firewall import commands as firewall
-
-    firewall.add_parser(verbs)
+    for name in (verb,) if verb in MODULES else MODULES:
+        _module(name).add_parser(verbs)
+    if verb not in MODULES:
+        for name, meaning in AGENT_COMMANDS.items():
+            verbs.add_parser(name, help=meaning, add_help=False)  # for --help alone; `main` hands them to the agent
     return parser
 
 
-def _firewall(arguments: argparse.Namespace) -> int:
-    from cc_sammy.firewall import commands as verbs
-    from cc_sammy.firewall import settings_cache
+def _module(verb: str) -> Any:
+    return importlib.import_module(MODULES[verb])
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    verb = _module(arguments.verb)
+    if arguments.verb != "firewall":
+        run: Callable[[argparse.Namespace], int] = verb.run
+        return run(arguments)
+    from cc_sammy.firewall import commands, settings_cache
     from cc_sammy.host.host import Host
 
-    host = Host()
-    return verbs.run(arguments, host, *settings_cache.load(os.environ))
+    return commands.run(arguments, Host(), *settings_cache.load(os.environ))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    run: dict[str, Callable[[argparse.Namespace], int]] = {
-        "status": status.run,
-        "timings": timings.run,
-        "analyze": analyze.run,
-        "validate": validate.run,
-        "options": options.run,
-        "firewall": _firewall,
-    }
+    first = words[0] if words else ""
     try:
-        if words and words[0] in AGENT_COMMANDS:
-            return exec_agent(words)
-        arguments = _parser().parse_args(words)
-        return run[arguments.verb](arguments)
+        return exec_agent(words) if first in AGENT_COMMANDS else _run(_parser(first).parse_args(words))
     except SammyError as error:
         print(f"sammy: {error}", file=sys.stderr)
         return 1

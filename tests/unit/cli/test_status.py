@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from cc_sammy.cli.main import main
 from cc_sammy.contract import paths
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 
+TOP = Path(__file__).parents[3]
 ANSWER: dict[str, Any] = {
     "ok": True,
     "node_id": "node-7",
@@ -148,3 +151,13 @@ def test_a_debug_package_that_waits_is_told_with_what_keeps_it(
     main(["status"])
     said = capsys.readouterr().out
     assert told in said and ("debug package" in said) is bool(told)
+
+
+def test_a_verb_loads_no_other_verbs_modules() -> None:
+    """Each start is paid for: the firewall's rules and the configuration's types took half of `sammy status`."""
+    program = "import sys; from cc_sammy.cli.main import main; main(['status']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP)
+    loaded = set(done.stdout.split())
+    assert "cc_sammy.cli.status" in loaded
+    others = {"cc_sammy.cli.analyze", "cc_sammy.cli.timings", "cc_sammy.config", "cc_sammy.firewall", "cc_sammy.host"}
+    assert not loaded & {*others, "subprocess", "ipaddress", "html"}
