@@ -13,14 +13,14 @@ from typing import Any
 
 from cc_sammy.contract import paths
 
-PATIENCE = 5.0  # seconds
+SOCKET_TIMEOUT = 5.0  # seconds
 
 
 def ask(line: str = "status") -> dict[str, Any] | None:
     """Return the agent's answer; None when none answers. PermissionError for those who may not ask."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(PATIENCE)
+            channel.settimeout(SOCKET_TIMEOUT)
             channel.connect(paths.AGENT_SOCKET)
             channel.sendall(line.encode() + b"\n")
             with channel.makefile(encoding="utf-8") as file:
@@ -133,7 +133,7 @@ def _outbox(outbox: dict[str, Any]) -> str:
     if outbox.get("set_aside_now"):
         said.append(f"{outbox['set_aside_now']} were refused and set aside: see sammy outbox")
     if outbox.get("dropped"):
-        said.append(f"{outbox['dropped']} were given up, it was full")
+        said.append(f"{outbox['dropped']} were dropped because it was full")
     return "; ".join(said)
 
 
@@ -141,7 +141,7 @@ def _server(server: dict[str, Any], inbound: dict[str, Any]) -> str:
     if server.get("problem"):
         return _problem(server["problem"])
     age = inbound.get("last_age_s")
-    came = "has not come in yet" if age is None else f"came in {_span(age)} ago"
+    came = "has not connected yet" if age is None else f"connected {_span(age)} ago"
     return f"listens on port {server.get('port')}; the control plane {came}"
 
 

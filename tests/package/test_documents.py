@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cc_sammy.common.agent_commands import AGENT_COMMANDS
 from cc_sammy.contract import journal_fields, schema
 from cc_sammy.steps import declared
 from tests.package.chroot import TOP
@@ -78,6 +79,9 @@ def test_page_has_exactly_the_verbs_and_options_of_the_command(
     described = text.partition("DESCRIPTION")[2]  # verbs and options, each explained
     known = parser(module, monkeypatch)
     found = dict(verbs(known))
+    if command == "sammy":  # it hands these over, so their options are the agent's
+        agents = dict(verbs(parser("sammy_agent.cli.main", monkeypatch)))
+        found |= {name: agents[name] - {"--root"} for name in AGENT_COMMANDS}
     assert found
     for verb, options in found.items():
         assert re.search(rf"\b{verb.split()[-1]}\b", synopsis), f"{command} {verb} is not in the synopsis"

@@ -95,7 +95,7 @@ def test_a_node_in_contact_is_well(state: Any, agent: Any, capsys: pytest.Captur
         ("store", {"problem": "", "damage": "events.db was damaged"}, "event store    events.db was damaged"),
         ("store", {"problem": "", "lost": 7}, "7 events were lost. See `sammy events --type events.lost`"),
         ("metrics", {"problem": "database is full", "lost": 3}, "metrics        database is full"),
-        ("server", {"port": 8443, "problem": None}, "listens on port 8443; the control plane has not come in yet"),
+        ("server", {"port": 8443, "problem": None}, "listens on port 8443; the control plane has not connected yet"),
         ("server", {"port": 8443, "problem": CAUSE}, "server         the control plane answers 500. Look at its log"),
         ("ready", {"state": "waiting", "cause": CAUSE}, "not acknowledged yet: the control plane answers 500"),
     ],
