@@ -13,7 +13,7 @@ from sammy_agent.base.errors import AgentError, TokenUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.control_client import ask
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.daemon.credentials.tokens import LONGEST, Token
+from sammy_agent.daemon.credentials.tokens import MAX_TOKEN_CHARS, Token
 from sammy_agent.daemon.credentials.workspace_tokens import WorkspaceTokens
 from sammy_agent.node import config
 
@@ -35,7 +35,7 @@ def set_token(source: TextIO, root: str, workspace: str | None = None) -> int:
     if loaded is None:
         raise AgentError(f"{paths.config} names no control plane", "Set sammy.control_plane.url first")
     # a terminal would show it and keep it in its scroll-back
-    raw = getpass.getpass("Token: ") if source.isatty() else source.read(LONGEST + 1)
+    raw = getpass.getpass("Token: ") if source.isatty() else source.read(MAX_TOKEN_CHARS + 1)
     try:
         if workspace is None:
             files.write(paths.token, check(raw, loaded.node_id).text + "\n", mode=files.PRIVATE)

@@ -175,10 +175,10 @@ def test_a_refused_row_is_set_aside_with_its_reason_and_can_be_sent_again(plane:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('say {"workspace": "../x", "messages": []}', "no workspace id"),
-        ('say {"workspace": "w1", "messages": [{"role": 1}]}', "role is no text"),
+        ('say {"workspace": "../x", "messages": []}', "not a valid workspace id"),
+        ('say {"workspace": "w1", "messages": [{"role": 1}]}', "role is not a string"),
         ('say {"workspace": "w1", "messages": [{"role": "narrator"}]}', "allowed is user, assistant"),
-        ("say [", "no JSON"),
+        ("say [", "not valid JSON"),
         ('boot-log {"workspace": "w1", "entry": {"id": "1", "step": "s", "timestamp": "t"}}', "allowed is started"),
     ],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks the running agent one thing over its control socket; what commands and cc_sammy's verbs need of it."""
+"""Client of the agent's control socket, for the command line: one request per connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def ask(path: str, line: str, seconds: float = 5.0) -> dict[str, Any] | None:
-    """Ask a running agent; None when none answers."""
+    """Send a request to the running agent; return its answer, None when there is none."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(seconds)

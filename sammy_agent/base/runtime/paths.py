@@ -24,7 +24,7 @@ class Paths:
 
     @property
     def config(self) -> str:
-        """What agent-install wrote."""
+        """The agent's configuration, written by agent-install."""
         return self.under_root(paths.AGENT_CONFIG)
 
     @property
@@ -44,7 +44,7 @@ class Paths:
 
     @property
     def ready_acknowledged(self) -> str:
-        """The mark on which the firewall closes ssh."""
+        """The mark by which the firewall knows that it may close ssh."""
         return self.under_root(paths.READY_ACKNOWLEDGED)
 
     @property
@@ -54,17 +54,17 @@ class Paths:
 
     @property
     def token_source(self) -> str:
-        """Which token of the user-data the one in use began with, as a digest."""
+        """Digest of the user-data's token that the one in use was refreshed from."""
         return self.under_root(f"{STATE_DIR}/token-source")
 
     @property
     def ready(self) -> str:
-        """What is known of the acknowledged ready."""
+        """The acknowledgement of /ready."""
         return self.under_root(f"{STATE_DIR}/ready.json")
 
     @property
     def instance(self) -> str:
-        """The instance id that all of this belongs to."""
+        """The instance id that the agent's state belongs to."""
         return self.under_root(f"{STATE_DIR}/instance-id")
 
     @property
@@ -74,12 +74,12 @@ class Paths:
 
     @property
     def metrics(self) -> str:
-        """How the machine fared."""
+        """The metrics' samples."""
         return self.under_root(f"{STATE_DIR}/metrics.db")
 
     @property
     def outbox(self) -> str:
-        """What must reach the control plane and has not yet."""
+        """The outbox: what is still to be delivered to the control plane."""
         return self.under_root(f"{STATE_DIR}/outbox.db")
 
     @property
@@ -99,12 +99,12 @@ class Paths:
 
     @property
     def outgoing(self) -> str:
-        """What is being sent to the control plane, in private; nothing of it is kept."""
+        """Private temporary files of what is being sent to the control plane."""
         return self.under_root("/var/lib/sammy/outgoing")
 
     @property
     def tls_mark(self) -> str:
-        """Says that the node's TLS key is one that the agent made."""
+        """Marks the node's TLS key as one that the agent created."""
         return self.under_root(f"{STATE_DIR}/tls-key-is-ours")
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""systemd's notification socket: ready, alive, stopping. Without systemd nothing happens."""
+"""sd_notify: ready, watchdog and status messages to systemd. Without systemd they do nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 
 
 def notify(message: str) -> None:
-    """Tell systemd (sd_notify's datagram); without NOTIFY_SOCKET nothing."""
+    """Send a message to systemd; without NOTIFY_SOCKET do nothing."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -18,5 +18,5 @@ def notify(message: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """Return how often systemd wants to be told that we live (half its limit), None when it does not."""
+    """Return the interval in which systemd's watchdog is to be fed (half its limit), None without a watchdog."""
     return int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000 or None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens, their files, the certificate request; no HTTP."""
+"""Tokens, their files, and the certificate request; no HTTP."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the node's TLS key and prints the request for its certificate; a program of its own, run by `certificate`.
+"""Creates the node's TLS key and prints its certificate request; a separate program, run by `reporters.certificate`.
 
 The cryptography library stays resident once imported and costs an idle agent more than everything else it does with
 it in a year; so it lives here for some 200 ms. Nothing is printed when there is a certificate that is good for long.
@@ -21,7 +21,7 @@ RENEW_BEFORE = timedelta(days=30)
 
 
 def request(key_file: str, certificate_file: str, node: str) -> str:
-    """Return the CSR that is to be signed, empty when none is needed; makes the key (0600) when there is none."""
+    """Return the CSR that is to be signed, empty when none is needed; creates the key (0600) when there is none."""
     text = files.read(key_file)
     key = None if text is None else _load_key(text)
     if key is None:
@@ -38,7 +38,7 @@ def request(key_file: str, certificate_file: str, node: str) -> str:
 
 
 def belongs(certificate: str, key_file: str) -> bool:
-    """Tell whether a certificate is one for the key."""
+    """Return whether a certificate belongs to the key."""
     key = _load_key(files.read(key_file) or "")
     try:
         return key is not None and _public(x509.load_pem_x509_certificate(certificate.encode())) == _public(key)
@@ -76,7 +76,7 @@ def main() -> int:
             return 0
         certificate = sys.stdin.read(65536)
         if not belongs(certificate, key_file):
-            print("the answer is no certificate for this node's key", file=sys.stderr)
+            print("the answer is not a certificate for this node's key", file=sys.stderr)
             return 1
         files.write(certificate_file, certificate)
     except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's token: where it comes from, which one counts, and how long it lives.
+"""The node's token: where it comes from, which one is used, and when it expires.
 
 The user-data's token is only the first. The control plane renews it in its answers, and the renewed one is kept on
 disk: SAM's agent kept it in memory and was locked out by every restart after a day (its finding H1). Expiry by this
@@ -25,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 
 def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str | None) -> bool:
-    """Tell whether the user-data's token takes the place of the one in use.
+    """Return whether the user-data's token replaces the one in use.
 
     Only if there is none, or it is another than the one that ours began with and was issued later: cloud-init may
     write the same user-data again at any boot, and a control plane's clock may have been ahead.
@@ -40,7 +40,7 @@ def source_wins(own: NodeToken | None, source: NodeToken | None, began_with: str
 
 
 class NodeTokenStore:
-    """The node's id and token. Thread-safe."""
+    """The node's id, and its token with the files it is kept in. Thread-safe."""
 
     def __init__(self, paths: Paths, config: AgentConfig, record: RecordEvent = discard_event) -> None:
         self._paths, self._config, self._record = paths, config, record
@@ -63,7 +63,7 @@ class NodeTokenStore:
             return self._token
 
     def problem(self) -> Problem | None:
-        """Return what is wrong with the token's files."""
+        """Return the problem of the token's files, if any."""
         with self._lock:
             return self._problem
 
@@ -80,7 +80,7 @@ class NodeTokenStore:
         }
 
     def reload(self) -> NodeToken | None:
-        """Look at the files again and return the token that counts; a token that could not be saved is tried again."""
+        """Read the files again and return the token to use; one that could not be saved is saved first."""
         with self._lock:
             if self._unsaved and self._token is not None:
                 self._save(self._token)
@@ -90,21 +90,21 @@ class NodeTokenStore:
             return self._token
 
     def refresh(self, text: str) -> None:
-        """Take the token that the control plane answered with, whatever its clock says.
+        """Use the refreshed token of an answer, whatever this machine's clock says.
 
-        :raises TokenUnusable: it is none, or not this node's.
+        :raises TokenUnusable: it is not a valid token, or another node's.
         """
         token = NodeToken.parse(text)
         if token.subject not in (None, self._config.node_id) or token.scope not in (None, "node"):
             raise TokenUnusable(f"the control plane sent a token of {token.subject}, scope {token.scope}")
         with self._lock:
-            renewed = self._token is None or token.text != self._token.text
-            if renewed:
+            refreshed = self._token is None or token.text != self._token.text
+            if refreshed:
                 self._token = token
                 self._save(token)
-        if renewed:
+        if refreshed:
             until = f", good until {iso(token.expires)}" if token.expires else ""
-            self._record(kinds.TOKEN_REFRESHED, f"the control plane renewed the token{until}")
+            self._record(kinds.TOKEN_REFRESHED, f"the control plane refreshed the token{until}")
 
     def _read(self) -> None:
         own = self._read_token(self._paths.token)
@@ -128,7 +128,7 @@ class NodeTokenStore:
             text = files.read(path)
             return None if text is None else NodeToken.parse(text)
         except OSError as error:
-            self._problem = Problem(Code.TOKEN_UNREADABLE, f"{path}: {error.strerror}", "Look at the disk: dmesg, df")
+            self._problem = Problem(Code.TOKEN_UNREADABLE, f"{path}: {error.strerror}", "Check the disk: dmesg, df")
         except TokenUnusable as error:
             self._problem = error.problem._replace(text=f"{path}: {error.problem.text}")
         return None
@@ -140,7 +140,7 @@ class NodeTokenStore:
                 files.write(self._paths.token_source, began_with, mode=files.PRIVATE)
         except OSError as error:
             if not self._unsaved:
-                LOG.warning("the token could not be saved (%s); it is kept in memory and tried again", error.strerror)
+                LOG.warning("the token could not be saved (%s); it is kept in memory and saved later", error.strerror)
             self._unsaved = True
             self._problem = Problem(
                 Code.TOKEN_UNSAVED, f"{self._paths.token} cannot be written: {error.strerror}", "Make room: df -h /var"

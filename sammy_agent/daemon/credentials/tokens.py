@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token as a value: whose it is, how long it lives, what its claims say; no file, no request."""
+"""Bearer tokens as values: subject, scope and expiry as their claims say; no files, no requests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from sammy_agent.base.errors import TokenUnusable
 
 NEW_TOKEN_HINT = "Get a new token for this node from its control plane and give it to `sammy-agent token set`"
 
-
-LONGEST = 16384
+MAX_TOKEN_CHARS = 16384
 
 
 Kind = TypeVar("Kind", bound="Token")
@@ -32,15 +31,15 @@ class Token:
 
     @classmethod
     def parse(cls: type[Kind], raw: str) -> Kind:
-        """Return a token; one that is no JWT simply says nothing about itself.
+        """Return a token; one that is not a JWT has no claims.
 
         :raises TokenUnusable: empty, or not fit for a header line.
         """
         text = raw.strip()
         if not text:
             raise TokenUnusable("the token is empty", NEW_TOKEN_HINT)
-        if len(text) > LONGEST or not text.isascii() or not text.isprintable() or " " in text:
-            raise TokenUnusable("that is no token: it must be one word of printable ASCII", NEW_TOKEN_HINT)
+        if len(text) > MAX_TOKEN_CHARS or not text.isascii() or not text.isprintable() or " " in text:
+            raise TokenUnusable("invalid token: expected a single word of printable ASCII", NEW_TOKEN_HINT)
         claims = _claims(text)
         return cls(
             text,
@@ -51,20 +50,20 @@ class Token:
         )
 
     def digest(self) -> str:
-        """Return what may be remembered of it in the open."""
+        """Return a digest by which the token may be recognised."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def is_expired(self, now: float) -> bool:
-        """Tell whether its time is over at `now` (the control plane's clock where it is known)."""
+        """Return whether it has expired at `now` (by the control plane's clock where it is known)."""
         return self.expires is not None and now >= self.expires
 
 
 class NodeToken(Token):
-    """A token that speaks for the node; no door of a workspace takes it."""
+    """A token of the node; endpoints of a workspace do not accept it."""
 
 
 class WorkspaceToken(Token):
-    """A token that speaks for one workspace. SAM's agent once overwrote these with the node's and lost messages."""
+    """A token of one workspace. SAM's agent once overwrote these with the node's and lost messages."""
 
 
 def _claims(text: str) -> dict[str, Any]:
@@ -82,5 +81,5 @@ def _claims(text: str) -> dict[str, Any]:
 def _number(value: Any) -> float | None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
-    # beyond what a clock can show it says nothing
+    # beyond what a clock can show it means nothing
     return float(value) if 0 <= value < 2**40 else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workspaces' tokens: one file a workspace, 0600, that outlives the agent.
+"""The workspaces' tokens: one file per workspace, 0600, kept over restarts.
 
 SAM's agent kept them in memory and overwrote them with the node's token after half a day: each later message was
 answered 403, and deleted. Here a workspace's token is a type of its own, checked for whom it speaks before it is kept.
@@ -24,20 +24,20 @@ SUFFIX = ".token"
 
 
 class WorkspaceUnknown(AgentError):
-    """No id of a workspace, so no part of a path or of an address."""
+    """A text that is not a workspace id, so it must not become part of a path or an address."""
 
     code = Code.WORKSPACE_UNKNOWN
 
 
 def check_id(workspace: object) -> str:
-    """Return a workspace's id. WorkspaceUnknown when it cannot be one."""
+    """Return a workspace's id. WorkspaceUnknown when it is not a valid one."""
     if not isinstance(workspace, str) or not NODE_ID.fullmatch(workspace):
-        raise WorkspaceUnknown(f"{workspace!r} is no workspace id", "Letters, digits, . _ and -, at most 128")
+        raise WorkspaceUnknown(f"{workspace!r} is not a valid workspace id", "Letters, digits, . _ and -, at most 128")
     return workspace
 
 
 def check(raw: str, workspace: str) -> WorkspaceToken:
-    """Return the token. TokenUnusable when it says that it is another workspace's, or a node's."""
+    """Return the token. TokenUnusable when its claims name another workspace, or a node."""
     token = WorkspaceToken.parse(raw)
     if token.scope not in (None, "workspace"):
         raise TokenUnusable(f"this token's scope is {token.scope}, a workspace's is workspace")
@@ -64,10 +64,10 @@ class WorkspaceTokens:
             return self._tokens.get(workspace)
 
     def store(self, workspace: str, raw: str) -> None:
-        """Keep a token, on disk before anyone relies on it.
+        """Store a token, on disk before anyone relies on it.
 
-        :raises TokenUnusable: it is none, or not this workspace's.
-        :raises WorkspaceUnknown: the id cannot be one.
+        :raises TokenUnusable: it is not a valid token, or another workspace's.
+        :raises WorkspaceUnknown: the id is not valid.
         :raises OSError: the disk does not take it; it is in use all the same, and saved when it does.
         """
         workspace = check_id(workspace)
@@ -80,16 +80,16 @@ class WorkspaceTokens:
             self._save(workspace)
 
     def refresh(self, workspace: str, raw: str) -> None:
-        """Take the token that the control plane answered with; a useless one is passed over, whatever the disk says."""
+        """Use the refreshed token of an answer; an invalid one is ignored, and a full disk is logged."""
         try:
             self.store(workspace, raw)
         except AgentError as error:
-            LOG.warning("the renewed token of workspace %s is of no use: %s", workspace, error)
+            LOG.warning("ignoring the refreshed token of workspace %s: %s", workspace, error)
         except OSError as error:
-            LOG.warning("the renewed token of workspace %s is not saved: %s", workspace, error.strerror)
+            LOG.warning("the refreshed token of workspace %s is not saved: %s", workspace, error.strerror)
 
     def reload(self) -> None:
-        """Read the files again; what could not be saved is tried again, and a token in memory outlives its file."""
+        """Read the files again; unsaved tokens are saved first, and a token in memory outlives its file."""
         with self._lock:
             for workspace in sorted(self._unsaved):
                 try:
@@ -101,7 +101,7 @@ class WorkspaceTokens:
                     self._read(workspace)
 
     def snapshot(self, now: float) -> dict[str, Any]:
-        """Return when each token ends, at `now` by the control plane's clock."""
+        """Return the state and the expiry of each token, at `now` by the control plane's clock."""
         with self._lock:
             return {
                 workspace: {"state": "expired" if token.is_expired(now) else "ok", "expires": iso(token.expires)}

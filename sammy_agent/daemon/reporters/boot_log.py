@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The boot steps as they happen, and what workspaces say of their own boots, through the outbox.
+"""Reports boot steps as they happen, and the boot logs of workspaces, through the outbox.
 
 SAM has a boot log for workspaces alone: nothing of a node's provisioning is seen before it is over. The node's door is
 ours; a control plane without it is asked again once an hour. An entry's id is made from what it is, so that an agent
@@ -25,19 +25,19 @@ from sammy_agent.diagnostics.event_store.from_run_record import events_from_run_
 from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
-LONGEST = 2000  # characters of a message or a detail
+MAX_TEXT_CHARS = 2000  # of a message or a detail
 WHOLE_RUN = "all"
 STATUSES = ("started", "completed", "failed")
 
 
 class EntryInvalid(AgentError):
-    """No control plane would take this entry: the caller has a bug."""
+    """An entry that no control plane would accept: the caller has a bug."""
 
     code = Code.BOOT_LOG_INVALID
 
 
 class BootLogReporter(Reporter):
-    """Puts each step's begin and end into the outbox once."""
+    """Puts the start and the end of each step into the outbox once."""
 
     triggers = (Trigger.PROVISIONING,)
 
@@ -50,7 +50,7 @@ class BootLogReporter(Reporter):
         self._said: set[str] = set()
 
     def run_once(self) -> float | None:
-        """Say what is new."""
+        """Add what is new."""
         record = self._level().record
         if record is None:
             return None
@@ -61,7 +61,7 @@ class BootLogReporter(Reporter):
             try:
                 self._outbox.add(self._lane, new)
             except OutboxUnavailable as error:
-                LOG.warning("the boot log waits: %s", error)
+                LOG.warning("the boot log will be retried: %s", error)
                 return self._backoff.next_delay()
             self._said |= {row.id for row in new}
         self._backoff.reset()
@@ -69,14 +69,14 @@ class BootLogReporter(Reporter):
 
 
 def add_entry(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
-    """Keep an entry of a workspace's own boot log: step, status, timestamp, message and, if there is one, detail.
+    """Store an entry of a workspace's own boot log: step, status, timestamp, message and, if there is one, detail.
 
     :raises EntryInvalid: names the key that is wrong.
     :raises OutboxUnavailable: the disk takes nothing.
     """
     for name in ("id", "step", "timestamp"):
         if not isinstance(entry.get(name), str) or not entry[name]:
-            raise EntryInvalid(f"a boot log entry lacks its {name}")
+            raise EntryInvalid(f"a boot log entry has no valid {name}")
     if entry.get("status") not in STATUSES:
         raise EntryInvalid(f"a boot log entry's status is {entry.get('status')!r}; allowed is {', '.join(STATUSES)}")
     body = {"step": entry["step"], "status": entry["status"], "message": _short(entry.get("message", ""))}
@@ -88,7 +88,7 @@ def add_entry(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
 
 
 def rows(record: RunRecord) -> Iterator[NewRow]:
-    """Yield a run's entries in the order they happened, the whole run's last. ValueError: its wall clock is none."""
+    """Yield a run's entries in their order in time, the whole run's last. ValueError: its wall clock is not valid."""
     for event in sorted(events_from_run_record(record), key=lambda event: event.created_at):
         detail: dict[str, Any] = {"attempt": event.attempt}
         if event.duration_us is not None:
@@ -121,7 +121,7 @@ def _row(id: str, step: str, status: str, message: str, detail: dict[str, Any], 
 
 def _short(text: object) -> str:
     words = replace_lone_surrogates(str(text))
-    return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
+    return words if len(words) <= MAX_TEXT_CHARS else f"{words[: MAX_TEXT_CHARS - 1]}…"
 
 
 def _json(value: object) -> str:

@@ -28,16 +28,16 @@ HELPER_DEADLINE = 60.0
 
 
 def is_certificate(answer: Response) -> bool:
-    """Tell whether a certificate was answered."""
+    """Return whether the answer is a certificate."""
     return answer.text.lstrip().startswith("-----BEGIN CERTIFICATE-----")
 
 
 class _HelperFailed(Exception):
-    """The key, the request or the certificate could not be made or kept."""
+    """The key, the request or the certificate could not be created or saved."""
 
 
 class CertificateRenewer(Reporter):
-    """Gets and renews the node's certificate, once there is contact."""
+    """Requests and renews the node's certificate, once the control plane is connected."""
 
     triggers = (Trigger.CONNECTED,)
 
@@ -48,7 +48,7 @@ class CertificateRenewer(Reporter):
         self.installed: Signal[None] = Signal()
 
     def run_once(self) -> float | None:
-        """Look whether a certificate is needed, and get it."""
+        """Check whether a certificate is needed, and request it."""
         if not self._plane.contact.is_ok():
             return None  # woken by the first answered heartbeat
         try:
@@ -73,7 +73,7 @@ class CertificateRenewer(Reporter):
         return CHECK_INTERVAL
 
     def _is_agent_managed(self) -> bool:
-        """Mark the key as ours before it is made; one that is there without the mark is somebody else's."""
+        """Mark the key as ours before it is created; an existing one without the mark was put there by an operator."""
         if os.path.exists(self._paths.tls_mark):
             return True
         if os.path.exists(self._paths.tls_key) or os.path.exists(self._paths.tls_certificate):

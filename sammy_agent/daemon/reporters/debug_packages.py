@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debug packages that go to the control plane by themselves: when provisioning failed, and when contact was lost.
+"""Pushes a debug package to the control plane after provisioning failed and after a long outage.
 
 Exactly the nodes that need one cannot be asked for it. Each incident has one package, made by a program of its own with
 the machine's spare time, kept on disk until it is acknowledged, and sent in a session of its own: no heartbeat waits.
@@ -39,8 +39,8 @@ LOG = logging.getLogger(__name__)
 KIND = "safe-vm-incident-v1"  # the wire's only one
 MAX_MIB = 1.9  # the wire's bound is 2
 LOW_PRIORITY = ("nice", "-n", "19", "ionice", "-c", "idle")  # each becomes the next: one process in the end
-DEADLINE = 120.0  # for making one; with the calls it is less than what the watchdog lets a turn take
-LOG_SETTLE_SECONDS = 5.0  # seconds after the failure, in which the last lines reach their logs
+DEADLINE = 120.0  # for building one; with the requests it is less than TASK_TIMEOUT
+LOG_SETTLE_SECONDS = 5.0  # after the failure, until the last lines have reached their logs
 LONGEST_PAUSE = 300.0
 MAX_AGE_DAYS = 7
 MAX_WAITING, MAX_DONE = 5, 100
@@ -80,7 +80,7 @@ class PushState:
         return asdict(self)
 
     def enqueue(self, entry: dict[str, Any], now: float) -> bool:
-        """Take an incident up, unless it was before; return whether that is news. The oldest goes where all is full."""
+        """Queue an incident; return False if already known. The oldest is evicted when the queue is full."""
         known = {case.incident for case in self.waiting} | set(self.done)
         if entry["incidentId"] in known:
             return False
@@ -88,7 +88,7 @@ class PushState:
         return True
 
     def end(self, case: Incident) -> None:
-        """Remember that a case is over."""
+        """Mark an incident as finished."""
         self.waiting.remove(case)
         self.done = [*self.done[-MAX_DONE + 1 :], case.incident]
 
@@ -107,7 +107,7 @@ def lost_contact(seconds: float, words: str, now: float) -> dict[str, Any]:
 
 
 class DebugPackagePusher(Reporter):
-    """Makes and sends them, one at a time.
+    """Builds and sends them, one at a time.
 
     :param lost_seconds: an outage that was longer is an incident.
     """
@@ -134,14 +134,14 @@ class DebugPackagePusher(Reporter):
         self._program: process.Program | None = None
 
     def on_event(self, event: RecentEvent) -> None:
-        """Take an event: contact that is back after long is an incident."""
+        """Queue an incident when the connection is back after a long outage."""
         if event.kind is kinds.CONTACT_REGAINED and event.seconds is not None and event.seconds >= self._lost_seconds:
             with self._lock:
                 self._outages.append(lost_contact(event.seconds, event.message, time.time()))
             self.wake()
 
     def run_once(self) -> float | None:
-        """Take up what is new; make and send the oldest that waits. One a turn: a turn must not look like a hang."""
+        """Queue what is new; build and send the oldest. One per run: a run must not look like a hang."""
         memory = self._remembered()
         self._enqueue_new(memory)
         if not memory.waiting:
@@ -156,7 +156,7 @@ class DebugPackagePusher(Reporter):
         return 0.0
 
     def _advance(self, memory: PushState, case: Incident) -> float | None:
-        """Make and send a case's package; return None when it is over, else the pause before the next attempt."""
+        """Build and send an incident's package; return None when finished, else the delay before the next attempt."""
         if not case.packed:
             if (early := case.since + LOG_SETTLE_SECONDS - time.time()) > 0:
                 return min(early, LOG_SETTLE_SECONDS)
@@ -170,11 +170,11 @@ class DebugPackagePusher(Reporter):
             self._problem = str(failed)
             if failed.status not in PERMANENT_STATUSES:
                 return max(self._backoff.next_delay(), failed.retry_after)
-            LOG.error("the debug package of incident %s is refused for good: %s", case.incident, failed)
+            LOG.error("the debug package of incident %s was rejected permanently: %s", case.incident, failed)
         return None
 
     def stop(self) -> None:
-        """Let no further turn begin, and end the program that makes one."""
+        """Let no further run begin, and stop the program that builds a package."""
         super().stop()
         if self._program is not None:
             self._program.stop()
@@ -191,12 +191,12 @@ class DebugPackagePusher(Reporter):
         if record is not None and record.outcome is Outcome.FAILED:
             entries.append(incident(record))
         now = time.time()
-        news = [memory.enqueue(entry, now) for entry in entries]  # each of them is to be asked
+        news = [memory.enqueue(entry, now) for entry in entries]  # not in any(): every one is queued
         if any(news):
             self._save(memory)
 
     def _make(self, case: Incident) -> bool:
-        """Have the package made; return whether it is there."""
+        """Run the program that builds the package; return whether it did."""
         path = self._path(case)
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -244,7 +244,7 @@ class DebugPackagePusher(Reporter):
         except RequestFailed as failed:
             if failed.status != 409:  # it is there already
                 raise
-        LOG.info("the debug package of incident %s is with the control plane, %d bytes", case.incident, len(content))
+        LOG.info("the debug package of incident %s was pushed, %d bytes", case.incident, len(content))
         self._record(
             kinds.PACKAGE_PUSHED,
             f"a debug package of {len(content)} bytes went to the control plane: {case.entry['message']}",
@@ -275,7 +275,7 @@ class DebugPackagePusher(Reporter):
         return self._memory
 
     def _save(self, memory: PushState) -> None:
-        """Keep what is known; a disk that takes nothing costs at most a package that is made again."""
+        """Save the state; a full disk costs at most a package that is built again."""
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
         except OSError as error:

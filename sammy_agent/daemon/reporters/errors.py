@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Failures to /errors, through the outbox: each failed run once, from whatever boot, and what the agent itself met.
+"""Reports failures to /errors through the outbox: each failed run of any boot once, and the agent's own incidents.
 
 An incident's id is made from the run's or the event's, so that a report whose answer was lost, or one that cc_sammy
 sent itself, is the same incident when it comes again. A disk that takes nothing is a usual reason of a failure, so
@@ -30,7 +30,7 @@ from sammy_agent.diagnostics.event_store.incidents import incident_from_event
 from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
-# The wire cuts messages at 2,048; reasons hold a command's last lines.
+# The wire truncates messages at 2,048; reasons hold a command's last lines.
 LONGEST_MESSAGE, LONGEST_STEP_REASON = 2048, 1000
 # Answers that will never change for this report.
 PERMANENT_STATUSES = (400, 413)
@@ -55,7 +55,7 @@ def incident(record: RunRecord) -> dict[str, Any]:
 
 
 def row(entry: Mapping[str, Any]) -> NewRow:
-    """Return an incident as a row; a context that is too large for the wire gives way to a mark."""
+    """Return an incident as a row; a context that is too large for the wire is replaced by a mark."""
     body = _json(entry)
     if len(body.encode()) > ERRORS.most_row_bytes:
         body = _json({**entry, "context": {"truncated": True, "bytes": len(body.encode())}})
@@ -67,7 +67,7 @@ def _json(value: object) -> str:
 
 
 class ErrorReporter(Reporter):
-    """Puts incidents into the outbox, or sends them itself where it takes none.
+    """Puts incidents into the outbox, or sends them itself when the outbox cannot store them.
 
     :param events: the agent's own events that are incidents, waiting in memory.
     """
@@ -91,7 +91,7 @@ class ErrorReporter(Reporter):
         self._unsent = 0
 
     def report(self, entry: Mapping[str, Any]) -> None:
-        """Keep an incident until the control plane has it.
+        """Store an incident until the control plane has acknowledged it.
 
         :param entry: incidentId (a ULID, the same for the same incident), level, message, source, timestamp, context.
         :raises OutboxUnavailable: the disk takes nothing.
@@ -99,7 +99,7 @@ class ErrorReporter(Reporter):
         self._outbox.add(self._lane, [row(entry)])
 
     def run_once(self) -> float | None:
-        """Hand over every failed run that was not yet, oldest first, and the agent's own incidents."""
+        """Report every unreported failed run, oldest first, and the agent's own incidents."""
         waiting = self._unreported()
         self._unsent = len(waiting) + len(self._events)
         try:
@@ -118,7 +118,7 @@ class ErrorReporter(Reporter):
         return {"unsent": self._unsent}
 
     def _enqueue_or_send(self, entry: Mapping[str, Any], what: str) -> None:
-        """Let the outbox keep it, else send it. RequestFailed when neither can be: it is to be tried again."""
+        """Put it into the outbox, else send it. RequestFailed when neither works: it will be retried."""
         try:
             self.report(entry)
         except OutboxUnavailable as error:
@@ -128,16 +128,16 @@ class ErrorReporter(Reporter):
         self._backoff.reset()
 
     def _send(self, entry: Mapping[str, Any], what: str) -> None:
-        """Send one; a report that is refused for good counts as sent. RequestFailed."""
+        """Send one; a report that is rejected permanently counts as sent. RequestFailed."""
         try:
             self._plane.post("errors", "errors", {"errors": [dict(entry)]})
         except RequestFailed as failed:
             if failed.status not in PERMANENT_STATUSES:
                 raise
-            LOG.error("the report of %s is refused for good: %s", what, failed)
+            LOG.error("the report of %s was rejected permanently: %s", what, failed)
 
     def _unreported(self) -> list[RunRecord]:
-        """Return failed runs that were not handed over; this boot's also when the store cannot be read."""
+        """Return failed runs that were not reported; this boot's also when the store cannot be read."""
         try:
             stored = {record.run_id: record for record in self._store.unreported_failures()}
         except (sqlite3.Error, OSError):

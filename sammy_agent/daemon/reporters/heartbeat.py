@@ -26,13 +26,13 @@ from sammy_agent.node.provisioning import MAX_REASON_CHARACTERS, ProvisioningSta
 
 LOG = logging.getLogger(__name__)
 JITTER = 0.1
-# Longest pause after failures: within the 180 s after which the control plane calls a node stale.
+# Longest delay after failures: within the 180 s after which the control plane calls a node stale.
 LONGEST_PAUSE = 30.0
 SHORTEST_DEADLINE, LONGEST_DEADLINE = 3.0, 20.0
 
 
 def is_heartbeat_answer(answer: Response) -> bool:
-    """Tell whether a control plane answered."""
+    """Return whether the answer is a control plane's."""
     return isinstance(answer.document.get("status"), str) and isinstance(answer.document.get("healthStatus"), str)
 
 
@@ -44,7 +44,7 @@ class NodeStatus(NamedTuple):
 
 
 class HeartbeatReporter(Reporter):
-    """Sends signs of life."""
+    """Sends heartbeats."""
 
     def __init__(
         self,

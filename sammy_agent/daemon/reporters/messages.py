@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said in a workspace's sessions, through the outbox to /messages.
+"""Reports the messages of a workspace's sessions, through the outbox to /messages.
 
 The wire's limits are the server's: 102,400 UTF-16 units of content and 262,144 bytes of body, and a body may well be
 larger than its content (a control character takes six bytes in JSON). Longer content becomes several messages, cut
@@ -26,11 +26,11 @@ ROLES = {
 }
 MAX_UTF16_UNITS = 102_400
 MOST_PARTS = 20
-MOST_METADATA = 65_536  # bytes, as a JSON string within the body
+MAX_METADATA_BYTES = 65_536  # bytes, as a JSON string within the body
 
 
 class MessageInvalid(AgentError):
-    """No control plane would take this message: the caller has a bug."""
+    """A message that no control plane would accept: the caller has a bug."""
 
     code = Code.MESSAGE_INVALID
 
@@ -51,10 +51,10 @@ class Message:
     def from_wire(cls, document: Any) -> Message:
         """Return a message written as the wire has it. MessageInvalid names the key of the wrong type."""
         if not isinstance(document, dict):
-            raise MessageInvalid("a message is no object")
+            raise MessageInvalid("a message is not a JSON object")
         for name in ("messageId", "sessionId", "role", "content", "timestamp", "toolMetadata", "origin"):
             if not isinstance(document.get(name, ""), str):
-                raise MessageInvalid(f"a message's {name} is no text")
+                raise MessageInvalid(f"a message's {name} is not a string")
         return cls(
             document.get("messageId", ""),
             document.get("sessionId", ""),
@@ -73,7 +73,7 @@ class MessageReporter:
         self._outbox = outbox
 
     def send(self, workspace: str, *messages: Message) -> None:
-        """Return when the messages would survive a power cut; they are delivered in this order, each id once.
+        """Store messages; when this returns they survive a power cut. They are delivered in this order, each id once.
 
         :raises MessageInvalid: without an id, session, timestamp or content, or of an unknown role.
         :raises OutboxUnavailable: the disk takes nothing.
@@ -82,11 +82,11 @@ class MessageReporter:
 
 
 def rows(message: Message) -> list[NewRow]:
-    """Return a message as rows that the wire takes. MessageInvalid."""
+    """Return a message as rows that the wire accepts. MessageInvalid."""
     if message.role not in ROLES:
         raise MessageInvalid(f"a message's role is {message.role!r}; allowed is {', '.join(ROLES)}")
     if not all((message.id, message.session, message.timestamp, message.content)):
-        raise MessageInvalid("a message lacks its id, session, timestamp or content")
+        raise MessageInvalid("a message has no id, session, timestamp or content")
     metadata = _metadata(message.tool_metadata)
     first = replace(message, content="", tool_metadata=metadata)
     room = MESSAGES.most_row_bytes - len(_body(first).encode())
@@ -139,7 +139,7 @@ def _metadata(text: str | None) -> str | None:
         return None
     text = replace_lone_surrogates(text)
     size = len(_json(text).encode())
-    return text if size <= MOST_METADATA else _json({"truncated": True, "bytes": size})
+    return text if size <= MAX_METADATA_BYTES else _json({"truncated": True, "bytes": size})
 
 
 def _body(message: Message) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ready, as a level: posted for ready and degraded only, until acknowledged, once; the acknowledgment is kept on disk.
+"""Posts /ready for a run that ended ready or degraded until it is acknowledged, once; the acknowledgement is saved.
 
 SAM posted it once, after any outcome, and never again: a single lost packet cost the node. Here it is posted again
 too when the control plane, in a heartbeat's answer, still calls the node `creating`: it may have lost its memory.
@@ -30,7 +30,7 @@ from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
-# ssh is closed only now: a node that failed before keeps its way in.
+# ssh is closed only now: a node that failed before stays accessible.
 FIREWALL = ("sammy", "firewall", "apply")
 NOTE = "note: "  # begins a line of its output that the operator should know of
 FIREWALL_DEADLINE, FIREWALL_ATTEMPTS = 120.0, 5
@@ -38,7 +38,7 @@ FIREWALL_DEADLINE, FIREWALL_ATTEMPTS = 120.0, 5
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """What is known of an acknowledged ready: of which node, by whom, since when, and whether the firewall knows."""
+    """An acknowledged ready: of which node, by which control plane, when, and if the firewall was applied since."""
 
     node_id: str
     url: str
@@ -61,12 +61,12 @@ class Acknowledgement:
 
 
 def is_ready_answer(answer: Response) -> bool:
-    """Tell whether the control plane acknowledged."""
+    """Return whether the control plane acknowledged."""
     return answer.document.get("status") == "running"
 
 
 class ReadyReporter(Reporter):
-    """Says that this node is ready."""
+    """Reports that this node is ready."""
 
     status_key = "ready"
     triggers = (Trigger.CONNECTED, Trigger.PROVISIONING)
@@ -148,7 +148,7 @@ class ReadyReporter(Reporter):
         return 0.0
 
     def _save(self, known: Acknowledgement) -> bool:
-        """Write what is acknowledged and the mark that the firewall looks at; a full disk is waited for."""
+        """Save the acknowledgement and the mark that the firewall reads; a full disk is waited for."""
         try:
             files.write(self._paths.ready_acknowledged, known.acknowledged_at + "\n")
             files.write(self._paths.ready, json.dumps(known.to_document()) + "\n")

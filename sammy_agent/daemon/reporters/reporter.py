@@ -22,7 +22,7 @@ class Trigger(Enum):
 
 
 class Reporter(Worker):
-    """A task that tells the control plane something.
+    """A task that reports something to the control plane.
 
     :cvar status_key: where its snapshot stands in the socket's status; empty for one that has none.
     :cvar triggers: what wakes it.

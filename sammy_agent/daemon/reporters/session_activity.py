@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ACP sessions do, as a level: the control plane is told each session's newest state, in order, until it has it.
+"""Reports what ACP sessions do: the newest state of each session, in order, until the control plane has it.
 
 SAM sends these from goroutines, so that an old `prompting` may overtake the `idle` after it, and gives up after five
 tries. Here one thread sends the newest state of each session; what a newer one has overtaken is not sent any more.
-A state that is being worked in is told again each minute, and each project with sessions gets the node's sign of life:
+A state that is being worked in is told again each minute, and each project with sessions gets the node's keep-alive:
 SAM takes a session for interrupted after 300 s without one.
 """
 
@@ -24,11 +24,11 @@ from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
 from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)
-AGAIN = 60.0  # seconds between two reports of the same state, and between two signs of life
+REPEAT_INTERVAL = 60.0  # seconds between two reports of the same state, and between two keep-alives
 BUSY = ("prompting", "recovering")
 ACTIVITIES = (*BUSY, "idle", "error")
-LONGEST_ERROR = 2048  # characters, as SAM's agent cuts it
-# the wire's fields beside the activity itself, and what they may be
+MAX_ERROR_CHARS = 2048  # as SAM's agent truncates it
+# the wire's fields next to the activity itself, and their types
 FIELDS: Mapping[str, type | tuple[type, ...]] = {
     "promptStartedAt": (int, float),
     "agentType": str,
@@ -42,7 +42,7 @@ FIELDS: Mapping[str, type | tuple[type, ...]] = {
 
 
 class ActivityInvalid(AgentError):
-    """No control plane would take this report: the caller has a bug."""
+    """A report that no control plane would accept: the caller has a bug."""
 
     code = Code.ACTIVITY_INVALID
 
@@ -74,7 +74,7 @@ def parse(document: Mapping[str, Any]) -> tuple[Session, dict[str, Any], bool]:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ActivityInvalid(f"{name} is {value!r}, which is of the wrong type")
-        body[name] = value[:LONGEST_ERROR] if isinstance(value, str) else value
+        body[name] = value[:MAX_ERROR_CHARS] if isinstance(value, str) else value
     return session, body, document.get("ended") is True
 
 
@@ -86,12 +86,12 @@ def _id(document: Mapping[str, Any], name: str) -> str:
 
 
 class SessionActivityReporter(Reporter):
-    """Tells the newest state of each session."""
+    """Reports the newest state of each session."""
 
     status_key = "sessions"
     triggers = (Trigger.CONNECTED,)
 
-    def __init__(self, plane: ReporterClient, again: float = AGAIN) -> None:
+    def __init__(self, plane: ReporterClient, again: float = REPEAT_INTERVAL) -> None:
         super().__init__("activity")
         self._plane, self._again = plane, again
         self._lock = threading.Lock()
@@ -103,14 +103,14 @@ class SessionActivityReporter(Reporter):
         """Take a session's state; `ended` with its last one. ActivityInvalid."""
         session, body, ended = parse(document)
         with self._lock:
-            known = self._states.pop(session, None)  # to the end: sessions are told in the order they changed
+            known = self._states.pop(session, None)  # to the end: sessions are reported in the order they changed
             version = known.version + 1 if known else 0
             self._states[session] = _State(body, version=version, ended=ended)
             self._keepalive_due.setdefault(session.project, 0.0)
         self.wake()
 
     def count(self) -> int:
-        """Return how many sessions live."""
+        """Return how many sessions have not ended."""
         with self._lock:
             return sum(not state.ended for state in self._states.values())
 
@@ -131,7 +131,7 @@ class SessionActivityReporter(Reporter):
             while (due := self._next_session()) is not None:
                 self._send(*due)
             while (project := self._next_project()) is not None:
-                self._beat(project)
+                self._send_keepalive(project)
         except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
@@ -161,12 +161,12 @@ class SessionActivityReporter(Reporter):
             if not gone and not closed:
                 raise
             if gone:
-                LOG.warning("session %s of project %s is not told any more: %s", session.id, session.project, failed)
+                LOG.warning("session %s of project %s is no longer reported: %s", session.id, session.project, failed)
         with self._lock:
             state = self._states.get(session)
             if state is None or state.version != version:
                 return  # a newer one is due already
-            if closed:  # this door alone: other sessions need not wait for it
+            if closed:  # this session alone is refused: others need not wait for it
                 state.due = time.monotonic() + self._again
             elif gone or state.ended:
                 del self._states[session]
@@ -176,15 +176,15 @@ class SessionActivityReporter(Reporter):
                 busy = state.body["activity"] in BUSY
                 state.due = time.monotonic() + self._again if busy else float("inf")
 
-    def _beat(self, project: str) -> None:
-        """Send the sign of life of this node's sessions in a project. RequestFailed when it is to be tried again."""
+    def _send_keepalive(self, project: str) -> None:
+        """Send the keep-alive of this node's sessions in a project. RequestFailed when it is to be retried."""
         try:
             path = f"/api/projects/{project}/node-acp-heartbeat"
             self._plane.post_to("activity", path, {"nodeId": self._plane.identity.node_id})
         except RequestFailed as failed:
             if failed.status not in (400, 401, 403, 404):
                 raise
-            LOG.debug("project %s takes no sign of life: %s", project, failed)
+            LOG.debug("project %s does not accept keep-alives: %s", project, failed)
         with self._lock:
             if project in self._keepalive_due:
                 self._keepalive_due[project] = time.monotonic() + self._again

@@ -376,7 +376,7 @@ def test_what_a_workspace_hands_in_lies_in_the_outbox(lab: Lab) -> None:
     assert status["outbox"]["rows"] == 2 and status["sessions"] == {"p/s": {"activity": "idle", "told": False}}
     assert lab.services.requeue(None) == 0
     for method in (lab.services.add_messages, lab.services.add_boot_log_entry):
-        with pytest.raises(AgentError, match="no workspace id"):
+        with pytest.raises(AgentError, match="not a valid workspace id"):
             method({"workspace": "../x"})
     lab.services.workspace_tokens.store("w1", "token-of-w1")
     lab.services.start()
