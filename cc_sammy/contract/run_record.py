@@ -62,7 +62,7 @@ class StepRecord:
     uses: list[str] = field(default_factory=list)
     # What its commands used, by their own accounting; None where it ran none, or the run is of an older version.
     cpu_ms: float | None = None
-    peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (accounting.Usage)
+    peak_kb: int | None = None  # also None when no command was larger than cloud-init itself (host.usage.ResourceUsage)
     read_bytes: int | None = None
     written_bytes: int | None = None
     results: dict[str, str] = field(default_factory=dict)  # what it got: an image's digest by its name

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one door to the system, with its fake: files, commands, resource usage; no decision."""
+"""Commands, what they use, and the clock, with a fake for tests; no decision, and no file (common.files)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A machine in memory with the host's interface, for tests: files, scripted commands, a clock."""
+"""A host for tests: scripted commands and a clock. Files are a fake file system's (tests/unit/fake_files.py)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from cc_sammy.host.host import CommandResult, Host
 
 
 class FakeHost(Host):
-    """A system in memory: `files`, canned answers by `script`, and the `calls` made. Tests hold it to Host."""
+    """Runs nothing: answers commands from `script`, and keeps the `calls` made."""
 
-    def __init__(self, files: Mapping[str, str] | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.files: dict[str, str] = dict(files or {})
-        self.modes: dict[str, int] = {}
         self.calls: list[tuple[str, ...]] = []
         self.now = 100.0
         self._scripts: list[tuple[tuple[str, ...], CommandResult]] = []
 
     def for_step(self, on_output: Callable[[str], None], seconds: float) -> Host:
-        """Return itself: nothing prints in memory."""
+        """Return itself: nothing is printed."""
         return self
 
     def script(self, argv: Sequence[str], returncode: int = 0, stdout: str = "", stderr: str = "") -> None:
-        """Answer commands that begin with `argv` so; the latest script wins."""
+        """Answer commands that start with `argv` this way; the latest script wins."""
         self._scripts.insert(0, (tuple(argv), CommandResult(tuple(argv), returncode, stdout, stderr)))
 
     def boottime(self) -> float:
@@ -55,27 +53,3 @@ class FakeHost(Host):
                     raise CommandFailed(argv, result.returncode, result.stdout + result.stderr)
                 return CommandResult(tuple(argv), result.returncode, result.stdout, result.stderr)
         return CommandResult(tuple(argv), 0, "", "")
-
-    def read_text(self, path: str) -> str | None:
-        """Return the text in memory."""
-        return self.files.get(path)
-
-    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-        """Keep the text in memory."""
-        changed = self.files.get(path) != text or self.modes.get(path, mode) != mode
-        self.files[path], self.modes[path] = text, mode
-        return changed
-
-    def remove(self, path: str) -> bool:
-        """Forget the file."""
-        return self.files.pop(path, None) is not None
-
-    def exists(self, path: str) -> bool:
-        """Tell whether a file or a directory above one is in memory."""
-        return path in self.files or any(name.startswith(path.rstrip("/") + "/") for name in self.files)
-
-    def glob(self, pattern: str) -> list[str]:
-        """Return the files in memory that match."""
-        import fnmatch
-
-        return sorted(fnmatch.filter(self.files, pattern))

@@ -7,7 +7,6 @@ added up per step and per program: boot cost is a feature, and sammy's own must 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import threading
@@ -143,53 +142,6 @@ class Host:
         self.usage_totals.add(os.path.basename(program), used)
         with self._adding:  # a step may run two commands at once
             self.usage = used if self.usage is None else self.usage + used
-
-    def read_text(self, path: str) -> str | None:
-        """Return a file's text, None when there is no such file."""
-        try:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def write_text(self, path: str, text: str, *, mode: int = 0o644, sync: bool = False) -> bool:
-        """Write a file atomically (beside, then rename), making parents; return whether it changed."""
-        if self.read_text(path) == text and (os.stat(path).st_mode & 0o777) == mode:
-            return False
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        beside = f"{path}.{os.getpid()}.{threading.get_ident()}.new"
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(text)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.replace(beside, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
-        return True
-
-    def remove(self, path: str) -> bool:
-        """Remove a file; return whether there was one."""
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def exists(self, path: str) -> bool:
-        """Tell whether the path exists, links followed."""
-        return os.path.exists(path)
-
-    def glob(self, pattern: str) -> list[str]:
-        """Return the paths that match, sorted."""
-        import glob
-
-        return sorted(glob.glob(pattern))
 
     def which(self, program: str) -> str | None:
         """Return the program's path on the commands' own PATH."""
