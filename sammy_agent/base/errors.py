@@ -53,6 +53,7 @@ class Code(ProblemCode):
     SERVER_ERROR = "server-error", "The control plane answered with a status of 500 or above."
     CALL_REFUSED = "call-refused", "The control plane refused a request for another reason."
     TRANSPORT = "transport", "The transport's settings are not valid, or it was used wrongly."
+    JSON_INVALID = "json-invalid", "A text that should be JSON is not, or is larger or deeper than what is read."
     # what reporters and workspaces hand in
     ACTIVITY_INVALID = "activity-invalid", "A session's activity is not valid."
     MESSAGE_INVALID = "message-invalid", "A workspace's message is not valid."

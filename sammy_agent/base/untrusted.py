@@ -13,6 +13,8 @@ import math
 import re
 from typing import Any, NoReturn
 
+from sammy_agent.base.errors import AgentError, Code
+
 MAX_DEPTH = 32  # SAM's deepest document has 6
 MAX_VALUES = 100_000  # a debug package's manifest has some hundred, a page of events 5,000
 MAX_DIGITS = 19  # of a whole number: what SQLite and JavaScript's BigInt columns hold; `allowed` values are far smaller
@@ -21,8 +23,10 @@ _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class InvalidJSON(ValueError):
+class InvalidJSON(AgentError, ValueError):
     """A text is not JSON as it may be sent here; the message says why, in words for whoever sent it."""
+
+    code = Code.JSON_INVALID
 
 
 def read_json(data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, repair: bool = False) -> Any:

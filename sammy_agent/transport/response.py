@@ -71,7 +71,7 @@ class GuardedResponse(http.client.HTTPResponse):
         if self.chunked and self.fp is not None and self.length != 0:
             # From here on the body is one that ends by itself, for http.client and for urllib3 on top of it.
             self.chunked = False
-            self.fp = io.BufferedReader(ChunkedReader(self.fp))
+            self.fp = ChunkedReader(self.fp)  # type: ignore[assignment]  # all that is read of it, it can
             del self.headers["Transfer-Encoding"]
 
 
@@ -114,6 +114,10 @@ class ChunkedReader(io.RawIOBase):
         buffer[: len(data)] = data
         self._left -= len(data)
         return len(data)
+
+    def read1(self, size: int = -1) -> bytes:
+        """Read what one chunk has, which is what `read` does too: what came before a break is not lost."""
+        return self.read(size) or b""
 
     def _next_chunk(self) -> bool:
         """Begin the next chunk; False at the last."""
