@@ -159,12 +159,12 @@ def _status(host: Host, config: FirewallConfig, agent_port: int) -> VerbResult:
 def _refresh(host: Host, config: FirewallConfig, agent_port: int) -> VerbResult:
     import time
 
-    from cc_sammy.firewall import cloudflare_ranges
+    from cc_sammy.firewall import cloudflare_refresh
 
     wanted = config.allow == "cloudflare" or (isinstance(config.allow, tuple) and "cloudflare" in config.allow)
     if not wanted:
         return True, {"changed": False, "applied": False}, ["firewall.allow is not cloudflare: nothing to fetch"]
-    state, changed = cloudflare_ranges.refresh(config.ranges_url, time.time())
+    state, changed = cloudflare_refresh.refresh(config.ranges_url, time.time())
     # applied also when unchanged but not in force: an earlier refresh may have been killed after its fetch
     differences: list[str] = []
     notes: list[str] = []

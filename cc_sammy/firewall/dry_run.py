@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cc_sammy.common import files
 from cc_sammy.errors import BootCode, CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
-from cc_sammy.firewall.model import ruleset
+from cc_sammy.firewall.model import port_rules
 from cc_sammy.firewall.model.policy import SSH_PORT, Policy
 from cc_sammy.host.host import Host
 
@@ -68,7 +68,7 @@ def check_once(host: Host, policy: Policy, backend: ModuleType) -> list[str]:
 
     :raises SammyError: the rules would lock somebody out or let somebody in; nothing was changed.
     """
-    text = f"{os.uname().release} {policy.backend}\n{ruleset.text(policy)}"
+    text = f"{os.uname().release} {policy.backend}\n{port_rules.text(policy)}"
     if boot_files.matches(TRIED, text):
         return []
     result = run(policy, backend)

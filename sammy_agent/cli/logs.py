@@ -70,10 +70,10 @@ def _follow(question: Query, arguments: argparse.Namespace) -> int:
 def _redactor(arguments: argparse.Namespace) -> Redactor | None:
     if not arguments.scrub:
         return None
-    from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
+    from sammy_agent.diagnostics.redaction.node_secrets import collect_secrets
     from sammy_agent.diagnostics.redaction.redactor import Redactor
 
-    return Redactor(known_secrets(Paths(arguments.root)))
+    return Redactor(collect_secrets(Paths(arguments.root)))
 
 
 def _show(entries: Sequence[Entry]) -> None:

@@ -47,7 +47,7 @@ from sammy_agent.diagnostics.event_store.recent import RecentEvents
 from sammy_agent.node.config import AgentConfig
 from sammy_agent.node.provisioning import ProvisioningState
 from sammy_agent.transport import ControlPlaneTransport, NetworkMonitor, TransportSettings
-from sammy_agent.transport.control_plane import Remount
+from sammy_agent.transport.control_plane_transport import Remount
 
 
 def make_transport(config: AgentConfig) -> ControlPlaneTransport:

@@ -12,7 +12,7 @@ See docs/transport.md.
 
 from __future__ import annotations
 
-from sammy_agent.transport.control_plane import ControlPlaneTransport, Remount
+from sammy_agent.transport.control_plane_transport import ControlPlaneTransport, Remount
 from sammy_agent.transport.errors import TotalTimeout, TransportClosed, TransportError, certificate_problem, describe
 from sammy_agent.transport.network_monitor import NetworkMonitor
 from sammy_agent.transport.request_context import IDEMPOTENCY_HEADER

@@ -17,7 +17,7 @@ from cc_sammy.common import files
 from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_table
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import iptables_chain as chain
-from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import networks, port_rules
 from cc_sammy.firewall.model import policy as policy_module
 from tests.firewall_config import METADATA, firewall_config
 from tests.network.firewall_lab import AGENT, BACKENDS, METADATA4, METADATA6, SERVE, SSH, Lab, MachineHost, inside
@@ -84,7 +84,7 @@ def test_a_docker_bridge_is_let_in_unless_it_is_the_uplink(lab: Lab, vm: Machine
 def test_check_notices_a_rule_deleted_by_hand(lab: Lab, vm: MachineHost) -> None:
     enforce.apply(vm, POLICY)
     assert enforce.check(vm, POLICY) == []
-    for rule in ruleset.build(POLICY).chains[0].rules:
+    for rule in port_rules.build(POLICY).chains[0].rules:
         objects = json.loads(lab.sh("vm", "nft --json list table inet sammy"))["nftables"]
         held = {entry["rule"]["comment"]: entry["rule"]["handle"] for entry in objects if "rule" in entry}
         vm.run(["nft", "delete", "rule", "inet", "sammy", "input", "handle", str(held[rule.name])])

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import boot_files, cloudflare_ranges, commands, dry_run, enforce, lock
+from cc_sammy.firewall import boot_files, cloudflare_refresh, commands, dry_run, enforce, lock
 from cc_sammy.firewall.backends import iptables, nftables
-from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import networks, port_rules
 from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.host.host import CommandResult, Host
 from tests.firewall_config import firewall_config
@@ -121,7 +121,7 @@ def test_one_family_refused_leaves_both_reachable(lab: Lab, vm: Faulty) -> None:
 
 def test_a_kernel_that_refuses_a_line_in_the_middle_keeps_what_it_had(lab: Lab, vm: Faulty) -> None:
     enforce.apply(vm, POLICY)
-    broken = ruleset.text(OTHER).splitlines()
+    broken = port_rules.text(OTHER).splitlines()
     broken.insert(len(broken) - 3, "add rule inet sammy input tcp dport 1 ip saddr @nosuch accept")
     assert vm.run(["nft", "-f", "-"], input="\n".join(broken) + "\n", check=False).returncode != 0
     assert enforce.check(vm, POLICY) == []
@@ -310,15 +310,15 @@ def test_a_list_that_came_back_bad_shuts_nobody_out_and_a_good_one_lets_in(
     vm.variant = name.removeprefix("iptables-")
     config = firewall_config(backend=name.partition("-")[0], allow=("cloudflare", *EDGE), ssh="drop-always")
     answers = {
-        "empty": cloudflare_ranges.FetchResult(b""),
-        "html": cloudflare_ranges.FetchResult(b"<html><body>Just a moment...</body></html>"),
-        "wide": cloudflare_ranges.FetchResult("\n".join([*networks.CLOUDFLARE, "0.0.0.0/0"]).encode()),
-        "small": cloudflare_ranges.FetchResult(
+        "empty": cloudflare_refresh.FetchResult(b""),
+        "html": cloudflare_refresh.FetchResult(b"<html><body>Just a moment...</body></html>"),
+        "wide": cloudflare_refresh.FetchResult("\n".join([*networks.CLOUDFLARE, "0.0.0.0/0"]).encode()),
+        "small": cloudflare_refresh.FetchResult(
             "\n".join([*networks.CLOUDFLARE[:9], *networks.CLOUDFLARE[15:]]).encode()
         ),
-        "good": cloudflare_ranges.FetchResult("\n".join([*networks.CLOUDFLARE, "9.9.9.0/24"]).encode()),
+        "good": cloudflare_refresh.FetchResult("\n".join([*networks.CLOUDFLARE, "9.9.9.0/24"]).encode()),
     }
-    monkeypatch.setattr(cloudflare_ranges, "fetch", lambda url, etag: answers[url])
+    monkeypatch.setattr(cloudflare_refresh, "fetch", lambda url, etag: answers[url])
 
     def run(verb: str, url: str = "") -> dict[str, Any]:
         words: Any = SimpleNamespace(firewall_verb=verb, json=True)

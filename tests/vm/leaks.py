@@ -60,7 +60,7 @@ subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
 """
 UNSCRUBBED = """
 import sys
-from sammy_agent.diagnostics.redaction import known_secrets as known, redactor
+from sammy_agent.diagnostics.redaction import secret_matcher as known, redactor
 redactor.RedactionStream._line = lambda self, line: line
 known.KnownSecrets.redact = lambda self, text: text
 known.KnownSecrets.contains_secret = lambda self, text: False

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed
 from cc_sammy.firewall import boot_files
-from cc_sammy.firewall.model import iptables_chain, ruleset
+from cc_sammy.firewall.model import iptables_chain, port_rules
 from cc_sammy.host.host import Host
 
 LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
@@ -66,7 +66,7 @@ class ForeignRules(NamedTuple):
 
     def may_hold(self, backend: str) -> bool:
         """Tell whether a backend that is not in use still holds anything of ours."""
-        own = {"nftables": ("inet", ruleset.TABLE), "iptables": ("ip ip6", iptables_chain.CHAIN)}[backend]
+        own = {"nftables": ("inet", port_rules.TABLE), "iptables": ("ip ip6", iptables_chain.CHAIN)}[backend]
         if backend == "iptables" and any(one is not None and one.exists for one in (self.legacy4, self.legacy6)):
             return True
         if any(os.path.exists(f"{boot_files.FOLDER}/{name}") for name in boot_files.FILES[backend]):
@@ -164,7 +164,7 @@ def _listing(host: Host, variant: str, version: int) -> iptables_chain.ChainDump
 
 
 def _drops_input(one: Mapping[str, Any]) -> bool:
-    return one.get("hook") == "input" and one.get("policy") == "drop" and one["table"] != ruleset.TABLE
+    return one.get("hook") == "input" and one.get("policy") == "drop" and one["table"] != port_rules.TABLE
 
 
 def _chains(host: Host) -> tuple[Mapping[str, Any], ...] | None:

@@ -12,7 +12,7 @@ from cc_sammy.common import files
 from cc_sammy.errors import CommandFailed, SammyError
 from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import policy as policy_module
-from cc_sammy.firewall.model import ruleset
+from cc_sammy.firewall.model import port_rules
 from cc_sammy.firewall.model.nft_table import Table, render
 from cc_sammy.host.host import Host
 
@@ -25,12 +25,12 @@ def load(host: Host, policy: policy_module.Policy) -> None:
 
     :raises SammyError: it is not in force, then what was in force before still is; or it could not be kept.
     """
-    load_table(host, ruleset.build(policy), APPLIED)
+    load_table(host, port_rules.build(policy), APPLIED)
 
 
 def load_in(host: Host, policy: policy_module.Policy) -> None:
     """Put the rules into the kernel and do nothing else: for the trial."""
-    host.run([NFT, "-f", "-"], input=ruleset.text(policy))
+    host.run([NFT, "-f", "-"], input=port_rules.text(policy))
 
 
 def lift(host: Host, port: int, until: int) -> None:
@@ -40,13 +40,13 @@ def lift(host: Host, port: int, until: int) -> None:
     """
     end = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(until))
     rule = f'tcp dport {port} meta time < {until} accept comment "lifted: anyone may reach it until {end} UTC"'
-    host.run([NFT, "-f", "-"], input=f"insert rule inet {ruleset.TABLE} input {rule}\n")
+    host.run([NFT, "-f", "-"], input=f"insert rule inet {port_rules.TABLE} input {rule}\n")
 
 
 def drift(host: Host, policy: policy_module.Policy) -> list[str]:
     """Return each difference between the policy and the kernel, or the file of the next boot."""
-    problems = table_drift(host, ruleset.build(policy))
-    if not problems and not boot_files.matches(APPLIED, ruleset.text(policy)):
+    problems = table_drift(host, port_rules.build(policy))
+    if not problems and not boot_files.matches(APPLIED, port_rules.text(policy)):
         problems.append(f"{APPLIED}, which the next boot loads, holds other rules than the kernel")
     return problems
 
@@ -54,7 +54,7 @@ def drift(host: Host, policy: policy_module.Policy) -> list[str]:
 def unload(host: Host) -> None:
     """Take the rules out of the kernel and of the next boot, present or not."""
     files.remove(APPLIED)
-    unload_table(host, ruleset.TABLE)
+    unload_table(host, port_rules.TABLE)
 
 
 def present(host: Host) -> bool:
@@ -62,7 +62,7 @@ def present(host: Host) -> bool:
     if os.path.exists(APPLIED):
         return True
     try:
-        return read_table(host, ruleset.TABLE) is not None
+        return read_table(host, port_rules.TABLE) is not None
     except CommandFailed:
         return False
 
@@ -74,7 +74,7 @@ def status(host: Host) -> dict[str, Any]:
     """
     from cc_sammy.firewall.backends import drift as readback
 
-    listing = read_table(host, ruleset.TABLE)
+    listing = read_table(host, port_rules.TABLE)
     found: dict[str, Any] = {"loaded": listing is not None, "kept_for_boot": os.path.exists(APPLIED)}
     found |= {"rules": [], "networks": {}, "dropped": {}}
     if listing is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cc_sammy.firewall.model import rule_order
 from cc_sammy.firewall.model.networks import Network4, Network6
 from cc_sammy.firewall.model.policy import SSH_PORT, Policy
-from cc_sammy.firewall.model.ruleset import bridge_uplinks
+from cc_sammy.firewall.model.port_rules import bridge_uplinks
 
 CHAIN = "SAMMY"
 JUMP = f"-A INPUT -j {CHAIN}"

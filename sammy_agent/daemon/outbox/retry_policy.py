@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an answer means for the rows that were sent, and when to send again. No I/O.
 
+Reporters that send directly (heartbeat, ready) retry by base.runtime.backoff alone: they have nothing to keep.
+
 A 400 names no row. So the lane remembers how many rows at its head are known to contain the rejected one and sends
 half of them, until it stands alone. Alone it is sent again before it is moved to the dead letters: SAM answers 400 also
 while a workspace restarts. Where row after row is rejected it is rather the workspace than the rows, so each further

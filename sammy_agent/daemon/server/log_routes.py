@@ -21,7 +21,7 @@ from sammy_agent.base.web.streaming import STALLED
 from sammy_agent.daemon.server.base_handler import AgentHandler, AuthenticatedHandler
 from sammy_agent.diagnostics.logs import query, reader
 from sammy_agent.diagnostics.logs.entry import Entry
-from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
+from sammy_agent.diagnostics.redaction.node_secrets import collect_secrets
 from sammy_agent.diagnostics.redaction.redactor import Redactor
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class LogRoute(AgentHandler):
 
     def redactor(self) -> Redactor:
         """Return what knows this node's secrets as they are now."""
-        return Redactor(known_secrets(self.context.paths, processes=False))
+        return Redactor(collect_secrets(self.context.paths, processes=False))
 
 
 class Logs(LogRoute, AuthenticatedHandler):

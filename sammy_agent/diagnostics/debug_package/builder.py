@@ -29,7 +29,7 @@ from sammy_agent.diagnostics.debug_package.archive import Archive
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Member
 from sammy_agent.diagnostics.debug_package.sources import MemberSource, sources
 from sammy_agent.diagnostics.redaction import pseudonyms
-from sammy_agent.diagnostics.redaction.node_secrets import known_secrets
+from sammy_agent.diagnostics.redaction.node_secrets import collect_secrets
 from sammy_agent.diagnostics.redaction.redactor import Redactor
 
 SECONDS = 40.0  # for collecting and compressing; verifying is not part of it
@@ -96,7 +96,7 @@ def build(
     began, wall = time.monotonic(), time.time()
     package = Package(path)
     after = pseudonyms.for_host(paths).replace if with_pseudonyms else lambda line: line
-    redactor = Redactor(known_secrets(paths), after)
+    redactor = Redactor(collect_secrets(paths), after)
     beside = f"{path}.{os.getpid()}.new"
     try:
         with open(os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, files.PRIVATE), "w+b") as file:

@@ -16,7 +16,7 @@ from typing import Any
 from sammy_agent.base.errors import AgentError
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE, STATE_DIR, Paths
-from sammy_agent.diagnostics.redaction.patterns import NAME
+from sammy_agent.diagnostics.redaction.secret_patterns import NAME
 from sammy_agent.node import config
 
 # Files whose whole content is a secret.
@@ -43,7 +43,7 @@ NOT_A_SECRET = re.compile(r"[/$\[{<]|[a-z]+://[^@]*$")  # a path, a variable, an
 ASSIGNED = re.compile(rf"(?im)[\"']?\b[\w.-]*{NAME}[\"']?\s*[:=]\s*[\"']?([^\s\"']+)")
 
 
-def known_secrets(paths: Paths, *, processes: bool = True) -> list[str]:
+def collect_secrets(paths: Paths, *, processes: bool = True) -> list[str]:
     """Return all that are found; what cannot be read is skipped.
 
     :param processes: look at the environments of all processes too.

@@ -12,8 +12,8 @@ import binascii
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from sammy_agent.diagnostics.redaction.known_secrets import REDACTED, KnownSecrets
-from sammy_agent.diagnostics.redaction.patterns import HINTS, NAME, RULES, Hints
+from sammy_agent.diagnostics.redaction.secret_matcher import REDACTED, KnownSecrets
+from sammy_agent.diagnostics.redaction.secret_patterns import HINTS, NAME, RULES, Hints
 
 __all__ = ["REDACTED", "RedactionStream", "Redactor"]
 

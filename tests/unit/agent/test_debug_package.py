@@ -23,7 +23,7 @@ import pytest
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.diagnostics.debug_package import archive, builder
 from sammy_agent.diagnostics.debug_package.members import MEMBERS, Command, FileGlob, Member
-from sammy_agent.diagnostics.redaction import known_secrets, redactor
+from sammy_agent.diagnostics.redaction import redactor, secret_matcher
 from tests.agent.lab import wait_for
 
 TOKEN = "a-Token/of+this=node~with:odd.signs-0123456789"
@@ -78,7 +78,7 @@ def test_it_holds_no_secret_of_the_node_in_any_writing(paths: Paths, tmp_path: P
     for text in (held["logs/tool.log"], held["said.txt"]):
         assert text.count(redactor.REDACTED) >= 5 * 8
         assert text.endswith("an innocent line\n")
-        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in known_secrets.encodings(secret))
+        assert not any(form in text for secret in (TOKEN, *KEY[1:-1]) for form in secret_matcher.encodings(secret))
     assert os.stat(made.path).st_mode & 0o777 == 0o600
 
 
@@ -88,7 +88,7 @@ def test_a_known_secret_that_got_past_is_found_and_nothing_is_given_out(
     window = 16 * archive.CHUNK
     put(paths, "/var/log/tool.log", "x" * (window - 1024 - 20) + TOKEN + "\n")  # about the end of a window
     monkeypatch.setattr(redactor.RedactionStream, "_line", lambda self, line: line)
-    monkeypatch.setattr(known_secrets.KnownSecrets, "redact", lambda self, text: text)
+    monkeypatch.setattr(secret_matcher.KnownSecrets, "redact", lambda self, text: text)
     members: list[Member] = [FileGlob("logs", "/var/log/*.log", 4 * window)]
     with pytest.raises(builder.LeakFound):
         builder.build(str(tmp_path / "p.tar.gz"), paths, members=members)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cc_sammy.firewall.backends import foreign_rules
-from cc_sammy.firewall.model import iptables_chain, networks, ruleset
+from cc_sammy.firewall.model import iptables_chain, networks, port_rules
 from cc_sammy.firewall.model import policy as policy_module
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -20,7 +20,7 @@ LOOPBACK = "-A INPUT -i lo -j ACCEPT"
 @pytest.mark.parametrize("name", ["cloudflare.nft", "cloudflare.rules4", "cloudflare.rules6"])
 def test_the_rendered_rules_are_golden(name: str) -> None:
     rendered = {
-        "cloudflare.nft": lambda: ruleset.text(CLOUDFLARE._replace(backend="nftables")),
+        "cloudflare.nft": lambda: port_rules.text(CLOUDFLARE._replace(backend="nftables")),
         "cloudflare.rules4": lambda: iptables_chain.text(CLOUDFLARE, 4),
         "cloudflare.rules6": lambda: iptables_chain.text(CLOUDFLARE, 6),
     }

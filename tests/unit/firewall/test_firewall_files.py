@@ -14,7 +14,7 @@ from pyfakefs.fake_filesystem import FakeFilesystem
 from cc_sammy.common import files
 from cc_sammy.contract import paths, schema
 from cc_sammy.errors import SammyError
-from cc_sammy.firewall import boot_files, cloudflare_ranges, enforce, metadata_table, rollback, settings_cache
+from cc_sammy.firewall import boot_files, cloudflare_refresh, enforce, metadata_table, rollback, settings_cache
 from cc_sammy.firewall.backends import nftables
 from cc_sammy.firewall.model import networks
 from cc_sammy.firewall.model.nft_table import render
@@ -132,12 +132,12 @@ def test_settings_that_cannot_be_kept_are_used_all_the_same(installed: FakeFiles
 def test_a_list_that_cannot_be_kept_is_refused_and_the_one_of_before_stays(
     fs: FakeFilesystem, fault: Fault, said: str
 ) -> None:
-    before = cloudflare_ranges.RangesState(networks=networks.CLOUDFLARE[:3], url="https://example.org")
-    cloudflare_ranges.save(before)
+    before = cloudflare_refresh.RangesState(networks=networks.CLOUDFLARE[:3], url="https://example.org")
+    cloudflare_refresh.save(before)
     assert mode(networks.FETCHED) == 0o600
-    with fault(fs), pytest.raises(cloudflare_ranges.RangesRefused, match=said):
-        cloudflare_ranges.save(cloudflare_ranges.RangesState(networks=networks.CLOUDFLARE))
-    assert cloudflare_ranges.load() == before
+    with fault(fs), pytest.raises(cloudflare_refresh.RangesRefused, match=said):
+        cloudflare_refresh.save(cloudflare_refresh.RangesState(networks=networks.CLOUDFLARE))
+    assert cloudflare_refresh.load() == before
     assert networks.current() == networks.CLOUDFLARE[:3]
 
 

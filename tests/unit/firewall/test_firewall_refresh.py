@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyfakefs.fake_filesystem import FakeFilesystem
 
-from cc_sammy.firewall import cloudflare_ranges
+from cc_sammy.firewall import cloudflare_refresh
 from cc_sammy.firewall.model import networks
 
 GOOD = "\n".join(networks.CLOUDFLARE).encode()
 FOUR, SIX = list(networks.CLOUDFLARE[:15]), list(networks.CLOUDFLARE[15:])
-HOUR = cloudflare_ranges.CONFIRMATION_SECONDS
+HOUR = cloudflare_refresh.CONFIRMATION_SECONDS
 
 
 def as_json(four: list[str], six: list[str], success: Any = True) -> bytes:
@@ -33,8 +33,8 @@ def as_json(four: list[str], six: list[str], success: Any = True) -> bytes:
 
 
 def test_both_forms_are_read() -> None:
-    assert cloudflare_ranges.parse_list(GOOD) == networks.CLOUDFLARE
-    assert cloudflare_ranges.parse_list(as_json(FOUR, SIX)) == networks.CLOUDFLARE
+    assert cloudflare_refresh.parse_list(GOOD) == networks.CLOUDFLARE
+    assert cloudflare_refresh.parse_list(as_json(FOUR, SIX)) == networks.CLOUDFLARE
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_both_forms_are_read() -> None:
     ],
 )
 def test_what_is_no_such_list_is_refused_with_the_reason(body: bytes, why: str) -> None:
-    with pytest.raises(cloudflare_ranges.RangesRefused, match=why):
-        cloudflare_ranges.parse_list(body)
+    with pytest.raises(cloudflare_refresh.RangesRefused, match=why):
+        cloudflare_refresh.parse_list(body)
 
 
 @given(st.one_of(st.binary(max_size=400), st.lists(st.text(max_size=20)).map(lambda words: "\n".join(words).encode())))
 def test_any_bytes_are_a_good_list_or_refused(body: bytes) -> None:
     try:
-        found = cloudflare_ranges.parse_list(body)
-    except cloudflare_ranges.RangesRefused:
+        found = cloudflare_refresh.parse_list(body)
+    except cloudflare_refresh.RangesRefused:
         return
     four, six = networks.parse(found, "test")
     assert len(four) + len(six) <= len(found)
@@ -81,40 +81,40 @@ def test_a_good_list_with_one_line_damaged_never_opens_more(data: st.DataObject)
     place = data.draw(st.integers(0, len(lines) - 1))
     lines[place] = data.draw(st.one_of(st.text(max_size=30), st.ip_addresses().map(lambda one: f"{one}/3")))
     try:
-        found = cloudflare_ranges.parse_list("\n".join(lines).encode())
-    except cloudflare_ranges.RangesRefused:
+        found = cloudflare_refresh.parse_list("\n".join(lines).encode())
+    except cloudflare_refresh.RangesRefused:
         return
     v4, v6 = networks.parse(found, "test")
     each: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = (*v4, *v6)
     for network in each:
         assert network.is_global
-        assert network.prefixlen >= cloudflare_ranges.MIN_PREFIX_LENGTH[network.version]
+        assert network.prefixlen >= cloudflare_refresh.MIN_PREFIX_LENGTH[network.version]
 
 
 def test_a_list_that_loses_half_needs_a_second_hour() -> None:
-    small = cloudflare_ranges.FetchResult("\n".join([*FOUR[7:], *SIX]).encode())
-    tiny = cloudflare_ranges.FetchResult("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    state = cloudflare_ranges.evaluate(cloudflare_ranges.RangesState(), networks.CLOUDFLARE, tiny, 1000.0)
+    small = cloudflare_refresh.FetchResult("\n".join([*FOUR[7:], *SIX]).encode())
+    tiny = cloudflare_refresh.FetchResult("\n".join([*FOUR[:8], *SIX[:4]]).encode())
+    state = cloudflare_refresh.evaluate(cloudflare_refresh.RangesState(), networks.CLOUDFLARE, tiny, 1000.0)
     assert (state.networks, state.last_success) == ((), 0.0)
     assert "lost more than half" in state.last_error
-    soon = cloudflare_ranges.evaluate(state, networks.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
+    soon = cloudflare_refresh.evaluate(state, networks.CLOUDFLARE, tiny, 1000.0 + HOUR - 1)
     assert (soon.networks, soon.pending_since) == ((), 1000.0)
-    other = cloudflare_ranges.evaluate(
-        soon, networks.CLOUDFLARE, cloudflare_ranges.FetchResult("\n".join([*FOUR[1:9], *SIX[:4]]).encode()), 9000.0
+    other = cloudflare_refresh.evaluate(
+        soon, networks.CLOUDFLARE, cloudflare_refresh.FetchResult("\n".join([*FOUR[1:9], *SIX[:4]]).encode()), 9000.0
     )
     assert other.pending_since == 9000.0
-    agreed = cloudflare_ranges.evaluate(soon, networks.CLOUDFLARE, tiny, 1000.0 + HOUR)
+    agreed = cloudflare_refresh.evaluate(soon, networks.CLOUDFLARE, tiny, 1000.0 + HOUR)
     assert len(agreed.networks) == 12
     assert (agreed.last_error, agreed.pending_confirmation) == ("", ())
-    assert cloudflare_ranges.evaluate(cloudflare_ranges.RangesState(), networks.CLOUDFLARE, small, 1.0).networks
+    assert cloudflare_refresh.evaluate(cloudflare_refresh.RangesState(), networks.CLOUDFLARE, small, 1.0).networks
 
 
 def test_a_good_answer_between_two_doubted_ones_clears_the_doubt() -> None:
-    tiny = cloudflare_ranges.FetchResult("\n".join([*FOUR[:8], *SIX[:4]]).encode())
-    pending = cloudflare_ranges.evaluate(cloudflare_ranges.RangesState(), networks.CLOUDFLARE, tiny, 1000.0)
-    good = cloudflare_ranges.evaluate(pending, networks.CLOUDFLARE, cloudflare_ranges.FetchResult(GOOD), 2000.0)
+    tiny = cloudflare_refresh.FetchResult("\n".join([*FOUR[:8], *SIX[:4]]).encode())
+    pending = cloudflare_refresh.evaluate(cloudflare_refresh.RangesState(), networks.CLOUDFLARE, tiny, 1000.0)
+    good = cloudflare_refresh.evaluate(pending, networks.CLOUDFLARE, cloudflare_refresh.FetchResult(GOOD), 2000.0)
     assert good.pending_confirmation == ()
-    assert cloudflare_ranges.evaluate(good, networks.CLOUDFLARE, tiny, 9000.0).networks == networks.CLOUDFLARE
+    assert cloudflare_refresh.evaluate(good, networks.CLOUDFLARE, tiny, 9000.0).networks == networks.CLOUDFLARE
 
 
 class Web:
@@ -172,20 +172,20 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
 def test_a_fetched_list_is_kept_and_asked_for_by_its_etag(web: Web) -> None:
     web.body = "\n".join([*FOUR, "1.1.1.0/24", *SIX]).encode()
-    state, changed = cloudflare_ranges.refresh(web.url, 1000.0)
+    state, changed = cloudflare_refresh.refresh(web.url, 1000.0)
     assert (changed, len(state.networks), state.last_success) == (True, 23, 1000.0)
     assert networks.current() == state.networks
     assert os.stat(networks.FETCHED).st_mode & 0o777 == 0o600
     web.status, web.body = 304, b""
-    state, changed = cloudflare_ranges.refresh(web.url, 2000.0)
+    state, changed = cloudflare_refresh.refresh(web.url, 2000.0)
     assert (changed, len(state.networks), state.last_success, web.seen) == (False, 23, 2000.0, [None, '"one"'])
 
 
 @pytest.mark.parametrize("fault", ["empty", "html", "cut", "large", "error", "hangs", "moved", "lost"])
 def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloudflare_ranges.refresh(web.url, 1000.0)
+    cloudflare_refresh.refresh(web.url, 1000.0)
     before = networks.current()
-    monkeypatch.setattr(cloudflare_ranges, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(cloudflare_refresh, "READ_SECONDS", 0.5)
     match fault:
         case "empty":
             web.body = b""
@@ -194,7 +194,7 @@ def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypa
         case "cut":
             web.length = len(GOOD) + 20
         case "large":
-            web.body = GOOD + b"\n" * cloudflare_ranges.MAX_BYTES
+            web.body = GOOD + b"\n" * cloudflare_refresh.MAX_BYTES
         case "error":
             web.status = 503
         case "moved":
@@ -203,27 +203,27 @@ def test_a_bad_answer_changes_nothing_and_is_told(web: Web, fault: str, monkeypa
             web.length, web.hangs = len(GOOD) + 20, True
         case "lost":
             web.close()
-    with pytest.raises(cloudflare_ranges.RangesRefused):
-        cloudflare_ranges.refresh(web.url, 5000.0)
-    state = cloudflare_ranges.load()
+    with pytest.raises(cloudflare_refresh.RangesRefused):
+        cloudflare_refresh.refresh(web.url, 5000.0)
+    state = cloudflare_refresh.load()
     assert networks.current() == before
     assert (state.last_attempt, state.last_success) == (5000.0, 1000.0)
     assert state.last_error
 
 
 def test_a_trickle_ends_at_the_deadline(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloudflare_ranges, "WHOLE_SECONDS", -1.0)
-    with pytest.raises(cloudflare_ranges.RangesRefused, match="did not end within"):
-        cloudflare_ranges.fetch(web.url, "")
+    monkeypatch.setattr(cloudflare_refresh, "WHOLE_SECONDS", -1.0)
+    with pytest.raises(cloudflare_refresh.RangesRefused, match="did not end within"):
+        cloudflare_refresh.fetch(web.url, "")
 
 
 def test_plain_http_is_refused() -> None:
-    with pytest.raises(cloudflare_ranges.RangesRefused, match="not https"):
-        cloudflare_ranges.fetch("http://localhost/", "")
+    with pytest.raises(cloudflare_refresh.RangesRefused, match="not https"):
+        cloudflare_refresh.fetch("http://localhost/", "")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"networks": ["<html>"]}', '{"networks": 5}', '{"networks": []}'])
 def test_a_damaged_file_means_the_bundled_list(fs: FakeFilesystem, text: str) -> None:
     fs.create_file(networks.FETCHED, contents=text)
     assert networks.current() == networks.CLOUDFLARE
-    assert cloudflare_ranges.load() == cloudflare_ranges.RangesState()
+    assert cloudflare_refresh.load() == cloudflare_refresh.RangesState()

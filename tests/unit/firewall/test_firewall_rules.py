@@ -13,7 +13,7 @@ import pytest
 from cc_sammy.errors import SammyError
 from cc_sammy.firewall import metadata_table
 from cc_sammy.firewall.backends import drift
-from cc_sammy.firewall.model import networks, ruleset
+from cc_sammy.firewall.model import networks, port_rules
 from cc_sammy.firewall.model import policy as policy_module
 from cc_sammy.firewall.model.nft_table import Table, render
 from tests.firewall_config import METADATA
@@ -85,7 +85,7 @@ def listing(table: Table) -> list[dict[str, Any]]:
 
 
 def compared(objects: list[dict[str, Any]]) -> list[str]:
-    return drift.differences(ruleset.build(POLICY), json.dumps({"nftables": objects}))
+    return drift.differences(port_rules.build(POLICY), json.dumps({"nftables": objects}))
 
 
 def rules_at(objects: list[dict[str, Any]]) -> list[int]:
@@ -93,20 +93,20 @@ def rules_at(objects: list[dict[str, Any]]) -> list[int]:
 
 
 def test_the_text_is_golden() -> None:
-    assert ruleset.text(POLICY) == GOLDEN
+    assert port_rules.text(POLICY) == GOLDEN
 
 
 def test_rebuilding_deletes_in_the_same_text() -> None:
-    lines = render(ruleset.build(POLICY), rebuild=True).splitlines()
+    lines = render(port_rules.build(POLICY), rebuild=True).splitlines()
     assert lines[1:4] == ["add table inet sammy", "delete table inet sammy", "add table inet sammy"]
 
 
 def test_the_kernel_holding_it_is_no_difference() -> None:
-    assert compared(listing(ruleset.build(POLICY))) == []
+    assert compared(listing(port_rules.build(POLICY))) == []
 
 
 def test_each_missing_rule_is_named() -> None:
-    table = ruleset.build(POLICY)
+    table = port_rules.build(POLICY)
     for number, rule in enumerate(table.chains[0].rules):
         objects = listing(table)
         del objects[rules_at(objects)[number]]
@@ -114,7 +114,7 @@ def test_each_missing_rule_is_named() -> None:
 
 
 def test_an_extra_rule_is_told_with_its_place_and_text() -> None:
-    objects = listing(ruleset.build(POLICY))
+    objects = listing(port_rules.build(POLICY))
     left = {"payload": {"protocol": "ip", "field": "saddr"}}
     expr = [{"match": {"op": "==", "left": left, "right": "192.0.2.1"}}, {"accept": None}]
     objects.insert(rules_at(objects)[0], {"rule": {"chain": "input", "handle": 99, "expr": expr}})
@@ -122,13 +122,13 @@ def test_an_extra_rule_is_told_with_its_place_and_text() -> None:
 
 
 def test_a_rule_twice_is_extra() -> None:
-    objects = listing(ruleset.build(POLICY))
+    objects = listing(port_rules.build(POLICY))
     objects.append(copy.deepcopy(objects[-1]))
     assert compared(objects) == ["chain input of table inet sammy: extra rule at place 9: tcp dport 22 counter drop"]
 
 
 def test_a_rule_out_of_order_is_named() -> None:
-    objects = listing(ruleset.build(POLICY))
+    objects = listing(port_rules.build(POLICY))
     first = rules_at(objects)[0]
     objects.insert(first, objects.pop(rules_at(objects)[5]))
     assert compared(objects) == [
@@ -137,7 +137,7 @@ def test_a_rule_out_of_order_is_named() -> None:
 
 
 def test_a_changed_rule_under_our_comment_is_missing_and_extra() -> None:
-    objects = listing(ruleset.build(POLICY))
+    objects = listing(port_rules.build(POLICY))
     rule = objects[rules_at(objects)[5]]["rule"]
     rule["expr"][-1] = {"accept": None}
     assert compared(objects) == [
@@ -147,7 +147,7 @@ def test_a_changed_rule_under_our_comment_is_missing_and_extra() -> None:
 
 
 def test_sets_chains_and_a_dormant_table_are_told() -> None:
-    objects = listing(ruleset.build(POLICY))
+    objects = listing(port_rules.build(POLICY))
     objects[1]["table"]["flags"] = "dormant"
     chain = next(entry["chain"] for entry in objects if "chain" in entry)
     chain["prio"] = 10
@@ -164,14 +164,14 @@ def test_sets_chains_and_a_dormant_table_are_told() -> None:
 
 def test_merged_ranges_compare_equal() -> None:
     policy = policy_module.Policy(8443, *networks.parse(["104.16.0.0/13", "104.24.0.0/14"], "allow"))
-    table = ruleset.build(policy)
+    table = port_rules.build(policy)
     objects = listing(table)
     objects[2]["set"]["elem"] = [{"range": ["104.16.0.0", "104.27.255.255"]}]
     assert drift.differences(table, json.dumps({"nftables": objects})) == []
 
 
 def test_counters_are_read_by_name() -> None:
-    text = json.dumps({"nftables": listing(ruleset.build(POLICY))})
+    text = json.dumps({"nftables": listing(port_rules.build(POLICY))})
     assert drift.counters(text)["nobody else may reach ssh"] == {"packets": 3, "bytes": 180}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from sammy_agent.diagnostics.redaction.known_secrets import REDACTED
+from sammy_agent.diagnostics.redaction.secret_matcher import REDACTED
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rules guard the agent's port and ssh: a pure function of the policy.
 
-The order is the meaning: loopback and our own containers, then the allowed networks, then the drops. The policy stays
-accept and nothing matches connections, so no rule here can break what the machine itself starts.
+The order is the meaning: loopback and our own containers, then the allowed networks (Cloudflare's by default, see
+`networks`), then the drops. The policy stays accept and nothing matches connections, so no rule here can break what
+the machine itself starts.
 """
 
 from __future__ import annotations
