@@ -13,7 +13,6 @@ import os
 import threading
 from datetime import datetime, timezone
 from typing import Any
-from urllib.parse import quote
 
 from cc_sammy.common import files
 from cc_sammy.config import Config, given
@@ -83,7 +82,9 @@ class FailureReporter:
 
     def _attempt(self, entry: dict[str, Any]) -> str | None:
         """Post once; return what went wrong, None when it was accepted or will never be."""
-        import requests  # cloud-init has imported it already
+        from urllib.parse import quote  # both late: cloud-init has imported them already
+
+        import requests
 
         try:
             token = (files.read_text(given(self._plane.token_file)) or "").strip()

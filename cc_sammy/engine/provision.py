@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
@@ -140,7 +139,7 @@ def _check_against_kernel(config: configuration.Config) -> None:
 def _new_record(host: Host, instance_id: str) -> RunRecord:
     now = datetime.now(timezone.utc)
     return RunRecord(
-        run_id=f"{now:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
+        run_id=f"{now:%Y%m%dT%H%M%S}-{os.urandom(4).hex()}",
         boot_id=(files.read_text("/proc/sys/kernel/random/boot_id") or "unknown").strip(),
         instance_id=instance_id,
         started=host.boottime(),
