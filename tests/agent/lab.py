@@ -152,7 +152,7 @@ def control_plane(folder: Path, *options: str) -> Iterator[ControlPlane]:
     try:
         yield plane
     finally:
-        plane.stop(signal.SIGKILL)
+        plane.stop()
 
 
 class Misbehaving:
