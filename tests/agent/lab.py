@@ -72,7 +72,7 @@ _given: set[int] = set()  # an agent listens only once it has its certificate: u
 
 def free_port() -> int:
     """Return a loopback port below the kernel's local range that nobody listens on now, and a new one each time."""
-    for port in range(20000 + os.getpid() * 37 % 11000, 32000):  # far from another run of the tests
+    for port in range(20000 + os.getpid() * 1009 % 11000, 32000):  # far from those of the process beside this one
         if port in _given:
             continue
         with socket.socket() as probe:
