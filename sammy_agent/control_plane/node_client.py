@@ -20,12 +20,13 @@ import requests
 from urllib3.util import Timeout
 
 from sammy_agent.base.errors import Code, ControlPlaneError
+from sammy_agent.base.wire.claims import CHECKSUM_HEADER, NODE_ID_HEADER
+from sammy_agent.base.wire.endpoints import NODE_SERVER_PORT
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.tokens import Signer
 from sammy_agent.transport import ControlPlaneTransport, TransportSettings, certificate_problem, describe
 from sammy_agent.transport.errors import chain
 
-PORT = 8443  # of a node that did not say
 CONNECT = 5.0  # seconds
 # How long a node may be silent before its answer begins, and for all of it.
 PATIENCE = {"/debug-package": 180.0, "/logs": 60.0}
@@ -33,7 +34,7 @@ USUAL_PATIENCE = 30.0
 LONGEST = 1800.0
 # What is wrong with the question, or passes: the asker is told the same.
 PASSED_ON = (400, 404, 409, 413, 429)
-HEADERS = ("Content-Type", "Content-Length", "Content-Disposition", "X-Content-SHA256")
+HEADERS = ("Content-Type", "Content-Length", "Content-Disposition", CHECKSUM_HEADER)
 
 
 class Unreachable(ControlPlaneError):
@@ -78,7 +79,7 @@ class Management:
         :raises Unreachable: it could not be asked.
         :raises NodeRefused: it answered something else.
         """
-        node, port = str(row["id"]), row["agent_port"] or PORT
+        node, port = str(row["id"]), row["agent_port"] or NODE_SERVER_PORT
         if not row["ip_address"]:
             raise Unreachable(
                 f"{node} was never heard of, so there is no address to ask it at",
@@ -93,7 +94,7 @@ class Management:
                 f"https://{host}:{port}{path}{'?' if query else ''}{query}",
                 headers={
                     "Authorization": f"Bearer {token}",
-                    "X-SAM-Node-Id": node,
+                    NODE_ID_HEADER: node,
                     "Accept-Encoding": "identity",
                     # another node may have this address or this host name by the next call
                     "Connection": "close",
@@ -118,7 +119,7 @@ def unreachable(error: BaseException, row: Mapping[str, Any], patience: float, n
     """Return why a node could not be asked in `patience` seconds, and what to look at next."""
     node, where, last_beat = (
         row["id"],
-        f"{row['ip_address']} port {row['agent_port'] or PORT}",
+        f"{row['ip_address']} port {row['agent_port'] or NODE_SERVER_PORT}",
         row["last_heartbeat_at"],
     )
     heard = "" if last_beat is None else f"; its last heartbeat is {max(0.0, now - last_beat):.0f} s old"

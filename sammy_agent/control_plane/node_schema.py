@@ -5,24 +5,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import Code, ControlPlaneError
+from sammy_agent.base.wire import fields, limits
+from sammy_agent.base.wire.ids import is_ulid
+from sammy_agent.base.wire.statuses import ARTIFACT_READY, HEALTHY, NODE_RUNNING, STALE, UNHEALTHY
+from sammy_agent.base.wire.timestamps import iso, seconds_of
 
-NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
-MAX_ERRORS, MAX_ERRORS_BYTES = 10, 32768
-# What an entry of /errors is cut to: message, source, stack.
-CUTS = {"message": 2048, "source": 256, "stack": 4096}
-# What our agent adds to the heartbeat; SAM passes over unknown fields, so nobody is hurt by them.
-PROVISIONING = ("phase", "outcome", "reason", "runId", "bootId")
-LONGEST_TEXT, LONGEST_STEPS = 2048, 65536
-METRICS = ("cpuLoadAvg1", "memoryPercent", "diskPercent")
+ERROR_TEXTS = {"message": limits.MAX_ERROR_MESSAGE, "source": limits.MAX_ERROR_SOURCE, "stack": limits.MAX_ERROR_STACK}
+MAX_PROVISIONING_TEXT, MAX_STEPS_BYTES = 2048, 65_536
 
 
 class BodyRefused(ControlPlaneError):
@@ -34,14 +29,6 @@ class BodyRefused(ControlPlaneError):
 def new_id() -> str:
     """Return an id for a node without a name."""
     return f"node-{secrets.token_hex(4)}"
-
-
-def iso(seconds: float | None) -> str | None:
-    """Return a time as the wire writes it: UTC, milliseconds, Z."""
-    if seconds is None:
-        return None
-    text = datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
@@ -64,11 +51,11 @@ def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
     metrics = document.get("metrics", {})
     if not isinstance(metrics, dict):
         raise BodyRefused("metrics: wrong type")
-    for name in METRICS:
+    for name in fields.METRICS:
         if name in metrics and not (_is(metrics[name], (int, float)) and math.isfinite(metrics[name])):
             raise BodyRefused(f"metrics.{name}: wrong type")
     if metrics:
-        values["metrics"] = {name: metrics[name] for name in METRICS if name in metrics}
+        values["metrics"] = {name: metrics[name] for name in fields.METRICS if name in metrics}
     if "agentVersion" in document:
         values["agent_version"] = document["agentVersion"][:128]
     port = document.get("agentPort")
@@ -83,12 +70,14 @@ def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
 def _provisioning(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what our agent adds, where its shape is right; the wire knows none of it, so nothing is refused."""
     told: dict[str, Any] = {
-        name: document[name][:LONGEST_TEXT] for name in PROVISIONING if isinstance(document.get(name), str)
+        name: document[name][:MAX_PROVISIONING_TEXT]
+        for name in fields.PROVISIONING
+        if isinstance(document.get(name), str)
     }
     if _is(document.get("durationMs"), (int, float)) and math.isfinite(document["durationMs"]):
         told["durationMs"] = document["durationMs"]
     steps = document.get("steps")
-    if isinstance(steps, list) and len(json.dumps(steps)) <= LONGEST_STEPS:
+    if isinstance(steps, list) and len(json.dumps(steps)) <= MAX_STEPS_BYTES:
         told["steps"] = [step for step in steps if isinstance(step, dict)]
     return told
 
@@ -102,21 +91,21 @@ def error_entries(raw: bytes) -> list[dict[str, Any]]:
 
     :raises BodyRefused: too large, no array, too many, or an incidentId that is no ULID.
     """
-    if len(raw) > MAX_ERRORS_BYTES:
-        raise BodyRefused(f"Request body exceeds {MAX_ERRORS_BYTES} bytes")
+    if len(raw) > limits.MAX_ERRORS_BYTES:
+        raise BodyRefused(f"Request body exceeds {limits.MAX_ERRORS_BYTES} bytes")
     listed = parse_json(raw).get("errors")
     if not isinstance(listed, list):
         raise BodyRefused("errors must be an array")
-    if len(listed) > MAX_ERRORS:
-        raise BodyRefused(f"Maximum {MAX_ERRORS} errors per request")
+    if len(listed) > limits.MAX_ERRORS:
+        raise BodyRefused(f"Maximum {limits.MAX_ERRORS} errors per request")
     kept = []
     for entry in listed:
         if not isinstance(entry, dict) or not isinstance(entry.get("message"), str) or not entry["message"]:
             continue  # the wire skips them without a word
         incident = entry.get("incidentId")
-        if incident is not None and not (isinstance(incident, str) and ULID.fullmatch(incident)):
+        if incident is not None and not is_ulid(incident):
             raise BodyRefused("incidentId must be a ULID")
-        cut = {name: str(entry[name])[:size] for name, size in CUTS.items() if name in entry}
+        cut = {name: str(entry[name])[:size] for name, size in ERROR_TEXTS.items() if name in entry}
         kept.append(
             {
                 "source": "unknown",
@@ -132,9 +121,9 @@ def error_entries(raw: bytes) -> list[dict[str, Any]]:
 def health(row: Mapping[str, Any], now: float) -> str:
     """Return healthy, stale or unhealthy: by the age of the last heartbeat, in steps of the node's threshold."""
     if row["last_heartbeat_at"] is None:
-        return "stale" if row["status"] == "running" else "unhealthy"
+        return STALE if row["status"] == NODE_RUNNING else UNHEALTHY
     age = now - row["last_heartbeat_at"]
-    return "healthy" if age <= row["stale_after_s"] else "stale" if age <= 2 * row["stale_after_s"] else "unhealthy"
+    return HEALTHY if age <= row["stale_after_s"] else STALE if age <= 2 * row["stale_after_s"] else UNHEALTHY
 
 
 def view(
@@ -147,7 +136,7 @@ def view(
     provisioning = json.loads(row["provisioning"]) if row["provisioning"] else None
     failed = provisioning is not None and provisioning.get("outcome") == "failed"
     message = provisioning.get("reason") if failed and provisioning else None
-    if message is None and row["status"] != "running":
+    if message is None and row["status"] != NODE_RUNNING:
         # cc_sammy also says, at level info, that a boot began
         message = next((incident["message"] for incident in incidents if incident["level"] == "error"), None)
     return {
@@ -183,11 +172,11 @@ def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str
     rows: list[tuple[str, ...]] = [("NODE", "STATUS", "HEALTH", "LAST BEAT", "OUTCOME", "PACKAGES", "WHY")]
     for node in views:
         beat = node["lastHeartbeatAt"]
-        age = "never" if beat is None else f"{max(0.0, now - _seconds(beat)):.0f} s ago"
+        age = "never" if beat is None else f"{max(0.0, now - seconds_of(beat)):.0f} s ago"
         provisioning = node["provisioning"] or {}
         outcome = provisioning.get("outcome") or provisioning.get("phase") or "-"
         why = node["errorMessage"] or provisioning.get("reason") or node["unreachableWhy"] or ""
-        packages = str(sum(one["status"] == "ready" for one in node["artifacts"]) or "-")
+        packages = str(sum(one["status"] == ARTIFACT_READY for one in node["artifacts"]) or "-")
         rows.append((node["id"], node["status"], node["healthStatus"], age, str(outcome), packages, str(why)))
     return rows
 
@@ -200,7 +189,3 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
 def _printable(text: str) -> str:
     """Return a node's words without what a terminal would obey."""
     return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()

@@ -17,6 +17,8 @@ from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime.backoff import jittered
+from sammy_agent.base.wire.endpoints import NODE_SERVER_HEALTH
+from sammy_agent.base.wire.statuses import NODE_RUNNING, UNHEALTHY
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.node_client import Management
 from sammy_agent.control_plane.storage.database import Store
@@ -64,9 +66,9 @@ class Rounds:
 
     def _is_due(self, row: Mapping[str, Any], now: float) -> bool:
         """Tell whether to visit a node, and note the next time."""
-        if row["status"] != "running" or not row["ip_address"] or now < self._due.get(row["id"], 0.0):
+        if row["status"] != NODE_RUNNING or not row["ip_address"] or now < self._due.get(row["id"], 0.0):
             return False
-        pause = self._every * (SELDOM if node_schema.health(row, time.time()) == "unhealthy" else 1)
+        pause = self._every * (SELDOM if node_schema.health(row, time.time()) == UNHEALTHY else 1)
         self._due[row["id"]] = now + jittered(pause, JITTER)
         return True
 
@@ -86,7 +88,7 @@ class Rounds:
     def _knock(self, row: Mapping[str, Any]) -> str | None:
         """Return None when the node answers, else why it does not."""
         try:
-            self._management.ask(row, "/health").close()
+            self._management.ask(row, NODE_SERVER_HEALTH).close()
         except ControlPlaneError as error:
             return str(error)
         return None

@@ -22,12 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.wire import claims
+from sammy_agent.base.wire.limits import (
+    CALLBACK_TOKEN_REFRESH_RATIO,
+    CALLBACK_TOKEN_SECONDS,
+    MANAGEMENT_TOKEN_SECONDS,
+)
 
-AUDIENCE = "workspace-callback"
-MANAGEMENT = "node-management"
-LIFE = 24 * 3600.0  # CALLBACK_TOKEN_EXPIRY_MS of the wire
-REFRESH_AT = 0.5  # share of a token's life after which a heartbeat renews it
-MANAGEMENT_LIFE = 3600.0
 UNUSED_LIFE = 10 * 365 * 86400.0
 
 
@@ -54,7 +55,9 @@ class Claims:
 
     def wants_refresh(self, now: float) -> bool:
         """Tell whether half of its life is over."""
-        return self.is_boot or (now - self.issued) / max(1.0, self.expires - self.issued) >= REFRESH_AT
+        return (
+            self.is_boot or (now - self.issued) / max(1.0, self.expires - self.issued) >= CALLBACK_TOKEN_REFRESH_RATIO
+        )
 
 
 class Signer:
@@ -86,26 +89,32 @@ class Signer:
         return cls(key, f"key-{made_at:%Y-%m}")
 
     def callback_token(
-        self, issuer: str, node: str, *, scope: str = "node", life: float = LIFE, now: float | None = None
+        self,
+        issuer: str,
+        node: str,
+        *,
+        scope: str = claims.NODE_SCOPE,
+        life: float = CALLBACK_TOKEN_SECONDS,
+        now: float | None = None,
     ) -> str:
         """Return a callback token; `life` in seconds, `now` in seconds since the epoch."""
         return self._sign(issuer, node, life, now, {**_callback(node), "scope": scope})
 
     def boot_token(self, issuer: str, node: str, token_id: str, *, life: float = UNUSED_LIFE) -> str:
         """Return a token for a node's user-data; `life` in seconds is how long it may lie unused."""
-        more = {**_callback(node), "scope": "node", "jti": token_id, "boot": True}
+        more = {**_callback(node), "scope": claims.NODE_SCOPE, "jti": token_id, "boot": True}
         return self._sign(issuer, node, life, None, more)
 
-    def management_token(self, issuer: str, node: str, *, life: float = MANAGEMENT_LIFE) -> str:
+    def management_token(self, issuer: str, node: str, *, life: float = MANAGEMENT_TOKEN_SECONDS) -> str:
         """Return a token that opens the node's own server to us; `issuer` is our address as the node has it."""
-        more = {"aud": MANAGEMENT, "type": MANAGEMENT, "node": node}
+        more = {"aud": claims.MANAGEMENT_AUDIENCE, "type": claims.MANAGEMENT_TYPE, "node": node}
         return self._sign(issuer, node, life, None, more)
 
     def _sign(self, issuer: str, subject: str, life: float, now: float | None, more: dict[str, Any]) -> str:
         issued = int(time.time() if now is None else now)
-        claims = {"iss": issuer, "sub": subject, "iat": issued, "exp": issued + int(life), **more}
+        document = {"iss": issuer, "sub": subject, "iat": issued, "exp": issued + int(life), **more}
         key: Any = self._key  # PyJWT 2.6 declares that it takes text alone
-        return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self._kid})
+        return jwt.encode(document, key, algorithm=claims.ALGORITHM, headers={"kid": self._kid})
 
     def verify(self, token: str) -> Claims:
         """Return a token's claims.
@@ -116,24 +125,24 @@ class Signer:
         """
         key: Any = self._key.public_key()
         try:
-            claims = jwt.decode(
+            said = jwt.decode(
                 token,
                 key,
-                algorithms=["RS256"],
-                audience=AUDIENCE,
+                algorithms=[claims.ALGORITHM],
+                audience=claims.CALLBACK_AUDIENCE,
                 options={"require": ["exp", "iat", "sub"], "verify_iat": False},
             )
         except (jwt.InvalidTokenError, ValueError) as error:
             raise TokenRefused(401, f"Invalid callback token: {error}") from error
-        if claims.get("type") != "callback":
+        if said.get("type") != claims.CALLBACK_TYPE:
             raise TokenRefused(401, "Invalid callback token: its type is not callback")
         return Claims(
-            subject=str(claims["sub"]),
-            scope=claims.get("scope"),
-            issued=float(claims["iat"]),
-            expires=float(claims["exp"]),
-            token_id=claims.get("jti"),
-            is_boot=claims.get("boot") is True,
+            subject=str(said["sub"]),
+            scope=said.get("scope"),
+            issued=float(said["iat"]),
+            expires=float(said["exp"]),
+            token_id=said.get("jti"),
+            is_boot=said.get("boot") is True,
         )
 
     def jwks(self) -> dict[str, Any]:
@@ -147,14 +156,14 @@ class Signer:
                     "e": _base64url(numbers.e),
                     "kid": self._kid,
                     "use": "sig",
-                    "alg": "RS256",
+                    "alg": claims.ALGORITHM,
                 }
             ]
         }
 
 
 def _callback(subject: str) -> dict[str, Any]:
-    return {"aud": AUDIENCE, "workspace": subject, "type": "callback"}
+    return {"aud": claims.CALLBACK_AUDIENCE, "workspace": subject, "type": claims.CALLBACK_TYPE}
 
 
 def new_token_id() -> str:

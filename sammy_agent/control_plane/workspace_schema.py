@@ -6,31 +6,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sammy_agent.control_plane.node_schema import BodyRefused, iso, parse_json
-
-STATUSES = ("started", "completed", "failed")
-OUR_STATUSES = (*STATUSES, "skipped")
-ROLES = ("user", "assistant", "system", "tool", "thinking", "plan")
-MOST_MESSAGES, MOST_BYTES, MOST_UNITS = 100, 262_144, 102_400
-MOST_ENTRIES, MOST_LOG_BYTES = 50, 65_536
+from sammy_agent.base.wire import limits
+from sammy_agent.base.wire.statuses import BOOT_LOG_STATUSES, MESSAGE_ROLES, NODE_BOOT_LOG_STATUSES
+from sammy_agent.base.wire.timestamps import iso
+from sammy_agent.control_plane.node_schema import BodyRefused, parse_json
 
 
 def message_entries(raw: bytes) -> list[dict[str, Any]]:
     """Return the messages of a body. BodyRefused says which rule it breaks."""
-    if len(raw) > MOST_BYTES:
-        raise BodyRefused(f"The body is over {MOST_BYTES} bytes")
+    if len(raw) > limits.MAX_MESSAGES_BYTES:
+        raise BodyRefused(f"The body is over {limits.MAX_MESSAGES_BYTES} bytes")
     entries = parse_json(raw).get("messages")
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_MESSAGES:
-        raise BodyRefused(f"messages must be an array of 1 to {MOST_MESSAGES}")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= limits.MAX_MESSAGES:
+        raise BodyRefused(f"messages must be an array of 1 to {limits.MAX_MESSAGES}")
     for entry in entries:
         if not isinstance(entry, dict):
             raise BodyRefused("messages: an entry is no object")
         _need_texts(entry, "messageId", "sessionId", "content", "timestamp")
-        if entry.get("role") not in ROLES:
-            raise BodyRefused(f"role must be one of {', '.join(ROLES)}")
+        if entry.get("role") not in MESSAGE_ROLES:
+            raise BodyRefused(f"role must be one of {', '.join(MESSAGE_ROLES)}")
         # SAM counts as JavaScript does
-        if len(entry["content"].encode("utf-16-le", "surrogatepass")) // 2 > MOST_UNITS:
-            raise BodyRefused(f"content is over {MOST_UNITS}")
+        if len(entry["content"].encode("utf-16-le", "surrogatepass")) // 2 > limits.MAX_CONTENT_UTF16_UNITS:
+            raise BodyRefused(f"content is over {limits.MAX_CONTENT_UTF16_UNITS}")
     if len({entry["sessionId"] for entry in entries}) != 1:
         raise BodyRefused("all messages must be of one session")
     return entries
@@ -39,7 +36,7 @@ def message_entries(raw: bytes) -> list[dict[str, Any]]:
 def boot_log_entry(raw: bytes) -> dict[str, Any]:
     """Return the entry of a workspace's boot log. BodyRefused says which rule it breaks."""
     entry = parse_json(_small(raw))
-    _need_entry(entry, STATUSES)
+    _need_entry(entry, BOOT_LOG_STATUSES)
     return entry
 
 
@@ -49,13 +46,13 @@ def boot_log_entries(raw: bytes) -> list[dict[str, Any]]:
     :raises BodyRefused: which rule it breaks.
     """
     entries = parse_json(_small(raw)).get("entries")
-    if not isinstance(entries, list) or not 1 <= len(entries) <= MOST_ENTRIES:
-        raise BodyRefused(f"entries must be an array of 1 to {MOST_ENTRIES}")
+    if not isinstance(entries, list) or not 1 <= len(entries) <= limits.MAX_BOOT_LOG_ENTRIES:
+        raise BodyRefused(f"entries must be an array of 1 to {limits.MAX_BOOT_LOG_ENTRIES}")
     for entry in entries:
         if not isinstance(entry, dict):
             raise BodyRefused("entries: an entry is no object")
         _need_texts(entry, "id")
-        _need_entry(entry, OUR_STATUSES)
+        _need_entry(entry, NODE_BOOT_LOG_STATUSES)
     return entries
 
 
@@ -71,8 +68,8 @@ def view(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _small(raw: bytes) -> bytes:
-    if len(raw) > MOST_LOG_BYTES:
-        raise BodyRefused(f"The body is over {MOST_LOG_BYTES} bytes")
+    if len(raw) > limits.MAX_BOOT_LOG_BYTES:
+        raise BodyRefused(f"The body is over {limits.MAX_BOOT_LOG_BYTES} bytes")
     return raw
 
 

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from tornado import web
 
-from sammy_agent.control_plane.api.artifacts import INCIDENT, Artifact
+from sammy_agent.base.wire import endpoints
+from sammy_agent.base.wire.limits import JWKS_MAX_AGE_SECONDS
+from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED
+from sammy_agent.control_plane.api.artifacts import Artifact
 from sammy_agent.control_plane.api.base_handler import Handler, Parts
 from sammy_agent.control_plane.api.node_callbacks import Certificate, Errors, Heartbeat, Ready
-from sammy_agent.control_plane.api.node_proxy import ROUTES, NodeProxy
+from sammy_agent.control_plane.api.node_proxy import NodeProxy
 from sammy_agent.control_plane.api.operator import Nodes
 from sammy_agent.control_plane.api.sessions import NodeAlive, SessionActivity, Sessions
 from sammy_agent.control_plane.api.workspaces import Messages, NodeBootLog, WorkspaceBootLog, Workspaces
@@ -24,7 +26,7 @@ class Jwks(Handler):
 
     def get(self) -> None:
         """Show the public keys."""
-        self.set_header("Cache-Control", "public, max-age=3600")
+        self.set_header("Cache-Control", f"public, max-age={JWKS_MAX_AGE_SECONDS}")
         self.write_json(self.parts.signer.jwks())
 
     head = get
@@ -35,7 +37,7 @@ class Unknown(Handler):
 
     def prepare(self) -> None:
         """Refuse."""
-        self.write_error_json(401, "Authentication required")
+        self.write_error_json(401, AUTHENTICATION_REQUIRED)
 
 
 def log_request(handler: web.RequestHandler) -> None:
@@ -50,30 +52,29 @@ def log_request(handler: web.RequestHandler) -> None:
 
 def application(parts: Parts) -> web.Application:
     """Return the routes."""
-    kinds = ("nodes", "workspaces", "projects")
-    node, workspace, project = (rf"/api/{kind}/([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})" for kind in kinds)
-    routes: list[Any] = [
-        (node + "/heartbeat", Heartbeat),
-        (node + "/ready", Ready),
-        (node + "/errors", Errors),
-        (node + "/origin-ca-certificate", Certificate),
-        (node + "/boot-log", NodeBootLog),
-        (node + INCIDENT, Artifact),
-        (rf"{node}/({'|'.join(ROUTES)})", NodeProxy),
-        (node, Nodes),
-        (r"/api/nodes", Nodes),
-        (project + "/node-acp-heartbeat", NodeAlive),
-        (project + "/acp-sessions", Sessions),
-        (project + r"/acp-sessions/([A-Za-z0-9][A-Za-z0-9._-]{0,127})/activity", SessionActivity),
-        (workspace + "/messages", Messages),
-        (workspace + "/boot-log", WorkspaceBootLog),
-        (workspace, Workspaces),
-        (r"/api/workspaces", Workspaces),
-        (r"/\.well-known/jwks\.json", Jwks),
+    routes: list[tuple[str, type[Handler]]] = [
+        (endpoints.HEARTBEAT, Heartbeat),
+        (endpoints.READY, Ready),
+        (endpoints.ERRORS, Errors),
+        (endpoints.CERTIFICATE, Certificate),
+        (endpoints.NODE_BOOT_LOG, NodeBootLog),
+        (endpoints.ARTIFACTS, Artifact),
+        (endpoints.ARTIFACT_CONTENT, Artifact),
+        (endpoints.NODE, Nodes),
+        (endpoints.NODES, Nodes),
+        (endpoints.NODE_ACP_HEARTBEAT, NodeAlive),
+        (endpoints.SESSIONS, Sessions),
+        (endpoints.SESSION_ACTIVITY, SessionActivity),
+        (endpoints.MESSAGES, Messages),
+        (endpoints.WORKSPACE_BOOT_LOG, WorkspaceBootLog),
+        (endpoints.WORKSPACE, Workspaces),
+        (endpoints.WORKSPACES, Workspaces),
+        (endpoints.JWKS, Jwks),
     ]
+    proxied = f"{endpoints.route(endpoints.NODE)}/({'|'.join(endpoints.NODE_SERVER_ROUTES)})"
     given = {"parts": parts}
     return web.Application(
-        [(path, handler, given) for path, handler in routes],
+        [*((endpoints.route(path), handler, given) for path, handler in routes), (proxied, NodeProxy, given)],
         default_handler_class=Unknown,
         default_handler_args=given,
         compress_response=True,

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import logging
 
+from sammy_agent.base.wire.claims import CHECKSUM_HEADER
 from sammy_agent.control_plane.api.base_handler import Handler
-from sammy_agent.control_plane.storage.artifacts import ARTIFACT_ID, Artifacts, Conflict, declared
+from sammy_agent.control_plane.storage.artifacts import Artifacts, Conflict, declared
 
 LOG = logging.getLogger(__name__)
-INCIDENT = rf"/diagnostic-incidents/([0-9A-Za-z]{{1,64}})/artifacts(?:/({ARTIFACT_ID.pattern})/content)?"
 
 
 class Artifact(Handler):
@@ -34,7 +34,7 @@ class Artifact(Handler):
     def put(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Keep the content, if it is what was declared."""
         self.node_claims(node, scope_required=True)
-        checksum = self.request.headers.get("X-Content-SHA256", "").lower()
+        checksum = self.request.headers.get(CHECKSUM_HEADER, "").lower()
         try:
             kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
         except Conflict as conflict:

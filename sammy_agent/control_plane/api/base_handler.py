@@ -13,25 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent.base.web.json_handler import JsonHandler, Refusal
-from sammy_agent.control_plane import tokens
+from sammy_agent.base.wire.claims import NODE_SCOPE, WORKSPACE_SCOPE
+from sammy_agent.base.wire.limits import CALLBACK_TOKEN_SECONDS
+from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED, ERROR_CODES
 from sammy_agent.control_plane.certificate_authority import Authority
 from sammy_agent.control_plane.node_client import Management
 from sammy_agent.control_plane.node_schema import BodyRefused
 from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.control_plane.tokens import Claims, Signer, TokenRefused
-
-CODES = {
-    400: "BAD_REQUEST",
-    401: "UNAUTHORIZED",
-    403: "FORBIDDEN",
-    404: "NOT_FOUND",
-    405: "METHOD_NOT_ALLOWED",
-    409: "CONFLICT",
-    413: "PAYLOAD_TOO_LARGE",
-    429: "TOO_MANY_REQUESTS",
-    500: "INTERNAL_ERROR",
-    502: "BAD_GATEWAY",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +45,7 @@ class Handler(JsonHandler):
 
     def error_document(self, status: int, message: str) -> dict[str, Any]:
         """Return an error in the wire's shape."""
-        return {"error": CODES.get(status, "ERROR"), "message": message}
+        return {"error": ERROR_CODES.get(status, "ERROR"), "message": message}
 
     def refusal(self, error: BaseException | None) -> Refusal | None:
         """A route refuses by raising; the log of requests shows it."""
@@ -81,7 +70,7 @@ class Handler(JsonHandler):
     def node_claims(self, node: str, *, scope_required: bool = False) -> Claims:
         """Return the claims of a token that may speak for this node. TokenRefused otherwise."""
         claims = self.parts.signer.verify(self.bearer())
-        if claims.scope == "workspace" or (scope_required and claims.scope != "node"):
+        if claims.scope == WORKSPACE_SCOPE or (scope_required and claims.scope != NODE_SCOPE):
             raise TokenRefused(403, "Insufficient token scope")
         if claims.subject != node:
             raise TokenRefused(401, "Callback token does not match node")
@@ -96,10 +85,10 @@ class Handler(JsonHandler):
         if row["boot_token_id"] != claims.token_id:
             raise TokenRefused(401, "Invalid callback token: a newer one was made for this node")
         used = row["boot_token_used_at"]
-        if used is not None and time.time() - used > tokens.LIFE:
+        if used is not None and time.time() - used > CALLBACK_TOKEN_SECONDS:
             raise TokenRefused(401, "Invalid callback token: it was used up; make a new one for this node")
 
     def operator_only(self) -> None:
         """Let nobody pass but the control plane's operator. TokenRefused otherwise."""
         if not hmac.compare_digest(self.bearer(), self.parts.operator_token):
-            raise TokenRefused(401, "Authentication required")
+            raise TokenRefused(401, AUTHENTICATION_REQUIRED)

@@ -8,6 +8,9 @@ import logging
 import time
 from typing import Any
 
+from sammy_agent.base.wire.claims import REFRESHED_TOKEN
+from sammy_agent.base.wire.statuses import HEALTHY, NODE_RUNNING
+from sammy_agent.base.wire.timestamps import iso
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.api.base_handler import Handler
 from sammy_agent.control_plane.certificate_authority import CsrRefused
@@ -34,9 +37,9 @@ class Heartbeat(Handler):
         if claims.is_boot and row["boot_token_used_at"] is None:
             values["boot_token_used_at"] = now
         self.parts.store.update_node(node, {**values, "last_heartbeat_at": now, "ip_address": self.request.remote_ip})
-        document = {"status": row["status"], "lastHeartbeatAt": node_schema.iso(now), "healthStatus": "healthy"}
+        document = {"status": row["status"], "lastHeartbeatAt": iso(now), "healthStatus": HEALTHY}
         if claims.wants_refresh(now):
-            document["refreshedToken"] = self.parts.signer.callback_token(self.parts.issuer, node)
+            document[REFRESHED_TOKEN] = self.parts.signer.callback_token(self.parts.issuer, node)
         return self.write_json(document)
 
 
@@ -50,11 +53,11 @@ class Ready(Handler):
             version = node_schema.heartbeat_values(node_schema.parse_json(self.request.body)).get("agent_version")
         self.node_claims(node)
         now = time.time()
-        values: dict[str, Any] = {"status": "running", "ready_at": now, "last_heartbeat_at": now}
+        values: dict[str, Any] = {"status": NODE_RUNNING, "ready_at": now, "last_heartbeat_at": now}
         if version:
             values["agent_version"] = version
         self.parts.store.update_node(node, values)
-        return self.write_json({"status": "running", "readyAt": node_schema.iso(now)})
+        return self.write_json({"status": NODE_RUNNING, "readyAt": iso(now)})
 
 
 class Errors(Handler):

@@ -15,8 +15,6 @@ from sammy_agent.control_plane.api.base_handler import Handler
 from sammy_agent.control_plane.node_client import HEADERS, NodeRefused, Unreachable
 
 LOG = logging.getLogger(__name__)
-# the routes of a node that may be asked, as docs/agent-api.md has them
-ROUTES = ("debug-package", "events/export", "events", "metrics/export", "system-info", "logs")
 Result = TypeVar("Result")
 
 

@@ -6,9 +6,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from sammy_agent.base.wire.claims import NODE_SCOPE
+from sammy_agent.base.wire.limits import MAX_ACTIVITY_BYTES
+from sammy_agent.base.wire.statuses import ACTIVITIES
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.api.base_handler import Handler
-from sammy_agent.control_plane.storage.sessions import ACTIVITIES, LONGEST, SessionStore
+from sammy_agent.control_plane.storage.sessions import SessionStore
 from sammy_agent.control_plane.tokens import TokenRefused
 
 
@@ -17,13 +20,13 @@ class SessionHandler(Handler):
 
     def report(self) -> dict[str, Any]:
         """Return the body and check whose token it came with. BodyRefused, TokenRefused."""
-        if len(self.request.body) > LONGEST:
-            raise node_schema.BodyRefused(f"The body is over {LONGEST} bytes")
+        if len(self.request.body) > MAX_ACTIVITY_BYTES:
+            raise node_schema.BodyRefused(f"The body is over {MAX_ACTIVITY_BYTES} bytes")
         document = node_schema.parse_json(self.request.body)
         if not isinstance(document.get("nodeId"), str) or not document["nodeId"]:
             raise node_schema.BodyRefused("nodeId is required")
         claims = self.parts.signer.verify(self.bearer())
-        if claims.scope != "node" or claims.subject != document["nodeId"]:
+        if claims.scope != NODE_SCOPE or claims.subject != document["nodeId"]:
             raise TokenRefused(403, "Callback token does not match node")
         return document
 

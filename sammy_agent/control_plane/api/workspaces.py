@@ -6,9 +6,12 @@ from __future__ import annotations
 import secrets
 import time
 
+from sammy_agent.base.wire.claims import NODE_SCOPE, REFRESHED_TOKEN, WORKSPACE_SCOPE
+from sammy_agent.base.wire.limits import MAX_MESSAGES_PER_SESSION
+from sammy_agent.base.wire.statuses import SESSION_FULL
 from sammy_agent.control_plane import workspace_schema
 from sammy_agent.control_plane.api.base_handler import Handler
-from sammy_agent.control_plane.storage.workspaces import MOST_MESSAGES, OtherSession, WorkspaceStore
+from sammy_agent.control_plane.storage.workspaces import OtherSession, WorkspaceStore
 from sammy_agent.control_plane.tokens import Claims, TokenRefused
 
 MOST_SHOWN = 1000
@@ -25,7 +28,7 @@ class WorkspaceHandler(Handler):
     def workspace_claims(self, workspace: str) -> Claims:
         """Return the claims of a token that may speak for this workspace. TokenRefused otherwise."""
         claims = self.parts.signer.verify(self.bearer())
-        if claims.scope == "node":
+        if claims.scope == NODE_SCOPE:
             raise TokenRefused(403, "Insufficient token scope")
         if claims.subject != workspace:
             raise TokenRefused(403, "Callback token does not match workspace")
@@ -35,7 +38,7 @@ class WorkspaceHandler(Handler):
         """Return a new token for one past half of its life: SAM never renews these, and a workspace falls silent."""
         if not claims.wants_refresh(time.time()):
             return {}
-        return {"refreshedToken": self.parts.signer.callback_token(self.parts.issuer, workspace, scope="workspace")}
+        return {REFRESHED_TOKEN: self.parts.signer.callback_token(self.parts.issuer, workspace, scope=WORKSPACE_SCOPE)}
 
 
 class Messages(WorkspaceHandler):
@@ -53,8 +56,8 @@ class Messages(WorkspaceHandler):
             return self.write_error_json(400, mismatch.problem.text)
         counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
         if kept.remaining is not None:
-            full = {"error": "SESSION_MESSAGE_LIMIT_EXCEEDED", "message": "The session takes no more messages"}
-            room = {"maxMessages": MOST_MESSAGES, "remainingCapacity": kept.remaining}
+            full = {"error": SESSION_FULL, "message": "The session takes no more messages"}
+            room = {"maxMessages": MAX_MESSAGES_PER_SESSION, "remainingCapacity": kept.remaining}
             return self.write_json({**full, **counts, **room}, 409)
         return self.write_json({**counts, **self.renewed(claims, workspace)})
 

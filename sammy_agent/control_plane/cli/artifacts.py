@@ -10,6 +10,7 @@ from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.wire.statuses import ARTIFACT_READY
 from sammy_agent.control_plane import node_schema
 
 
@@ -32,7 +33,7 @@ def artifacts(arguments: argparse.Namespace, store: Any) -> int:
     kept = Artifacts(store, arguments.state)
     found = kept.listed(arguments.node)
     for one in found:
-        one["path"] = _written(kept, arguments, one) if arguments.output and one["status"] == "ready" else None
+        one["path"] = _written(kept, arguments, one) if arguments.output and one["status"] == ARTIFACT_READY else None
     if arguments.json:
         print(json.dumps({"artifacts": found}, indent=1))
     elif not found:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.wire.claims import CHECKSUM_HEADER
 
 if TYPE_CHECKING:
     import requests
@@ -93,7 +94,7 @@ def _save(answer: requests.Response, file: BinaryIO, node: str) -> tuple[int, st
             _progress(f"{size / MIB:.1f}{f' of {int(promised) / MIB:.1f}' if promised else ''} MiB")
     finally:
         _progress("")
-    whole = promised in (None, str(size)) and answer.headers.get("X-Content-SHA256") in (None, digest.hexdigest())
+    whole = promised in (None, str(size)) and answer.headers.get(CHECKSUM_HEADER) in (None, digest.hexdigest())
     if not whole:
         raise ControlPlaneError(f"{node} broke off: {size} of {promised} bytes came", "Try again")
     return size, digest.hexdigest()

@@ -16,6 +16,7 @@ from typing import Any
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import CONTROL_PLANE_STATE
+from sammy_agent.base.wire.ids import ID_RULE, is_id
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane.cli import artifacts, debug_package, workspaces
 
@@ -174,8 +175,8 @@ def _add_node(arguments: argparse.Namespace) -> int:
     from sammy_agent.control_plane.certificate_authority import Authority
 
     node = arguments.node or node_schema.new_id()
-    if not node_schema.NODE_ID.fullmatch(node):
-        raise ControlPlaneError(f"{node!r} is no node id", "Letters, digits, . _ and -, at most 128")
+    if not is_id(node):
+        raise ControlPlaneError(f"{node!r} is no node id", ID_RULE)
     store = _open_store(arguments.state)
     url = _url(store, arguments.url)
     if store.node(node) is not None and not arguments.replace:

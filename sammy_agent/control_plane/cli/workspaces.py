@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.wire.claims import WORKSPACE_SCOPE
+from sammy_agent.base.wire.ids import ID_RULE, is_id
 from sammy_agent.control_plane import node_schema
 from sammy_agent.control_plane import workspace_schema as views
 
@@ -37,14 +39,16 @@ def add_workspace(arguments: argparse.Namespace, store: Any) -> int:
     from sammy_agent.control_plane.storage.workspaces import WorkspaceStore
 
     node, workspace = arguments.node, arguments.workspace
-    if not node_schema.NODE_ID.fullmatch(workspace):
-        raise ControlPlaneError(f"{workspace!r} is no workspace id", "Letters, digits, . _ and -, at most 128")
+    if not is_id(workspace):
+        raise ControlPlaneError(f"{workspace!r} is no workspace id", ID_RULE)
     store.known_node(node)
     if not WorkspaceStore(store).add(workspace, node):
         raise ControlPlaneError(
             f"workspace {workspace} is another node's", "See `sammy-agent control-plane workspaces`"
         )
-    print(tokens.Signer.open(arguments.state).callback_token(str(store.setting("url")), workspace, scope="workspace"))
+    print(
+        tokens.Signer.open(arguments.state).callback_token(str(store.setting("url")), workspace, scope=WORKSPACE_SCOPE)
+    )
     return 0
 
 

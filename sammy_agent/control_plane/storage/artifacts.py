@@ -10,21 +10,19 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import time
 from typing import Any
 
 from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
-from sammy_agent.control_plane.node_schema import ULID, BodyRefused, iso, parse_json
+from sammy_agent.base.wire.ids import is_id, is_sha256, is_ulid
+from sammy_agent.base.wire.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_DECLARATION_BYTES
+from sammy_agent.base.wire.statuses import ARTIFACT_FAILED, ARTIFACT_KIND, ARTIFACT_READY
+from sammy_agent.base.wire.timestamps import iso
+from sammy_agent.control_plane.node_schema import BodyRefused, parse_json
 from sammy_agent.control_plane.storage.database import Store
 
-KIND = "safe-vm-incident-v1"
-ARTIFACT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-MOST_BYTES = 2 * 1024 * 1024  # of one
-MOST_DECLARED = 32 * 1024  # bytes of what is told of one
 KEPT = 10  # of a node
 
 
@@ -36,20 +34,20 @@ class Conflict(ControlPlaneError):
 
 def declared(raw: bytes, incident: str) -> dict[str, Any]:
     """Return what a body declares. BodyRefused says which rule it breaks."""
-    if len(raw) > MOST_DECLARED:
-        raise BodyRefused(f"The body is over {MOST_DECLARED} bytes")
+    if len(raw) > MAX_ARTIFACT_DECLARATION_BYTES:
+        raise BodyRefused(f"The body is over {MAX_ARTIFACT_DECLARATION_BYTES} bytes")
     document = parse_json(raw)
-    if not ULID.fullmatch(incident):
+    if not is_ulid(incident):
         raise BodyRefused("incidentId must be a ULID")
-    for name, form in (("artifactId", ARTIFACT_ID), ("checksumSha256", SHA256)):
-        if not isinstance(document.get(name), str) or not form.fullmatch(document[name]):
+    for name, form in (("artifactId", is_id), ("checksumSha256", is_sha256)):
+        if not form(document.get(name)):
             raise BodyRefused(f"{name} is missing or malformed")
     size = document.get("sizeBytes")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MOST_BYTES:
-        raise BodyRefused(f"sizeBytes must be 1 to {MOST_BYTES}")
-    if document.get("kind") != KIND:
-        raise BodyRefused(f"kind must be {KIND}")
-    if document.get("status") not in ("ready", "failed"):
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_ARTIFACT_BYTES:
+        raise BodyRefused(f"sizeBytes must be 1 to {MAX_ARTIFACT_BYTES}")
+    if document.get("kind") != ARTIFACT_KIND:
+        raise BodyRefused(f"kind must be {ARTIFACT_KIND}")
+    if document.get("status") not in (ARTIFACT_READY, ARTIFACT_FAILED):
         raise BodyRefused("status must be ready or failed")
     return document
 

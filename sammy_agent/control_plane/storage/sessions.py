@@ -8,16 +8,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sammy_agent.control_plane import node_schema
+from sammy_agent.base.wire.limits import SESSION_INTERRUPTED_SECONDS
+from sammy_agent.base.wire.statuses import INTERRUPTED
+from sammy_agent.base.wire.timestamps import iso
 from sammy_agent.control_plane.storage.database import Store
-
-ACTIVITIES = ("prompting", "idle", "recovering", "error")
-
-
-INTERRUPTED = 300.0  # seconds without a sign of life; ACP_SESSION_DETECTION_WINDOW_MS of the wire
-
-
-LONGEST = 32_768
 
 
 class SessionStore:
@@ -56,9 +50,9 @@ class SessionStore:
                 **json.loads(row["report"]),
                 "id": row["id"],
                 "nodeId": row["node_id"],
-                "activity": "interrupted" if now - row["alive_at"] > INTERRUPTED else row["activity"],
-                "reportedAt": node_schema.iso(row["reported_at"]),
-                "aliveAt": node_schema.iso(row["alive_at"]),
+                "activity": INTERRUPTED if now - row["alive_at"] > SESSION_INTERRUPTED_SECONDS else row["activity"],
+                "reportedAt": iso(row["reported_at"]),
+                "aliveAt": iso(row["alive_at"]),
             }
             for row in rows
         ]

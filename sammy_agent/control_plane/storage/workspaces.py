@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sammy_agent.base.errors import Code, ControlPlaneError
+from sammy_agent.base.wire.limits import MAX_KEPT_BOOT_LOG_ENTRIES, MAX_MESSAGES_PER_SESSION
 from sammy_agent.control_plane.storage.database import Store
 
-MOST_MESSAGES = 100_000  # of one session, as the wire has it
-MOST_LOG = 50  # entries of a workspace's boot log that are kept, as the wire has it
 MOST_NODE_LOG = 2_000  # of a node's: about a hundred boots
 
 
@@ -59,7 +58,9 @@ class WorkspaceStore:
             "ORDER BY created_at, id"
         )
 
-    def keep_messages(self, workspace: str, entries: Sequence[Mapping[str, Any]], most: int = MOST_MESSAGES) -> Kept:
+    def keep_messages(
+        self, workspace: str, entries: Sequence[Mapping[str, Any]], most: int = MAX_MESSAGES_PER_SESSION
+    ) -> Kept:
         """Keep a batch of one session, all of it or, where the session is too full, nothing.
 
         The first session that speaks is the workspace's.
@@ -120,7 +121,7 @@ class WorkspaceStore:
                      entry.get("detail"), entry["timestamp"], now),
                 )  # fmt: skip
                 persisted += done.rowcount
-            most = MOST_NODE_LOG if workspace is None else MOST_LOG
+            most = MOST_NODE_LOG if workspace is None else MAX_KEPT_BOOT_LOG_ENTRIES
             db.execute(
                 "DELETE FROM boot_log WHERE node_id=? AND workspace_id IS ? AND seq NOT IN (SELECT seq FROM boot_log "
                 "WHERE node_id=? AND workspace_id IS ? ORDER BY seq DESC LIMIT ?)",
@@ -128,7 +129,7 @@ class WorkspaceStore:
             )
         return Kept(persisted, len(entries) - persisted)
 
-    def log(self, node: str, workspace: str | None, limit: int = MOST_LOG) -> list[dict[str, Any]]:
+    def log(self, node: str, workspace: str | None, limit: int = MAX_KEPT_BOOT_LOG_ENTRIES) -> list[dict[str, Any]]:
         """Return the newest entries of a boot log, oldest first."""
         rows = self._rows(
             "SELECT entry_id AS id, step, status, message, detail, timestamp FROM boot_log "

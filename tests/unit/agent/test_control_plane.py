@@ -12,6 +12,7 @@ import yaml
 
 from cc_sammy import config
 from sammy_agent.base.errors import ControlPlaneError
+from sammy_agent.base.wire.ids import is_id
 from sammy_agent.cli.main import main
 from sammy_agent.control_plane import certificate_authority, node_schema, server, user_data
 from sammy_agent.control_plane.storage.database import Store
@@ -107,7 +108,7 @@ def test_add_node_merges_more_options(state: Path, capsys: pytest.CaptureFixture
     loaded = config.load(document["sammy"])
     assert loaded.docker.source == "none" and loaded.firewall.ssh == "open"
     assert loaded.firewall.allow == ("10.0.0.0/8",), "mappings are merged, not replaced"
-    assert loaded.control_plane.url == "https://plane.example:1" and node_schema.NODE_ID.fullmatch(loaded.node_id or "")
+    assert loaded.control_plane.url == "https://plane.example:1" and is_id(loaded.node_id)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sammy_agent.base.errors import Code, Problem
 from sammy_agent.base.events import kinds
 from sammy_agent.base.events.event import discard_event
 from sammy_agent.base.runtime.paths import Paths
-from sammy_agent.control_plane.node_schema import ULID
+from sammy_agent.base.wire.ids import is_ulid
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.reporters.debug_packages import (
     MAX_DONE,
@@ -70,7 +70,7 @@ def test_what_is_damaged_begins_anew(tmp_path: Path, text: str | None, caplog: p
 
 def test_an_outage_is_one_incident_whenever_it_is_told() -> None:
     told = [lost_contact(700.0, "again", 1_800_000_000.0 + late) for late in (0.0, 0.2)]
-    assert told[0]["incidentId"] == told[1]["incidentId"] and ULID.fullmatch(told[0]["incidentId"])
+    assert told[0]["incidentId"] == told[1]["incidentId"] and is_ulid(told[0]["incidentId"])
     assert "11.7 minutes" in told[0]["message"]
     assert lost_contact(700.0, "another", 1_800_009_000.0)["incidentId"] != told[0]["incidentId"]
 

@@ -10,6 +10,7 @@ from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status, StepRecord
 from sammy_agent.base.errors import Problem
 from sammy_agent.base.runtime import state_file
+from sammy_agent.base.wire import fields
 from sammy_agent.control_plane import node_schema
 from sammy_agent.daemon.client.fake_client import answer, fake_reporter_client
 from sammy_agent.daemon.reporters.errors import incident
@@ -64,7 +65,7 @@ def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
         "durationMs": 250.0,
         "reason": "no dockerd",
     }
-    assert set(values["metrics"]) == set(node_schema.METRICS)
+    assert set(values["metrics"]) == set(fields.METRICS)
     assert all(0 <= values["metrics"][name] <= 100 for name in ("memoryPercent", "diskPercent"))
 
 
