@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +14,10 @@ from cc_sammy.contract.agent_config import AgentConfigFile
 from sammy_agent.base.errors import ConfigInvalid
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire.ids import is_id
 
 HEARTBEAT_SECONDS = 60.0
 LOST_SECONDS = 600.0  # without contact; whoever comes back after longer sends a debug package
-# as the schema of the sammy: key has it; it becomes part of a path
-NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NEXT = "It is written from the sammy: key of the user-data; correct that and run: cloud-init single --name sammy " \
         "--frequency always"  # fmt: skip
 
@@ -76,7 +74,7 @@ def _with_defaults(document: dict[str, Any]) -> AgentConfigFile:
 
 
 def _node_id(node: Any, paths: Paths) -> str:
-    if not isinstance(node, str) or not NODE_ID.fullmatch(node):
+    if not is_id(node):
         raise ConfigInvalid(f"{paths.config} has a control plane, but its node_id is {node!r}", _NEXT)
     return node
 

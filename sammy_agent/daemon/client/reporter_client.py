@@ -52,20 +52,9 @@ class ReporterClient:
         accept: Callable[[Response], bool] = accept_any,
         deadline: float = DEADLINE,
     ) -> Response:
-        """Send a request below the node's own path and return its answer; see `post_to`."""
-        return self.post_to(component, self._own(path), body, accept=accept, deadline=deadline)
-
-    def post_to(
-        self,
-        component: str,
-        path: str,
-        body: dict[str, Any] | str,
-        *,
-        accept: Callable[[Response], bool] = accept_any,
-        deadline: float = DEADLINE,
-    ) -> Response:
         """Send a request with the node's token and return its answer; the connection status is told either way.
 
+        :param path: of base/wire/endpoints; the node's id is filled in, other ids by the caller.
         :param body: a JSON object, or text sent as text/plain.
         :param accept: whether an answer of status 2xx is one that a control plane gives.
         :param deadline: seconds for all of it, connecting included.
@@ -73,11 +62,17 @@ class ReporterClient:
         """
         text, content_type = (body, TEXT) if isinstance(body, str) else (json.dumps(body), JSON)
         return self._send(
-            component, "POST", path, text.encode(), content_type=content_type, accept=accept, deadline=deadline
+            component,
+            "POST",
+            self._own(path),
+            text.encode(),
+            content_type=content_type,
+            accept=accept,
+            deadline=deadline,
         )
 
     def put(self, component: str, path: str, content: bytes, headers: Mapping[str, str]) -> Response:
-        """Send gzip bytes below the node's own path, with a deadline for large ones. RequestFailed."""
+        """Send gzip bytes with the node's token, with a deadline for large ones. RequestFailed."""
         return self._send(
             component,
             "PUT",
@@ -90,7 +85,7 @@ class ReporterClient:
         )
 
     def _own(self, path: str) -> str:
-        return f"/api/nodes/{self.identity.node_id}/{path}"
+        return path.format(node=self.identity.node_id)
 
     def _send(
         self,

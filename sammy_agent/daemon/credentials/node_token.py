@@ -18,6 +18,7 @@ from sammy_agent.base.events.event import RecordEvent, discard_event
 from sammy_agent.base.runtime import files, state_file
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire.claims import NODE_SCOPE
 from sammy_agent.daemon.credentials.tokens import NEW_TOKEN_HINT, NodeToken
 from sammy_agent.node.config import AgentConfig
 
@@ -95,7 +96,7 @@ class NodeTokenStore:
         :raises TokenUnusable: it is not a valid token, or another node's.
         """
         token = NodeToken.parse(text)
-        if token.subject not in (None, self._config.node_id) or token.scope not in (None, "node"):
+        if token.subject not in (None, self._config.node_id) or token.scope not in (None, NODE_SCOPE):
             raise TokenUnusable(f"the control plane sent a token of {token.subject}, scope {token.scope}")
         with self._lock:
             refreshed = self._token is None or token.text != self._token.text

@@ -16,8 +16,9 @@ from sammy_agent.base.errors import AgentError, Code, TokenUnusable
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire.claims import WORKSPACE_SCOPE
+from sammy_agent.base.wire.ids import ID_RULE, is_id
 from sammy_agent.daemon.credentials.tokens import WorkspaceToken
-from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)
 SUFFIX = ".token"
@@ -31,15 +32,15 @@ class WorkspaceUnknown(AgentError):
 
 def check_id(workspace: object) -> str:
     """Return a workspace's id. WorkspaceUnknown when it is not a valid one."""
-    if not isinstance(workspace, str) or not NODE_ID.fullmatch(workspace):
-        raise WorkspaceUnknown(f"{workspace!r} is not a valid workspace id", "Letters, digits, . _ and -, at most 128")
+    if not is_id(workspace):
+        raise WorkspaceUnknown(f"{workspace!r} is not a valid workspace id", ID_RULE)
     return workspace
 
 
 def check(raw: str, workspace: str) -> WorkspaceToken:
     """Return the token. TokenUnusable when its claims name another workspace, or a node."""
     token = WorkspaceToken.parse(raw)
-    if token.scope not in (None, "workspace"):
+    if token.scope not in (None, WORKSPACE_SCOPE):
         raise TokenUnusable(f"this token's scope is {token.scope}, a workspace's is workspace")
     if token.subject not in (None, workspace):
         raise TokenUnusable(f"this token is for {token.subject}, not for {workspace}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from sammy_agent.base.wire import endpoints, limits
+
 
 class Priority(IntEnum):
     """What a full outbox drops first: the oldest row of the lowest priority."""
@@ -66,13 +68,17 @@ class Channel:
 # `,"sequence":` and 19 digits
 SEQUENCE_BYTES = 32
 MESSAGES = Channel(
-    "messages", "/api/workspaces/{owner}/messages", Scope.WORKSPACE, "messages", 100, 262_144, numbered=True
-)
-NODE_BOOT_LOG = Channel("boot-log", "/api/nodes/{owner}/boot-log", Scope.NODE, "entries", 50, 65_536, optional=True)
-WORKSPACE_BOOT_LOG = Channel(
-    "workspace-boot-log", "/api/workspaces/{owner}/boot-log", Scope.WORKSPACE, "", 1, 65_536
+    "messages", endpoints.MESSAGES, Scope.WORKSPACE, "messages", limits.MAX_MESSAGES, limits.MAX_MESSAGES_BYTES,
+    numbered=True,
 )  # fmt: skip
-ERRORS = Channel("errors", "/api/nodes/{owner}/errors", Scope.NODE, "errors", 10, 32_768)
+NODE_BOOT_LOG = Channel(
+    "boot-log", endpoints.NODE_BOOT_LOG, Scope.NODE, "entries", limits.MAX_BOOT_LOG_ENTRIES, limits.MAX_BOOT_LOG_BYTES,
+    optional=True,
+)  # fmt: skip
+WORKSPACE_BOOT_LOG = Channel(
+    "workspace-boot-log", endpoints.WORKSPACE_BOOT_LOG, Scope.WORKSPACE, "", 1, limits.MAX_BOOT_LOG_BYTES
+)
+ERRORS = Channel("errors", endpoints.ERRORS, Scope.NODE, "errors", limits.MAX_ERRORS, limits.MAX_ERRORS_BYTES)
 CHANNELS = {channel.name: channel for channel in (MESSAGES, NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, ERRORS)}
 
 

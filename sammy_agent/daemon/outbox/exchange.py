@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sammy_agent.base.wire.claims import REFRESHED_TOKEN
 from sammy_agent.daemon.client.client import DEADLINE, ControlPlaneClient, Response
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.daemon.outbox.channels import (
@@ -26,7 +27,6 @@ SUCCESS_MARKERS: dict[str, str | int] = {
     WORKSPACE_BOOT_LOG.name: "success",
     ERRORS.name: 204,
 }
-REFRESHED_TOKEN = "refreshedToken"
 
 
 class OutboxHttp:
@@ -56,7 +56,7 @@ class OutboxHttp:
         response = self._client.request(
             channel.name,
             "POST",
-            channel.path.format(owner=lane.owner),
+            channel.path.format(node=lane.owner, workspace=lane.owner),
             body,
             token=token,
             last_connection=self._failing,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from sammy_agent.base.runtime.backoff import exponential
+from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED, SESSION_FULL
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,13 @@ def classify(response: ResponseInfo, *, optional: bool = False) -> Classificatio
         return Classification.RETRY  # no answer, or not a control plane's: a login page answers 200 to everything
     if response.accepted:
         return Classification.DELIVERED
-    if optional and (status == 404 or (status == 401 and response.message == "Authentication required")):
+    if optional and (status == 404 or (status == 401 and response.message == AUTHENTICATION_REQUIRED)):
         return Classification.UNSUPPORTED
     if status in (401, 403, 404) or (status == 500 and response.token_expired):
         return Classification.HOLD
     if status in (400, 413, 422):
         return Classification.REFUSED
-    if status == 409 and response.error == "SESSION_MESSAGE_LIMIT_EXCEEDED":
+    if status == 409 and response.error == SESSION_FULL:
         return Classification.REFUSED if response.remaining else Classification.FULL
     return Classification.RETRY
 

@@ -17,6 +17,7 @@ from typing import Any
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.wire.statuses import BOOT_LOG_STATUSES
 from sammy_agent.daemon.outbox.channels import NODE_BOOT_LOG, WORKSPACE_BOOT_LOG, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox, OutboxUnavailable
 from sammy_agent.daemon.reporters.messages import replace_lone_surrogates
@@ -27,7 +28,6 @@ from sammy_agent.node.provisioning import ProvisioningState
 LOG = logging.getLogger(__name__)
 MAX_TEXT_CHARS = 2000  # of a message or a detail
 WHOLE_RUN = "all"
-STATUSES = ("started", "completed", "failed")
 
 
 class EntryInvalid(AgentError):
@@ -77,8 +77,10 @@ def add_entry(outbox: Outbox, workspace: str, entry: dict[str, Any]) -> None:
     for name in ("id", "step", "timestamp"):
         if not isinstance(entry.get(name), str) or not entry[name]:
             raise EntryInvalid(f"a boot log entry has no valid {name}")
-    if entry.get("status") not in STATUSES:
-        raise EntryInvalid(f"a boot log entry's status is {entry.get('status')!r}; allowed is {', '.join(STATUSES)}")
+    if entry.get("status") not in BOOT_LOG_STATUSES:
+        raise EntryInvalid(
+            f"a boot log entry's status is {entry.get('status')!r}; allowed is {', '.join(BOOT_LOG_STATUSES)}"
+        )
     body = {"step": entry["step"], "status": entry["status"], "message": _short(entry.get("message", ""))}
     if entry.get("detail") is not None:
         body["detail"] = _short(entry["detail"])

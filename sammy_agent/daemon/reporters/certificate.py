@@ -16,6 +16,7 @@ from sammy_agent.base.runtime import files, process
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.observer import Signal
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire import endpoints
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
@@ -65,7 +66,7 @@ class CertificateRenewer(Reporter):
             return CHECK_INTERVAL
         wanted = self._helper("request", self._plane.identity.node_id)
         if wanted:
-            answer = self._plane.post("certificate", "origin-ca-certificate", wanted, accept=is_certificate)
+            answer = self._plane.post("certificate", endpoints.CERTIFICATE, wanted, accept=is_certificate)
             self._helper("install", input=answer.text)
             LOG.info("the node's certificate is signed")
             self.installed.emit(None)

@@ -27,6 +27,8 @@ from sammy_agent.base.events.event import RecordEvent
 from sammy_agent.base.runtime import files, process, state_file
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire import endpoints, statuses
+from sammy_agent.base.wire.claims import CHECKSUM_HEADER
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.errors import PERMANENT_STATUSES, incident
@@ -36,8 +38,7 @@ from sammy_agent.diagnostics.event_store.recent import RecentEvent
 from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
-KIND = "safe-vm-incident-v1"  # the wire's only one
-MAX_MIB = 1.9  # the wire's bound is 2
+MAX_MIB = 1.9  # the wire's bound is 2: limits.MAX_ARTIFACT_BYTES
 LOW_PRIORITY = ("nice", "-n", "19", "ionice", "-c", "idle")  # each becomes the next: one process in the end
 DEADLINE = 120.0  # for building one; with the requests it is less than TASK_TIMEOUT
 LOG_SETTLE_SECONDS = 5.0  # after the failure, until the last lines have reached their logs
@@ -225,22 +226,22 @@ class DebugPackagePusher(Reporter):
             LOG.warning("the debug package of incident %s is gone: %s", case.incident, error)
             return
         digest = hashlib.sha256(content).hexdigest()
-        artifact = f"{case.incident}-safe"
-        doors = f"diagnostic-incidents/{case.incident}/artifacts"
-        self._plane.post("packages", "errors", {"errors": [case.entry]})
+        artifact = statuses.artifact_id(case.incident)
+        ids = {"node": self._plane.identity.node_id, "incident": case.incident, "artifact": artifact}
+        self._plane.post("packages", endpoints.ERRORS, {"errors": [case.entry]})
         declared = {
             "artifactId": artifact,
-            "kind": KIND,
+            "kind": statuses.ARTIFACT_KIND,
             "contentType": "application/gzip",
             "sizeBytes": len(content),
             "checksumSha256": digest,
             "manifest": {"schemaVersion": 1, "incidentId": case.incident, "collector": "sammy-agent debug-package"},
             "preview": {"message": case.entry["message"], "source": case.entry["source"]},
-            "status": "ready",
+            "status": statuses.ARTIFACT_READY,
         }
         try:
-            self._plane.post("packages", doors, declared)
-            self._plane.put("packages", f"{doors}/{artifact}/content", content, {"X-Content-SHA256": digest})
+            self._plane.post("packages", endpoints.ARTIFACTS.format_map(ids), declared)
+            self._plane.put("packages", endpoints.ARTIFACT_CONTENT.format_map(ids), content, {CHECKSUM_HEADER: digest})
         except RequestFailed as failed:
             if failed.status != 409:  # it is there already
                 raise

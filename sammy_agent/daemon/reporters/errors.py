@@ -19,6 +19,8 @@ from cc_sammy.contract.incident_id import incident_id
 from cc_sammy.contract.run_record import Outcome, RunRecord, Status
 from sammy_agent.base.events.event import NewEvent
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.wire import endpoints
+from sammy_agent.base.wire.limits import MAX_ERROR_MESSAGE
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.outbox.channels import ERRORS, Lane, NewRow, Priority
@@ -30,8 +32,7 @@ from sammy_agent.diagnostics.event_store.incidents import incident_from_event
 from sammy_agent.node.provisioning import ProvisioningState
 
 LOG = logging.getLogger(__name__)
-# The wire truncates messages at 2,048; reasons hold a command's last lines.
-LONGEST_MESSAGE, LONGEST_STEP_REASON = 2048, 1000
+LONGEST_STEP_REASON = 1000  # characters; reasons hold a command's last lines
 # Answers that will never change for this report.
 PERMANENT_STATUSES = (400, 413)
 
@@ -42,7 +43,7 @@ def incident(record: RunRecord) -> dict[str, Any]:
     return {
         "incidentId": incident_id(record.run_id, "failed"),
         "level": "error",
-        "message": f"provisioning failed: {record.reason}"[:LONGEST_MESSAGE],
+        "message": f"provisioning failed: {record.reason}"[:MAX_ERROR_MESSAGE],
         "source": "provisioning",
         "timestamp": record.wall_clock,
         "context": {
@@ -130,7 +131,7 @@ class ErrorReporter(Reporter):
     def _send(self, entry: Mapping[str, Any], what: str) -> None:
         """Send one; a report that is rejected permanently counts as sent. RequestFailed."""
         try:
-            self._plane.post("errors", "errors", {"errors": [dict(entry)]})
+            self._plane.post("errors", endpoints.ERRORS, {"errors": [dict(entry)]})
         except RequestFailed as failed:
             if failed.status not in PERMANENT_STATUSES:
                 raise

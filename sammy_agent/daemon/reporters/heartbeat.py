@@ -17,6 +17,8 @@ from sammy_agent import __version__
 from sammy_agent.base.errors import TokenUnusable
 from sammy_agent.base.runtime.backoff import Backoff, jittered
 from sammy_agent.base.runtime.observer import Signal
+from sammy_agent.base.wire import endpoints
+from sammy_agent.base.wire.claims import REFRESHED_TOKEN
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
@@ -76,14 +78,14 @@ class HeartbeatReporter(Reporter):
         sent = time.monotonic()
         try:
             answer = self._plane.post(
-                "heartbeat", "heartbeat", body, accept=is_heartbeat_answer, deadline=self._deadline
+                "heartbeat", endpoints.HEARTBEAT, body, accept=is_heartbeat_answer, deadline=self._deadline
             )
         except RequestFailed as failed:
             self._in_contact = False
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()
         self._steps_known = steps
-        self._take_token(answer.document.get("refreshedToken"))
+        self._take_token(answer.document.get(REFRESHED_TOKEN))
         self.status_received.emit(NodeStatus(answer.document["status"], sent))
         if not self._in_contact:
             self._in_contact = True

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
+from sammy_agent.base.wire.limits import MAX_CONTENT_UTF16_UNITS
 from sammy_agent.daemon.outbox.channels import MESSAGES, Lane, NewRow, Priority
 from sammy_agent.daemon.outbox.queue import Outbox
 
@@ -24,7 +25,6 @@ ROLES = {
     "thinking": Priority.LOW,
     "plan": Priority.LOW,
 }
-MAX_UTF16_UNITS = 102_400
 MOST_PARTS = 20
 MAX_METADATA_BYTES = 65_536  # bytes, as a JSON string within the body
 
@@ -90,7 +90,7 @@ def rows(message: Message) -> list[NewRow]:
     metadata = _metadata(message.tool_metadata)
     first = replace(message, content="", tool_metadata=metadata)
     room = MESSAGES.most_row_bytes - len(_body(first).encode())
-    parts = split_by_limits(replace_lone_surrogates(message.content), MAX_UTF16_UNITS, room)
+    parts = split_by_limits(replace_lone_surrogates(message.content), MAX_CONTENT_UTF16_UNITS, room)
     if len(parts) > MOST_PARTS:
         left_out = sum(map(len, parts[MOST_PARTS:]))
         parts = [*parts[:MOST_PARTS], f"[{left_out} more characters were left out]"]

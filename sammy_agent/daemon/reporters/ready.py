@@ -22,6 +22,8 @@ from sammy_agent.base.runtime import files, process, state_file
 from sammy_agent.base.runtime.backoff import Backoff
 from sammy_agent.base.runtime.clock import iso
 from sammy_agent.base.runtime.paths import Paths
+from sammy_agent.base.wire import endpoints
+from sammy_agent.base.wire.statuses import NODE_CREATING, NODE_RUNNING
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
@@ -62,7 +64,7 @@ class Acknowledgement:
 
 def is_ready_answer(answer: Response) -> bool:
     """Return whether the control plane acknowledged."""
-    return answer.document.get("status") == "running"
+    return answer.document.get("status") == NODE_RUNNING
 
 
 class ReadyReporter(Reporter):
@@ -106,7 +108,7 @@ class ReadyReporter(Reporter):
     def on_node_status(self, node: NodeStatus) -> None:
         """Post again when the control plane, in answer to a heartbeat sent after it acknowledged, says `creating`."""
         known = self._acknowledgement
-        if node.status == "creating" and known is not None and node.sent_at > self._acknowledged_monotonic:
+        if node.status == NODE_CREATING and known is not None and node.sent_at > self._acknowledged_monotonic:
             LOG.warning("the control plane calls this node creating although it acknowledged: posting ready again")
             self._record(kinds.READY_FORGOTTEN, "the control plane calls this node creating although it acknowledged")
             self._acknowledgement = None
@@ -135,7 +137,7 @@ class ReadyReporter(Reporter):
 
     def _post(self) -> float:
         try:
-            self._plane.post("ready", "ready", {"agentVersion": __version__}, accept=is_ready_answer)
+            self._plane.post("ready", endpoints.READY, {"agentVersion": __version__}, accept=is_ready_answer)
         except RequestFailed as failed:
             return max(self._backoff.next_delay(), failed.retry_after)
         self._backoff.reset()

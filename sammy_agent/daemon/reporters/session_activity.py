@@ -18,27 +18,15 @@ from typing import Any, NamedTuple
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.backoff import Backoff
+from sammy_agent.base.wire import endpoints, fields
+from sammy_agent.base.wire.ids import is_id
+from sammy_agent.base.wire.limits import MAX_STATUS_ERROR, SESSION_REPEAT_SECONDS
+from sammy_agent.base.wire.statuses import ACTIVITIES, BUSY_ACTIVITIES
 from sammy_agent.daemon.client.failures import RequestFailed
 from sammy_agent.daemon.client.reporter_client import ReporterClient
 from sammy_agent.daemon.reporters.reporter import Reporter, Trigger
-from sammy_agent.node.config import NODE_ID
 
 LOG = logging.getLogger(__name__)
-REPEAT_INTERVAL = 60.0  # seconds between two reports of the same state, and between two keep-alives
-BUSY = ("prompting", "recovering")
-ACTIVITIES = (*BUSY, "idle", "error")
-MAX_ERROR_CHARS = 2048  # as SAM's agent truncates it
-# the wire's fields next to the activity itself, and their types
-FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    "promptStartedAt": (int, float),
-    "agentType": str,
-    "restartCount": int,
-    "statusError": str,
-    "runtimeWorkState": str,
-    "runtimeWorkCount": int,
-    "runtimeWorkSource": str,
-    "runtimeWorkProgressAt": (int, float, str),
-}
 
 
 class ActivityInvalid(AgentError):
@@ -68,19 +56,19 @@ def parse(document: Mapping[str, Any]) -> tuple[Session, dict[str, Any], bool]:
     if document.get("activity") not in ACTIVITIES:
         raise ActivityInvalid(f"activity is {document.get('activity')!r}; allowed is {', '.join(ACTIVITIES)}")
     body: dict[str, Any] = {"activity": document["activity"]}
-    for name, kind in FIELDS.items():
+    for name, kind in fields.ACTIVITY.items():
         value = document.get(name)
         if value is None:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ActivityInvalid(f"{name} is {value!r}, which is of the wrong type")
-        body[name] = value[:MAX_ERROR_CHARS] if isinstance(value, str) else value
+        body[name] = value[:MAX_STATUS_ERROR] if isinstance(value, str) else value
     return session, body, document.get("ended") is True
 
 
 def _id(document: Mapping[str, Any], name: str) -> str:
     value = document.get(name)
-    if not isinstance(value, str) or not NODE_ID.fullmatch(value):
+    if not is_id(value):
         raise ActivityInvalid(f"{name} is {value!r}; allowed are letters, digits, . _ and -")
     return value
 
@@ -91,7 +79,7 @@ class SessionActivityReporter(Reporter):
     status_key = "sessions"
     triggers = (Trigger.CONNECTED,)
 
-    def __init__(self, plane: ReporterClient, again: float = REPEAT_INTERVAL) -> None:
+    def __init__(self, plane: ReporterClient, again: float = SESSION_REPEAT_SECONDS) -> None:
         super().__init__("activity")
         self._plane, self._again = plane, again
         self._lock = threading.Lock()
@@ -152,10 +140,10 @@ class SessionActivityReporter(Reporter):
 
     def _send(self, session: Session, version: int, body: dict[str, Any]) -> None:
         """Send one state. RequestFailed when it is to be tried again before anything else."""
-        path = f"/api/projects/{session.project}/acp-sessions/{session.id}/activity"
+        path = endpoints.SESSION_ACTIVITY.format(project=session.project, session=session.id)
         gone = closed = False
         try:
-            self._plane.post_to("activity", path, {**body, "nodeId": self._plane.identity.node_id})
+            self._plane.post("activity", path, {**body, "nodeId": self._plane.identity.node_id})
         except RequestFailed as failed:
             gone, closed = failed.status in (400, 404), failed.status in (401, 403)
             if not gone and not closed:
@@ -173,14 +161,14 @@ class SessionActivityReporter(Reporter):
                 if not any(other.project == session.project for other in self._states):
                     self._keepalive_due.pop(session.project, None)
             else:
-                busy = state.body["activity"] in BUSY
+                busy = state.body["activity"] in BUSY_ACTIVITIES
                 state.due = time.monotonic() + self._again if busy else float("inf")
 
     def _send_keepalive(self, project: str) -> None:
         """Send the keep-alive of this node's sessions in a project. RequestFailed when it is to be retried."""
         try:
-            path = f"/api/projects/{project}/node-acp-heartbeat"
-            self._plane.post_to("activity", path, {"nodeId": self._plane.identity.node_id})
+            path = endpoints.NODE_ACP_HEARTBEAT.format(project=project)
+            self._plane.post("activity", path, {"nodeId": self._plane.identity.node_id})
         except RequestFailed as failed:
             if failed.status not in (400, 401, 403, 404):
                 raise

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.log_throttle import LogThrottle
+from sammy_agent.base.wire.claims import MANAGEMENT_AUDIENCE, MANAGEMENT_TYPE, NODE_ID_HEADER
 from sammy_agent.daemon.server.context import ServerContext
 from sammy_agent.daemon.server.jwks import MAX_AGE, MIN_REFRESH_INTERVAL, JwksCache, KeysUnavailable
 
-AUDIENCE = TYPE = "node-management"
 LEEWAY = 60.0  # seconds that two clocks may differ by
 MAX_TOKEN_CHARACTERS = 8192
 RETRY_AFTER = 5
@@ -64,9 +64,9 @@ class Authenticator:
         claims = await self._verified(token)
         node = self._context.node_id
         check_claims(claims, node, self._context.clock())
-        sent = headers.get("X-SAM-Node-Id")
+        sent = headers.get(NODE_ID_HEADER)
         if sent is not None and sent != node:
-            raise Unauthorized(403, f"X-SAM-Node-Id says {sent[:128]}; this node is {node}")
+            raise Unauthorized(403, f"{NODE_ID_HEADER} says {sent[:128]}; this node is {node}")
         return claims
 
     async def _verified(self, token: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def verify(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) ->
                 token,
                 key,
                 algorithms=[algorithm],
-                audience=AUDIENCE,
+                audience=MANAGEMENT_AUDIENCE,
                 issuer=issuer,
                 # the times are checked by the control plane's clock, which PyJWT does not know
                 options={"require": ["exp"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
@@ -177,7 +177,7 @@ def _words(error: Exception, issuer: str) -> str:
     if isinstance(error, jwt.InvalidIssuerError):
         return f"its issuer is not {issuer}"
     if isinstance(error, jwt.InvalidAudienceError):
-        return f"its audience is not {AUDIENCE}"
+        return f"its audience is not {MANAGEMENT_AUDIENCE}"
     return str(error)
 
 
@@ -186,8 +186,8 @@ def check_claims(claims: Mapping[str, Any], node: str, now: float) -> None:
 
     :raises Unauthorized: 401 its time is not now or it is of another type, 403 it is another node's.
     """
-    if claims.get("type") != TYPE:
-        raise Unauthorized(401, f"the token's type is not {TYPE}")
+    if claims.get("type") != MANAGEMENT_TYPE:
+        raise Unauthorized(401, f"the token's type is not {MANAGEMENT_TYPE}")
     ends, begins = _seconds(claims.get("exp")), _seconds(claims.get("nbf", 0))
     if ends is None or begins is None:
         raise Unauthorized(401, "exp or nbf is not a number")

@@ -18,6 +18,7 @@ from sammy_agent.base.runtime.log_throttle import also_suppressed
 from sammy_agent.base.web import streaming
 from sammy_agent.base.web.connection_limit import ConnectionLimiter
 from sammy_agent.base.web.json_handler import JsonHandler, Refusal
+from sammy_agent.base.wire.claims import CHECKSUM_HEADER
 from sammy_agent.daemon.server.auth import Authenticator, Unauthorized
 from sammy_agent.daemon.server.context import ServerContext
 
@@ -94,7 +95,7 @@ class AgentHandler(JsonHandler):
         self.set_header("Content-Type", kind)
         self.set_header("Content-Length", str(size))
         self.set_header("Content-Disposition", f'attachment; filename="{name}"')
-        self.set_header("X-Content-SHA256", digest)
+        self.set_header(CHECKSUM_HEADER, digest)
         trouble = await streaming.send(self, lambda: self.in_thread(file.read, streaming.CHUNK))
         if trouble:
             LOG.warning("%s for %s: %s", self.request.path, self.peer, trouble)

@@ -17,11 +17,11 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
+from sammy_agent.base.wire import endpoints
 from sammy_agent.daemon.client.client import ControlPlaneClient
 from sammy_agent.daemon.client.failures import unreachable
 
 LOG = logging.getLogger(__name__)
-PATH = "/.well-known/jwks.json"
 CONNECT_TIMEOUT, DEADLINE = 5.0, 10.0
 MAX_KEY_SET_BYTES = 64 * 1024
 MAX_AGE = 600.0  # seconds; an older set is fetched again, in parallel to the request that uses it
@@ -39,11 +39,11 @@ def fetcher(client: ControlPlaneClient) -> Callable[[], str]:
     """Return what fetches the key set's text; it raises KeysUnavailable."""
 
     def fetch() -> str:
-        response = client.request("keys", "GET", PATH, connect_timeout=CONNECT_TIMEOUT, deadline=DEADLINE)
+        response = client.request("keys", "GET", endpoints.JWKS, connect_timeout=CONNECT_TIMEOUT, deadline=DEADLINE)
         if response.status is None:
             raise KeysUnavailable(unreachable(response.error, client.url).text) from response.error
         if response.status != 200 or len(response.content) > MAX_KEY_SET_BYTES:
-            raise KeysUnavailable(f"{client.url}{PATH} answers {response.status}, not a key set")
+            raise KeysUnavailable(f"{client.url}{endpoints.JWKS} answers {response.status}, not a key set")
         return response.text
 
     return fetch

@@ -14,6 +14,7 @@ import requests
 
 from sammy_agent.base.errors import Code
 from sammy_agent.base.runtime.fake_clock import FakeClock
+from sammy_agent.base.wire import endpoints
 from sammy_agent.daemon.client.client import ControlPlaneClient, Response
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.client.failures import RequestFailed
@@ -129,14 +130,15 @@ def test_every_request_tells_the_control_planes_clock_whoever_sends_it() -> None
     assert status.server_time() - clock.wall() > 3598
 
 
-def test_a_reporter_sends_with_the_nodes_token_below_its_path_and_the_status_is_told() -> None:
+def test_a_reporter_sends_with_the_nodes_token_and_id_and_the_status_is_told() -> None:
     reporter, fake = fake_reporter_client()
-    reporter.post("ready", "ready", {"a": 1})
-    reporter.post_to("activity", "/api/x", "text")
-    reporter.put("packages", "doors/1", b"gz", {"X-Content-SHA256": "0"})
+    reporter.post("ready", endpoints.READY, {"a": 1})
+    reporter.post("activity", "/api/x", "text")
+    reporter.put("packages", "/api/nodes/{node}/x/1", b"gz", {"X-Content-SHA256": "0"})
     first, second, third = fake.requests
     assert (first.path, first.document, first.content_type) == ("/api/nodes/n1/ready", {"a": 1}, "application/json")
     assert (second.path, second.body, second.content_type) == ("/api/x", b"text", "text/plain")
+    assert third.path == "/api/nodes/n1/x/1"
     assert (third.method, third.content_type, third.headers["X-Content-SHA256"]) == ("PUT", "application/gzip", "0")
     assert third.deadline > first.deadline
     assert {request.token for request in fake.requests} == {NodeToken("token-of-n1")}
@@ -148,26 +150,26 @@ def test_after_a_failure_the_next_request_is_its_connections_last() -> None:
     fake.respond = lambda request: answer(503, Retry_After="5")
     for _ in range(2):
         with pytest.raises(RequestFailed) as failed:
-            reporter.post("ready", "ready", {})
+            reporter.post("ready", endpoints.READY, {})
     assert (failed.value.status, failed.value.retry_after) == (503, 5.0)
     fake.respond = lambda request: no_answer()
     with pytest.raises(RequestFailed) as failed:
-        reporter.post("errors", "errors", {})
+        reporter.post("errors", endpoints.ERRORS, {})
     assert failed.value.status is None and failed.value.problem.code is Code.UNREACHABLE
     fake.respond = lambda request: answer()
-    reporter.post("ready", "ready", {})
-    reporter.post("ready", "ready", {})
+    reporter.post("ready", endpoints.READY, {})
+    reporter.post("ready", endpoints.READY, {})
     assert [request.last_connection for request in fake.requests] == [False, True, False, True, False]
 
 
 def test_without_a_token_nothing_is_sent_and_a_login_page_is_no_success() -> None:
     fake = FakeControlPlaneClient(lambda request: Response(200, b"<html>Welcome"))
     with pytest.raises(RequestFailed) as failed:
-        ReporterClient(fake, FakeIdentity(text=None)).post("ready", "ready", {})
+        ReporterClient(fake, FakeIdentity(text=None)).post("ready", endpoints.READY, {})
     assert failed.value.problem.code is Code.NO_TOKEN and fake.requests == []
     reporter = ReporterClient(fake, FakeIdentity())
     with pytest.raises(RequestFailed) as failed:
-        reporter.post("ready", "ready", {}, accept=lambda response: "status" in response.document)
+        reporter.post("ready", endpoints.READY, {}, accept=lambda response: "status" in response.document)
     assert failed.value.problem.code is Code.NOT_A_CONTROL_PLANE and reporter.contact.is_failing("ready")
 
 

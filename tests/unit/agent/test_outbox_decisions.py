@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sammy_agent.base.wire.limits import MAX_CONTENT_UTF16_UNITS
 from sammy_agent.control_plane import workspace_schema
 from sammy_agent.daemon.client.client import Response
 from sammy_agent.daemon.outbox.channels import CHANNELS, MESSAGES, SEQUENCE_BYTES, QueuedRow, batch
@@ -20,7 +21,6 @@ from sammy_agent.daemon.outbox.retry_policy import (
     decide,
 )
 from sammy_agent.daemon.reporters.messages import (
-    MAX_UTF16_UNITS,
     Message,
     MessageInvalid,
     replace_lone_surrogates,
@@ -156,7 +156,16 @@ def test_a_text_is_split_between_characters_and_nothing_is_lost(text: str, most:
 
 
 @pytest.mark.parametrize("character", ["a", "ä", "𝄞", "\x01", '"', "\ud834", "\n"])
-@pytest.mark.parametrize("length", [1, MAX_UTF16_UNITS // 2, MAX_UTF16_UNITS, MAX_UTF16_UNITS + 1, 5 * MAX_UTF16_UNITS])
+@pytest.mark.parametrize(
+    "length",
+    [
+        1,
+        MAX_CONTENT_UTF16_UNITS // 2,
+        MAX_CONTENT_UTF16_UNITS,
+        MAX_CONTENT_UTF16_UNITS + 1,
+        5 * MAX_CONTENT_UTF16_UNITS,
+    ],
+)
 def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: int) -> None:
     message = Message("m", "s", "tool", character * length, "2026-01-01T00:00:00Z", json.dumps({"k": "v" * 500_000}))
     made = rows(message)
@@ -171,9 +180,9 @@ def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: in
 
 
 def test_what_is_far_too_long_is_trimmed_with_a_mark() -> None:
-    made = rows(Message("m", "s", "tool", "x" * (MAX_UTF16_UNITS * 25), "2026-01-01T00:00:00Z"))
+    made = rows(Message("m", "s", "tool", "x" * (MAX_CONTENT_UTF16_UNITS * 25), "2026-01-01T00:00:00Z"))
     assert len(made) == 21
-    assert json.loads(made[-1].body)["content"] == f"[{MAX_UTF16_UNITS * 5} more characters were left out]"
+    assert json.loads(made[-1].body)["content"] == f"[{MAX_CONTENT_UTF16_UNITS * 5} more characters were left out]"
 
 
 @pytest.mark.parametrize("wrong", [{"role": "robot"}, {"content": ""}, {"id": ""}, {"session": ""}, {"timestamp": ""}])
