@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The embedded control plane: all that one person needs to run nodes on one machine, and the reference for the wire.
 
-It speaks SAM's wire, so that an agent that is content here is content with a real deployment. Where SAM answers a
-bad token with 500, this one answers 401: a node that cannot be let in should be told so.
+Here belongs what serves nodes and their operator; nothing of the agent, which it knows by base/wire alone. An agent
+that works with it works with a real SAM, except that SAM answers a bad token with 500 where this one answers 401.
 
-- `app`: routes and the server's life    - `nodes`: what a node is and how it fares    - `store`: SQLite
-- `tokens`: callback tokens and JWKS     - `authority`: CA, server certificate, nodes' certificates
-- `cloud_config`: a new node's user-data - `cli`: the verbs
+- `server`: one process, its address and TLS        - `api`: the HTTP routes; no SQL
+- `storage`: what is kept on disk; no HTTP          - `cli`: what the operator types; no route
+- `node_schema`, `workspace_schema`: which bodies are accepted, and what is shown of what they said
+- `token_signer`: tokens and their public keys      - `certificate_authority`: the server's and the nodes' certificates
+- `node_client`, `reachability_poller`: requests to the nodes' own servers
+- `user_data`: the #cloud-config of a new node
 """

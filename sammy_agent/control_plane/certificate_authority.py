@@ -34,8 +34,8 @@ class CsrRefused(ControlPlaneError):
     code = Code.CSR_REFUSED
 
 
-class Authority:
-    """The CA of one state directory."""
+class CertificateAuthority:
+    """The certificate authority of one state directory."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -49,14 +49,14 @@ class Authority:
         self._ca = x509.load_pem_x509_certificate(text.encode())
 
     def __repr__(self) -> str:
-        return f"<Authority {self.fingerprint()}>"
+        return f"<CertificateAuthority {self.fingerprint()}>"
 
     def fingerprint(self) -> str:
         """Return the CA's SHA-256, in the form that openssl prints."""
         return self._ca.fingerprint(hashes.SHA256()).hex(":").upper()
 
     def server_files(self, names: Iterable[str]) -> tuple[str, str]:
-        """Return the server's certificate and key files for these host names and addresses, made anew when need be."""
+        """Return the server's certificate and key files for these names and addresses, renewed when they must be."""
         certificate_file = os.path.join(self._folder, "server.crt")
         key_file = os.path.join(self._folder, "server.key")
         key = _own_key(key_file)
@@ -73,9 +73,9 @@ class Authority:
     def sign_node(self, csr_pem: str, node: str, address: str) -> tuple[str, str]:
         """Return (certificate PEM, SHA-256 of its public key) for a node's request.
 
-        Names in the request are passed over: the certificate holds the node's id and the address it called from.
+        Names in the request are ignored: the certificate holds the node's id and the address it called from.
 
-        :raises CsrRefused: it is no PEM request, its signature is wrong, or its key is weak.
+        :raises CsrRefused: it is not a PEM request, its signature is wrong, or its key is weak.
         """
         try:
             request = x509.load_pem_x509_csr(csr_pem.encode())
@@ -162,7 +162,9 @@ def _own_key(path: str) -> ec.EllipticCurvePrivateKey:
         files.write(path, text, mode=files.PRIVATE)
     key = serialization.load_pem_private_key(text.encode(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ControlPlaneError(f"{path} is no elliptic key", "Remove it together with ca.crt: all nodes are new then")
+        raise ControlPlaneError(
+            f"{path} is not an elliptic-curve key", "Remove it together with ca.crt, then add all nodes again"
+        )
     return key
 
 

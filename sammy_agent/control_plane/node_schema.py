@@ -20,7 +20,7 @@ ERROR_TEXTS = {"message": limits.MAX_ERROR_MESSAGE, "source": limits.MAX_ERROR_S
 MAX_PROVISIONING_TEXT, MAX_STEPS_BYTES = 2048, 65_536
 
 
-class BodyRefused(ControlPlaneError):
+class InvalidBody(ControlPlaneError):
     """A request's body breaks the wire's rules; answered 400."""
 
     code = Code.BODY_INVALID
@@ -32,28 +32,28 @@ def new_id() -> str:
 
 
 def parse_json(raw: bytes) -> dict[str, Any]:
-    """Return a body's JSON object. BodyRefused when it is something else."""
+    """Return a body's JSON object. InvalidBody when it is something else."""
     try:
         document = json.loads(raw)
     except ValueError as error:
-        raise BodyRefused("Malformed JSON in request body") from error
+        raise InvalidBody("Malformed JSON in request body") from error
     if not isinstance(document, dict):
-        raise BodyRefused("The body must be a JSON object")
+        raise InvalidBody("The body must be a JSON object")
     return document
 
 
-def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns a heartbeat sets. BodyRefused names the first wrong field."""
+def parse_heartbeat(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns a heartbeat sets. InvalidBody names the first wrong field."""
     values: dict[str, Any] = {}
     for name, kind in (("activeWorkspaces", (int, float)), ("agentVersion", str), ("nodeId", str)):
         if name in document and not _is(document[name], kind):
-            raise BodyRefused(f"{name}: wrong type")
+            raise InvalidBody(f"{name}: wrong type")
     metrics = document.get("metrics", {})
     if not isinstance(metrics, dict):
-        raise BodyRefused("metrics: wrong type")
+        raise InvalidBody("metrics: wrong type")
     for name in fields.METRICS:
         if name in metrics and not (_is(metrics[name], (int, float)) and math.isfinite(metrics[name])):
-            raise BodyRefused(f"metrics.{name}: wrong type")
+            raise InvalidBody(f"metrics.{name}: wrong type")
     if metrics:
         values["metrics"] = {name: metrics[name] for name in fields.METRICS if name in metrics}
     if "agentVersion" in document:
@@ -69,42 +69,42 @@ def heartbeat_values(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def _provisioning(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return what our agent adds, where its shape is right; the wire knows none of it, so nothing is refused."""
-    told: dict[str, Any] = {
+    known: dict[str, Any] = {
         name: document[name][:MAX_PROVISIONING_TEXT]
         for name in fields.PROVISIONING
         if isinstance(document.get(name), str)
     }
     if _is(document.get("durationMs"), (int, float)) and math.isfinite(document["durationMs"]):
-        told["durationMs"] = document["durationMs"]
+        known["durationMs"] = document["durationMs"]
     steps = document.get("steps")
     if isinstance(steps, list) and len(json.dumps(steps)) <= MAX_STEPS_BYTES:
-        told["steps"] = [step for step in steps if isinstance(step, dict)]
-    return told
+        known["steps"] = [step for step in steps if isinstance(step, dict)]
+    return known
 
 
 def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def error_entries(raw: bytes) -> list[dict[str, Any]]:
+def parse_errors(raw: bytes) -> list[dict[str, Any]]:
     """Return the entries of a POST /errors that are to be kept, cut to size.
 
-    :raises BodyRefused: too large, no array, too many, or an incidentId that is no ULID.
+    :raises InvalidBody: too large, not an array, too many, or an incidentId that is not a ULID.
     """
     if len(raw) > limits.MAX_ERRORS_BYTES:
-        raise BodyRefused(f"Request body exceeds {limits.MAX_ERRORS_BYTES} bytes")
+        raise InvalidBody(f"Request body exceeds {limits.MAX_ERRORS_BYTES} bytes")
     listed = parse_json(raw).get("errors")
     if not isinstance(listed, list):
-        raise BodyRefused("errors must be an array")
+        raise InvalidBody("errors must be an array")
     if len(listed) > limits.MAX_ERRORS:
-        raise BodyRefused(f"Maximum {limits.MAX_ERRORS} errors per request")
+        raise InvalidBody(f"Maximum {limits.MAX_ERRORS} errors per request")
     kept = []
     for entry in listed:
         if not isinstance(entry, dict) or not isinstance(entry.get("message"), str) or not entry["message"]:
             continue  # the wire skips them without a word
         incident = entry.get("incidentId")
         if incident is not None and not is_ulid(incident):
-            raise BodyRefused("incidentId must be a ULID")
+            raise InvalidBody("incidentId must be a ULID")
         cut = {name: str(entry[name])[:size] for name, size in ERROR_TEXTS.items() if name in entry}
         kept.append(
             {
@@ -126,7 +126,7 @@ def health(row: Mapping[str, Any], now: float) -> str:
     return HEALTHY if age <= row["stale_after_s"] else STALE if age <= 2 * row["stale_after_s"] else UNHEALTHY
 
 
-def view(
+def to_json(
     row: Mapping[str, Any],
     now: float,
     incidents: Sequence[Mapping[str, Any]] = (),
@@ -181,7 +181,7 @@ def table_rows(views: Sequence[Mapping[str, Any]], now: float) -> list[tuple[str
     return rows
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+def format_table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """Return lines whose columns align, without what a terminal would obey; `right` numbers those flush right."""
     return table([tuple(map(_printable, row)) for row in rows], right)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's life: one state directory, one address, TLS always, ready to systemd when it listens."""
+"""Runs the control plane's server: one state directory, one address, always TLS, READY to systemd once it listens."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tornado import httpserver, netutil
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.sd_notify import notify
-from sammy_agent.control_plane import reachability_poller
 from sammy_agent.control_plane.api import app
-from sammy_agent.control_plane.api.base_handler import Parts
-from sammy_agent.control_plane.certificate_authority import Authority
-from sammy_agent.control_plane.node_client import Management
+from sammy_agent.control_plane.api.base_handler import ApiContext
+from sammy_agent.control_plane.certificate_authority import CertificateAuthority
+from sammy_agent.control_plane.node_client import NodeClient
+from sammy_agent.control_plane.reachability_poller import POLL_INTERVAL, ReachabilityPoller
 from sammy_agent.control_plane.storage.database import Store
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 
 LOG = logging.getLogger(__name__)
-MAX_BODY = 2 * 1024 * 1024 + 64 * 1024  # a debug package
+MAX_BODY_BYTES = 2 * 1024 * 1024 + 64 * 1024  # a debug package
 # A certificate of 825 days is renewed 60 days before its end; a server that is never restarted looks once a day.
-RENEW_EVERY = 86400.0
+CERTIFICATE_CHECK_SECONDS = 86400.0
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -40,15 +40,15 @@ def split_listen(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise ControlPlaneError(f"--listen is {listen}", "Write HOST:PORT, for example 127.0.0.1:8787")
+        raise ControlPlaneError(f"invalid --listen {listen}", "Use HOST:PORT, for example 127.0.0.1:8787")
     return host, int(port)
 
 
 def check_url(url: str) -> str:
-    """Return a control plane's address without a trailing slash. ControlPlaneError when it is no https address."""
+    """Return a control plane's address without a trailing slash. ControlPlaneError when it is not an https address."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/") or parts.query:
-        raise ControlPlaneError(f"--url is {url}", "Write https://HOST:PORT as the nodes reach it")
+        raise ControlPlaneError(f"invalid --url {url}", "Use https://HOST:PORT as the nodes reach it")
     return url.rstrip("/")
 
 
@@ -63,23 +63,32 @@ def open_folder(folder: str) -> str:
 
 
 def serve(
-    listen: str, folder: str, url: str | None, names: Sequence[str], contact_every: float = reachability_poller.EVERY
+    listen: str,
+    folder: str,
+    url: str | None,
+    names: Sequence[str],
+    contact_every: float = POLL_INTERVAL,
 ) -> int:
     """Serve until told to stop; return the exit status.
 
     :param url: the address as the nodes reach it; default is the one listened on.
     :param names: more host names and addresses for the certificate.
-    :param contact_every: seconds between two looks whether a running node can be reached; 0 never looks.
+    :param contact_every: seconds between two polls of a running node's server; 0 never polls.
     """
     host, port = split_listen(listen)
     if url is None and _is_wildcard(host):
-        raise ControlPlaneError(f"--listen {listen} is no address to call", "Say with --url how the nodes reach it")
+        raise ControlPlaneError(
+            f"--listen {listen} is not an address that nodes can connect to", "Give the one that they use with --url"
+        )
     url = check_url(url) if url else None
-    with _only_one(open_folder(folder)):
+    with _single_instance_lock(open_folder(folder)):
         try:
             sockets = netutil.bind_sockets(port, host)
         except OSError as error:
-            raise ControlPlaneError(f"cannot listen on {listen}: {error.strerror or error}", "Is it taken?") from error
+            raise ControlPlaneError(
+                f"cannot listen on {listen}: {error.strerror or error}",
+                "Choose another port, or find who has it: ss -ltnp",
+            ) from error
         port = sockets[0].getsockname()[1]
         shown = f"[{host}]" if ":" in host else host
         try:
@@ -91,29 +100,31 @@ def serve(
 
 
 @contextmanager
-def _only_one(folder: str) -> Iterator[None]:
+def _single_instance_lock(folder: str) -> Iterator[None]:
     with open(os.path.join(folder, "lock"), "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ControlPlaneError(f"another control plane runs on {folder}", "Stop it, or use its --state") from error
+            raise ControlPlaneError(
+                f"another control plane is running on {folder}", "Stop it, or choose another --state directory"
+            ) from error
         yield
 
 
 async def _serve(
     sockets: list[socket.socket], folder: str, url: str, names: Sequence[str], contact_every: float
 ) -> None:
-    authority = Authority(folder)
+    authority = CertificateAuthority(folder)
     store = Store(folder, create=True)
-    signer = Signer.open(folder)
-    management = Management(signer, authority, url)
-    parts = Parts(store, signer, authority, url, _operator_token(folder), management, folder)
+    signer = TokenSigner.open(folder)
+    node_client = NodeClient(signer, authority, url)
+    api_context = ApiContext(store, signer, authority, url, _operator_token(folder), node_client, folder)
     own_names = _certificate_names(url, names)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(*authority.server_files(own_names))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_2
+    tls.load_cert_chain(*authority.server_files(own_names))
     server = httpserver.HTTPServer(
-        app.application(parts), ssl_options=context, max_body_size=MAX_BODY, idle_connection_timeout=300
+        app.application(api_context), ssl_options=tls, max_body_size=MAX_BODY_BYTES, idle_connection_timeout=300
     )
     store.remember("url", url)
     store.remember("names", " ".join(own_names))
@@ -124,20 +135,18 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     print(f"control plane  {url}\nstate          {folder}\nCA SHA-256     {authority.fingerprint()}", flush=True)
     notify(f"READY=1\nSTATUS=serving {url}")
-    going = (
-        asyncio.ensure_future(reachability_poller.Rounds(store, management, contact_every).go())
-        if contact_every
-        else None
+    polling = (
+        asyncio.ensure_future(ReachabilityPoller(store, node_client, contact_every).run()) if contact_every else None
     )
     while not stop.is_set():
         try:
-            await asyncio.wait_for(stop.wait(), RENEW_EVERY)
+            await asyncio.wait_for(stop.wait(), CERTIFICATE_CHECK_SECONDS)
         except asyncio.TimeoutError:
-            context.load_cert_chain(*authority.server_files(own_names))
+            tls.load_cert_chain(*authority.server_files(own_names))
     notify("STOPPING=1")
-    if going is not None:
-        going.cancel()
-    management.close()
+    if polling is not None:
+        polling.cancel()
+    node_client.close()
     server.stop()
     await server.close_all_connections()
     store.close()

@@ -133,7 +133,7 @@ def check_apt_source(line: str, key: str) -> AptSource:
             f"--apt-source is {line!r}", 'Write "deb URI SUITE COMPONENT…" without options; the key comes by --apt-key'
         )
     if "BEGIN PGP PUBLIC KEY BLOCK" not in key:
-        raise ControlPlaneError("--apt-key is no ASCII-armoured public key", "Export it with gpg --armor --export")
+        raise ControlPlaneError("--apt-key is not an ASCII-armoured public key", "Export it with gpg --armor --export")
     return AptSource(" ".join(words), key if key.endswith("\n") else key + "\n")
 
 

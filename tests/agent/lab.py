@@ -24,7 +24,7 @@ from typing import Any
 import requests
 import yaml
 
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 
 TREE = Path(__file__).resolve().parents[2]
 # noisy machines with two cores run this: deadlines bound a failure, they do not time a success
@@ -100,9 +100,9 @@ class ControlPlane:
         return str(self.folder / "ca.crt")
 
     @functools.cached_property
-    def signer(self) -> Signer:
+    def signer(self) -> TokenSigner:
         """What signs with the control plane's own key, which it has once it runs."""
-        return Signer.open(str(self.folder))
+        return TokenSigner.open(str(self.folder))
 
     def start(self) -> str:
         self._process = subprocess.Popen(

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import PATIENCE, QUICK, TREE, Agent, ControlPlane, command, wait_for
 
 READY = "/var/lib/sammy/ready-acknowledged"
@@ -143,7 +143,7 @@ def test_the_renewed_token_is_kept_on_disk(plane: ControlPlane, node: Agent) -> 
 
 def test_an_expired_token_is_said_and_set_anew(plane: ControlPlane, node: Agent) -> None:
     node.provisioned("ready")
-    two_days_ago = Signer.open(str(plane.folder)).callback_token(plane.url, "n1", now=time.time() - 2 * 86400)
+    two_days_ago = TokenSigner.open(str(plane.folder)).callback_token(plane.url, "n1", now=time.time() - 2 * 86400)
     node.path("/etc/sammy/callback-token").write_text(two_days_ago)
     node.start()
     wait_for(lambda: node.cause() == "token-expired", "the expired token to be said")
@@ -154,7 +154,7 @@ def test_an_expired_token_is_said_and_set_anew(plane: ControlPlane, node: Agent)
 
     wrong = command(
         "token", "set", "--root", str(node.root), check=False,
-        input=Signer.open(str(plane.folder)).callback_token(plane.url, "n2"),
+        input=TokenSigner.open(str(plane.folder)).callback_token(plane.url, "n2"),
     )  # fmt: skip
     assert wrong.returncode == 1 and "this token is for n2" in wrong.stderr
     done = command("token", "set", "--root", str(node.root), input=plane.token("n1") + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import requests
 
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import TREE, Agent, ControlPlane, command, control_plane, wait_for
 
 
@@ -119,9 +119,9 @@ def test_a_token_that_is_refused_keeps_everything_until_a_good_one_comes(plane: 
     contact(node)
     workspace(plane, node, "w1")
     for how, status in (({"subject": "n1", "scope": "node"}, 1), ({"subject": "w2", "scope": "workspace"}, 1)):
-        wrong = Signer.open(str(plane.folder)).callback_token(plane.url, how["subject"], scope=how["scope"])
+        wrong = TokenSigner.open(str(plane.folder)).callback_token(plane.url, how["subject"], scope=how["scope"])
         verb(node, "token", "set", "--workspace", "w1", input=wrong, status=status)
-    expired = Signer.open(str(plane.folder)).callback_token(
+    expired = TokenSigner.open(str(plane.folder)).callback_token(
         plane.url, "w1", scope="workspace", now=time.time() - 2 * 86400
     )
     verb(node, "token", "set", "--workspace", "w1", input=expired)
@@ -138,7 +138,7 @@ def test_a_workspaces_token_is_renewed_and_outlives_the_agent(plane: ControlPlan
     node.start()
     contact(node)
     workspace(plane, node, "w1")
-    aged = Signer.open(str(plane.folder)).callback_token(
+    aged = TokenSigner.open(str(plane.folder)).callback_token(
         plane.url, "w1", scope="workspace", now=time.time() - 0.6 * 86400
     )
     verb(node, "token", "set", "--workspace", "w1", input=aged)

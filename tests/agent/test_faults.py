@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from sammy_agent.diagnostics.event_store.event_query import EventQuery
 from sammy_agent.diagnostics.event_store.event_store import EventStore
 from tests.agent.lab import Agent, ControlPlane, Misbehaving, control_plane, wait_for
@@ -118,7 +118,7 @@ def test_the_misbehaving_one_would_be_believed_if_it_behaved(plane: ControlPlane
 
 
 def test_500_with_an_expired_token_is_called_what_it_is(plane: ControlPlane, node: Agent) -> None:
-    expired = Signer.open(str(plane.folder)).callback_token(plane.url, "n1", now=time.time() - 2 * 86400)
+    expired = TokenSigner.open(str(plane.folder)).callback_token(plane.url, "n1", now=time.time() - 2 * 86400)
     node.path("/etc/sammy/callback-token").write_text(expired)
     plane.stop()
     with Misbehaving(plane, "500"):

@@ -18,8 +18,8 @@ import pytest
 import requests
 from cryptography import x509
 
-from sammy_agent.control_plane.certificate_authority import Authority
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.certificate_authority import CertificateAuthority
+from sammy_agent.control_plane.token_signer import TokenSigner
 from sammy_agent.daemon.credentials import certificate_request
 from tests.agent.lab import Agent, ControlPlane, wait_for
 
@@ -40,7 +40,7 @@ def listening(node: Agent) -> None:
 def get(plane: ControlPlane, node: Agent, path: str, token: str | None = "", **more: Any) -> requests.Response:
     """Ask the node's server as its control plane does; `token` None sends none."""
     if token == "":
-        token = Signer.open(str(plane.folder)).management_token(plane.url, "n1")
+        token = TokenSigner.open(str(plane.folder)).management_token(plane.url, "n1")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return requests.get(
         f"https://127.0.0.1:{node.port}{path}", headers=headers, verify=plane.ca_file, timeout=120, **more
@@ -180,7 +180,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(plane: ControlPlane, 
     node.ask("token-changed")  # wakes every duty; the new key lacks its certificate now
     wait_for(lambda: problem(node) == "certificate-unusable", "the pair that is none to be said")
     assert served(plane, node) == first, "the old one is served on"
-    certificate.write_text(Authority(str(plane.folder)).sign_node(request, "n1", "127.0.0.1")[0])
+    certificate.write_text(CertificateAuthority(str(plane.folder)).sign_node(request, "n1", "127.0.0.1")[0])
     node.ask("token-changed")
     wait_for(lambda: served(plane, node) != first, "the new certificate")
     assert server(node)["problem"] is None
@@ -217,7 +217,7 @@ def test_fifty_idle_connections_hinder_nobody(plane: ControlPlane, node: Agent) 
 def test_keys_that_were_away_at_first_are_had_later_and_kept(plane: ControlPlane, node: Agent) -> None:
     node.start()
     listening(node)
-    token = Signer.open(str(plane.folder)).management_token(plane.url, "n1")
+    token = TokenSigner.open(str(plane.folder)).management_token(plane.url, "n1")
     plane.stop()
     away = get(plane, node, "/events", token)
     assert (away.status_code, away.headers["Retry-After"]) == (503, "5")
@@ -251,7 +251,7 @@ def test_a_signing_key_made_anew_is_learnt(plane: ControlPlane, node: Agent) -> 
 def test_refusals_are_words_and_never_hold_a_token(plane: ControlPlane, node: Agent) -> None:
     node.start()
     listening(node)
-    signer = Signer.open(str(plane.folder))
+    signer = TokenSigner.open(str(plane.folder))
     wrong = {
         401: signer.callback_token(plane.url, "n1"),
         403: signer.management_token(plane.url, "n2"),

@@ -16,7 +16,7 @@ import pytest
 import requests
 from tornado import httpclient, websocket
 
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import Agent, ControlPlane, wait_for
 from tests.agent.test_server import get, listening
 
@@ -45,7 +45,7 @@ def serving(node: Agent) -> Agent:
 @contextlib.contextmanager
 def following(plane: ControlPlane, node: Agent, query: str = "") -> Iterator[Any]:
     """Yield a function that returns the next entry of the stream, and the connection it comes from."""
-    token = Signer.open(str(plane.folder)).management_token(plane.url, "n1")
+    token = TokenSigner.open(str(plane.folder)).management_token(plane.url, "n1")
     request = httpclient.HTTPRequest(
         f"wss://127.0.0.1:{node.port}/logs/stream?source=cloud-init{query}",
         headers={"Authorization": f"Bearer {token}"},
@@ -164,7 +164,7 @@ def test_streams_are_bounded_and_given_back(plane: ControlPlane, serving: Agent)
 
 def test_who_follows_and_takes_nothing_costs_no_memory(plane: ControlPlane, serving: Agent) -> None:
     said(serving, "first")
-    token = Signer.open(str(plane.folder)).management_token(plane.url, "n1")
+    token = TokenSigner.open(str(plane.folder)).management_token(plane.url, "n1")
     context = ssl.create_default_context(cafile=plane.ca_file)
     with socket.create_connection(("127.0.0.1", serving.port), timeout=30) as plain:
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

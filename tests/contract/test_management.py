@@ -21,7 +21,7 @@ import pytest
 import requests
 import urllib3
 
-from sammy_agent.control_plane.certificate_authority import Authority
+from sammy_agent.control_plane.certificate_authority import CertificateAuthority
 from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.daemon.credentials import certificate_request
 from tests.agent.lab import PATIENCE, QUICK, Agent, ControlPlane, agent, command, control_plane, free_port, wait_for
@@ -148,9 +148,9 @@ def test_only_the_operator_and_only_known_routes(plane: ControlPlane, node: Agen
 def test_why_a_node_cannot_be_asked_is_said(plane: ControlPlane, other: Agent) -> None:
     never = get(plane, "/api/nodes/n2/events")
     assert (never.status_code, never.json()["error"]) == (502, "BAD_GATEWAY")
-    assert "n2 was never heard of" in never.json()["message"]
+    assert "n2 has never sent a heartbeat" in never.json()["message"]
     failed = fetch(plane, "n2", check=False)
-    assert failed.returncode == 1 and "n2 was never heard of" in failed.stderr and failed.stdout == ""
+    assert failed.returncode == 1 and "n2 has never sent a heartbeat" in failed.stderr and failed.stdout == ""
     assert "there is no node n9" in fetch(plane, "n9", check=False).stderr
 
     other.provisioned("ready")
@@ -159,7 +159,7 @@ def test_why_a_node_cannot_be_asked_is_said(plane: ControlPlane, other: Agent) -
     other.stop()
     wait_for(lambda: plane.nodes()["n2"]["reachable"] is False, "the rounds to notice")
     told = plane.nodes()["n2"]
-    assert "refuses connections" in told["unreachableWhy"] and "There: sammy status" in told["unreachableWhy"]
+    assert "refuses connections" in told["unreachableWhy"] and "On the node: sammy status" in told["unreachableWhy"]
     assert told["reachableAt"], "when it last was is still known"
     assert "refuses connections; its last heartbeat is" in get(plane, "/api/nodes/n2/events").json()["message"]
     listed = command("control-plane", "nodes", "--state", str(plane.folder)).stdout
@@ -182,7 +182,7 @@ def test_a_node_that_refuses_the_token_is_not_taken_for_the_operators_fault(plan
     set_node(plane, "n1", url=plane.url)
     assert answer.status_code == 502
     assert (
-        f"n1 does not take this control plane's token: the token is not for this: its issuer is not {plane.url}"
+        f"n1 rejects this control plane's token: the token is not for this: its issuer is not {plane.url}"
         in (answer.json()["message"])
     )
 
@@ -193,7 +193,7 @@ def pretender(plane: ControlPlane, answer: bytes) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(dir=plane.folder))
     key, certificate = folder / "node.key", folder / "node.crt"
     request = certificate_request.request(str(key), str(certificate), "n4")
-    certificate.write_text(Authority(str(plane.folder)).sign_node(request, "n4", "127.0.0.1")[0])
+    certificate.write_text(CertificateAuthority(str(plane.folder)).sign_node(request, "n4", "127.0.0.1")[0])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(str(certificate), str(key))
     with socket.create_server(("127.0.0.1", free_port())) as listener:
@@ -234,7 +234,7 @@ def test_half_a_package_is_never_taken_for_a_whole_one(plane: ControlPlane, tmp_
     file = tmp_path / "package.tar.gz"
     with pretender(plane, answer):
         done = fetch(plane, "n4", "--output", str(file), check=False)
-    assert done.returncode == 1 and "n4 broke off" in done.stderr
+    assert done.returncode == 1 and "n4 closed the connection" in done.stderr
     assert not list(tmp_path.iterdir())
     if b"X-Content-SHA256" in answer:
         return  # the operator's client compares it
@@ -251,8 +251,8 @@ def test_what_a_node_answers_wrongly_is_told_in_words(plane: ControlPlane) -> No
         (b'HTTP/1.1 500 Oh\r\n\r\n{"error":"a secret stood in it"}', 502, "n4 answers 500: a secret stood in it"),
         (b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example/\r\n\r\n", 502, "n4 answers 302"),
         (b"HTTP/1.1 418 Teapot\r\n\r\n<html>" + b"x" * 100_000, 502, "n4 answers 418"),
-        (b"nonsense\r\n\r\n", 502, "cannot be asked"),
-        (b"", 502, "cannot be asked"),
+        (b"nonsense\r\n\r\n", 502, "cannot be reached"),
+        (b"", 502, "cannot be reached"),
     ):  # fmt: skip
         with pretender(plane, answer):
             told = get(plane, "/api/nodes/n4/debug-package")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from sammy_agent.base.wire import claims, endpoints, fields, ids, limits, statuses
 from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.control_plane.storage.workspaces import WorkspaceStore
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import ControlPlane, control_plane
 from tests.contract import recorded
 from tests.contract.recorded import CONVERSATIONS, Exchange
@@ -109,7 +109,7 @@ def test_a_renewed_token_comes_past_half_of_its_life_alone(plane: ControlPlane) 
 
 
 def test_a_management_token_says_what_sams_says(plane: ControlPlane) -> None:
-    signer = Signer.open(str(plane.folder))
+    signer = TokenSigner.open(str(plane.folder))
     said = jwt.decode(signer.management_token(plane.url, "n1"), options={"verify_signature": False})
     assert set(said) >= recorded.MANAGEMENT_CLAIMS  # protocol 2.1
     assert (said["aud"], said["type"], said["node"], said["exp"] - said["iat"]) == (

@@ -15,7 +15,7 @@ import requests
 from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.control_plane.storage.sessions import SessionStore
 from sammy_agent.control_plane.storage.workspaces import Kept, OtherSession, WorkspaceStore
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import ControlPlane, command, control_plane
 
 MESSAGE = {
@@ -106,7 +106,7 @@ def test_whose_token_opens_which_door(plane: ControlPlane) -> None:
 def test_a_workspaces_token_is_renewed_past_half_of_its_life(plane: ControlPlane) -> None:
     body, old = batch({"messageId": "late"}), time.time() - 0.52 * 86400
     answer = post(plane, "/api/workspaces/w1/messages", body, now=old).json()
-    claims = Signer.open(str(plane.folder)).verify(answer["refreshedToken"])
+    claims = TokenSigner.open(str(plane.folder)).verify(answer["refreshedToken"])
     assert (claims.subject, claims.scope) == ("w1", "workspace")
     assert "refreshedToken" not in post(plane, "/api/workspaces/w1/messages", body).json()
 

@@ -10,29 +10,39 @@ from tornado import web
 from sammy_agent.base.wire import endpoints
 from sammy_agent.base.wire.limits import JWKS_MAX_AGE_SECONDS
 from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED
-from sammy_agent.control_plane.api.artifacts import Artifact
-from sammy_agent.control_plane.api.base_handler import Handler, Parts
-from sammy_agent.control_plane.api.node_callbacks import Certificate, Errors, Heartbeat, Ready
-from sammy_agent.control_plane.api.node_proxy import NodeProxy
-from sammy_agent.control_plane.api.operator import Nodes
-from sammy_agent.control_plane.api.sessions import NodeAlive, SessionActivity, Sessions
-from sammy_agent.control_plane.api.workspaces import Messages, NodeBootLog, WorkspaceBootLog, Workspaces
+from sammy_agent.control_plane.api.artifacts import ArtifactHandler
+from sammy_agent.control_plane.api.base_handler import ApiContext, ApiHandler
+from sammy_agent.control_plane.api.node_callbacks import (
+    CertificateHandler,
+    ErrorsHandler,
+    HeartbeatHandler,
+    ReadyHandler,
+)
+from sammy_agent.control_plane.api.node_proxy import NodeProxyHandler
+from sammy_agent.control_plane.api.operator import NodesHandler
+from sammy_agent.control_plane.api.sessions import NodeAcpHeartbeatHandler, SessionActivityHandler, SessionsHandler
+from sammy_agent.control_plane.api.workspaces import (
+    MessagesHandler,
+    NodeBootLogHandler,
+    WorkspaceBootLogHandler,
+    WorkspacesHandler,
+)
 
 LOG = logging.getLogger(__name__)
 
 
-class Jwks(Handler):
+class JwksHandler(ApiHandler):
     """GET /.well-known/jwks.json."""
 
     def get(self) -> None:
         """Show the public keys."""
         self.set_header("Cache-Control", f"public, max-age={JWKS_MAX_AGE_SECONDS}")
-        self.write_json(self.parts.signer.jwks())
+        self.write_json(self.context.signer.jwks())
 
     head = get
 
 
-class Unknown(Handler):
+class UnknownPathHandler(ApiHandler):
     """Any other path: the wire's answer is 401, it does not tell what exists."""
 
     def prepare(self) -> None:
@@ -50,32 +60,32 @@ def log_request(handler: web.RequestHandler) -> None:
         )
 
 
-def application(parts: Parts) -> web.Application:
+def application(context: ApiContext) -> web.Application:
     """Return the routes."""
-    routes: list[tuple[str, type[Handler]]] = [
-        (endpoints.HEARTBEAT, Heartbeat),
-        (endpoints.READY, Ready),
-        (endpoints.ERRORS, Errors),
-        (endpoints.CERTIFICATE, Certificate),
-        (endpoints.NODE_BOOT_LOG, NodeBootLog),
-        (endpoints.ARTIFACTS, Artifact),
-        (endpoints.ARTIFACT_CONTENT, Artifact),
-        (endpoints.NODE, Nodes),
-        (endpoints.NODES, Nodes),
-        (endpoints.NODE_ACP_HEARTBEAT, NodeAlive),
-        (endpoints.SESSIONS, Sessions),
-        (endpoints.SESSION_ACTIVITY, SessionActivity),
-        (endpoints.MESSAGES, Messages),
-        (endpoints.WORKSPACE_BOOT_LOG, WorkspaceBootLog),
-        (endpoints.WORKSPACE, Workspaces),
-        (endpoints.WORKSPACES, Workspaces),
-        (endpoints.JWKS, Jwks),
+    routes: list[tuple[str, type[ApiHandler]]] = [
+        (endpoints.HEARTBEAT, HeartbeatHandler),
+        (endpoints.READY, ReadyHandler),
+        (endpoints.ERRORS, ErrorsHandler),
+        (endpoints.CERTIFICATE, CertificateHandler),
+        (endpoints.NODE_BOOT_LOG, NodeBootLogHandler),
+        (endpoints.ARTIFACTS, ArtifactHandler),
+        (endpoints.ARTIFACT_CONTENT, ArtifactHandler),
+        (endpoints.NODE, NodesHandler),
+        (endpoints.NODES, NodesHandler),
+        (endpoints.NODE_ACP_HEARTBEAT, NodeAcpHeartbeatHandler),
+        (endpoints.SESSIONS, SessionsHandler),
+        (endpoints.SESSION_ACTIVITY, SessionActivityHandler),
+        (endpoints.MESSAGES, MessagesHandler),
+        (endpoints.WORKSPACE_BOOT_LOG, WorkspaceBootLogHandler),
+        (endpoints.WORKSPACE, WorkspacesHandler),
+        (endpoints.WORKSPACES, WorkspacesHandler),
+        (endpoints.JWKS, JwksHandler),
     ]
     proxied = f"{endpoints.route(endpoints.NODE)}/({'|'.join(endpoints.NODE_SERVER_ROUTES)})"
-    given = {"parts": parts}
+    given = {"context": context}
     return web.Application(
-        [*((endpoints.route(path), handler, given) for path, handler in routes), (proxied, NodeProxy, given)],
-        default_handler_class=Unknown,
+        [*((endpoints.route(path), handler, given) for path, handler in routes), (proxied, NodeProxyHandler, given)],
+        default_handler_class=UnknownPathHandler,
         default_handler_args=given,
         compress_response=True,
         log_function=log_request,

@@ -6,24 +6,24 @@ from __future__ import annotations
 import logging
 
 from sammy_agent.base.wire.claims import CHECKSUM_HEADER
-from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.api.base_handler import ApiHandler
 from sammy_agent.control_plane.storage.artifacts import Artifacts, Conflict, declared
 
 LOG = logging.getLogger(__name__)
 
 
-class Artifact(Handler):
+class ArtifactHandler(ApiHandler):
     """POST …/artifacts, then PUT …/artifacts/{artifactId}/content."""
 
     @property
     def _artifacts(self) -> Artifacts:
-        return Artifacts(self.parts.store, self.parts.folder)
+        return Artifacts(self.context.store, self.context.folder)
 
     def post(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Take what is declared; the same again is answered the same."""
         document = declared(self.request.body, incident)
         self.node_claims(node, scope_required=True)
-        if artifact is not None or self.parts.store.node(node) is None:
+        if artifact is not None or self.context.store.node(node) is None:
             return self.write_error_json(404, "Node not found")
         try:
             status = self._artifacts.declare(node, incident, document)

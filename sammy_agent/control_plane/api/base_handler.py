@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every route stands on: JSON in, JSON out, errors in the wire's shape, tokens that open one door.
+"""The base of every route: JSON in, JSON out, errors in the wire's shape, tokens of one node or workspace.
 
-What a route refuses it raises, as BodyRefused or TokenRefused. Order matters to peers and is kept by the routes: a body
+What a route refuses it raises, as InvalidBody or TokenRefused. Order matters to peers and is kept by the routes: a body
 that breaks the rules is 400 before anyone looks at the token.
 """
 
@@ -16,32 +16,32 @@ from sammy_agent.base.web.json_handler import JsonHandler, Refusal
 from sammy_agent.base.wire.claims import NODE_SCOPE, WORKSPACE_SCOPE
 from sammy_agent.base.wire.limits import CALLBACK_TOKEN_SECONDS
 from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED, ERROR_CODES
-from sammy_agent.control_plane.certificate_authority import Authority
-from sammy_agent.control_plane.node_client import Management
-from sammy_agent.control_plane.node_schema import BodyRefused
+from sammy_agent.control_plane.certificate_authority import CertificateAuthority
+from sammy_agent.control_plane.node_client import NodeClient
+from sammy_agent.control_plane.node_schema import InvalidBody
 from sammy_agent.control_plane.storage.database import Store
-from sammy_agent.control_plane.tokens import Claims, Signer, TokenRefused
+from sammy_agent.control_plane.token_signer import Claims, TokenRefused, TokenSigner
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the routes stand on."""
+class ApiContext:
+    """What the handlers need."""
 
     store: Store
-    signer: Signer
-    authority: Authority
+    signer: TokenSigner
+    authority: CertificateAuthority
     issuer: str
     operator_token: str
-    management: Management
+    node_client: NodeClient
     folder: str  # the state directory
 
 
-class Handler(JsonHandler):
+class ApiHandler(JsonHandler):
     """JSON in, JSON out, errors in the wire's shape."""
 
-    def initialize(self, parts: Parts) -> None:
-        """Take the parts."""
-        self.parts = parts
+    def initialize(self, context: ApiContext) -> None:
+        """Take what the handler needs."""
+        self.context = context
 
     def error_document(self, status: int, message: str) -> dict[str, Any]:
         """Return an error in the wire's shape."""
@@ -51,7 +51,7 @@ class Handler(JsonHandler):
         """A route refuses by raising; the log of requests shows it."""
         if isinstance(error, TokenRefused):
             return Refusal(error.status, error.problem.text)
-        return Refusal(400, error.problem.text) if isinstance(error, BodyRefused) else None
+        return Refusal(400, error.problem.text) if isinstance(error, InvalidBody) else None
 
     def is_json(self) -> bool:
         """Tell whether the body says it is JSON; the wire passes over one that does not."""
@@ -69,7 +69,7 @@ class Handler(JsonHandler):
 
     def node_claims(self, node: str, *, scope_required: bool = False) -> Claims:
         """Return the claims of a token that may speak for this node. TokenRefused otherwise."""
-        claims = self.parts.signer.verify(self.bearer())
+        claims = self.context.signer.verify(self.bearer())
         if claims.scope == WORKSPACE_SCOPE or (scope_required and claims.scope != NODE_SCOPE):
             raise TokenRefused(403, "Insufficient token scope")
         if claims.subject != node:
@@ -79,7 +79,7 @@ class Handler(JsonHandler):
         return claims
 
     def _check_boot_token(self, claims: Claims, node: str) -> None:
-        row = self.parts.store.node(node)
+        row = self.context.store.node(node)
         if row is None:
             return  # the route says 404 or, for /ready, lets it pass
         if row["boot_token_id"] != claims.token_id:
@@ -88,7 +88,7 @@ class Handler(JsonHandler):
         if used is not None and time.time() - used > CALLBACK_TOKEN_SECONDS:
             raise TokenRefused(401, "Invalid callback token: it was used up; make a new one for this node")
 
-    def operator_only(self) -> None:
-        """Let nobody pass but the control plane's operator. TokenRefused otherwise."""
-        if not hmac.compare_digest(self.bearer(), self.parts.operator_token):
+    def require_operator(self) -> None:
+        """Accept the operator's token alone. TokenRefused otherwise."""
+        if not hmac.compare_digest(self.bearer(), self.context.operator_token):
             raise TokenRefused(401, AUTHENTICATION_REQUIRED)

@@ -12,20 +12,20 @@ from sammy_agent.base.wire.claims import REFRESHED_TOKEN
 from sammy_agent.base.wire.statuses import HEALTHY, NODE_RUNNING
 from sammy_agent.base.wire.timestamps import iso
 from sammy_agent.control_plane import node_schema
-from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.api.base_handler import ApiHandler
 from sammy_agent.control_plane.certificate_authority import CsrRefused
 
 LOG = logging.getLogger(__name__)
 
 
-class Heartbeat(Handler):
+class HeartbeatHandler(ApiHandler):
     """POST /api/nodes/{n}/heartbeat."""
 
     def post(self, node: str) -> None:
         """Take a sign of life; renew the token when half of its life is over."""
-        values = node_schema.heartbeat_values(node_schema.parse_json(self.request.body)) if self.is_json() else {}
+        values = node_schema.parse_heartbeat(node_schema.parse_json(self.request.body)) if self.is_json() else {}
         claims = self.node_claims(node)
-        row = self.parts.store.node(node)
+        row = self.context.store.node(node)
         if row is None:
             return self.write_error_json(404, "Node not found")
         now = time.time()
@@ -36,63 +36,63 @@ class Heartbeat(Handler):
                 values["provisioning"] = {**known, **values["provisioning"]}
         if claims.is_boot and row["boot_token_used_at"] is None:
             values["boot_token_used_at"] = now
-        self.parts.store.update_node(node, {**values, "last_heartbeat_at": now, "ip_address": self.request.remote_ip})
+        self.context.store.update_node(node, {**values, "last_heartbeat_at": now, "ip_address": self.request.remote_ip})
         document = {"status": row["status"], "lastHeartbeatAt": iso(now), "healthStatus": HEALTHY}
         if claims.wants_refresh(now):
-            document[REFRESHED_TOKEN] = self.parts.signer.callback_token(self.parts.issuer, node)
+            document[REFRESHED_TOKEN] = self.context.signer.callback_token(self.context.issuer, node)
         return self.write_json(document)
 
 
-class Ready(Handler):
-    """POST /api/nodes/{n}/ready: whoever posts it runs."""
+class ReadyHandler(ApiHandler):
+    """POST /api/nodes/{n}/ready: makes the node running."""
 
     def post(self, node: str) -> None:
         """Make the node running and healthy; an unknown node is answered 200 all the same, as the wire does."""
         version = None
         if self.request.body and self.is_json():
-            version = node_schema.heartbeat_values(node_schema.parse_json(self.request.body)).get("agent_version")
+            version = node_schema.parse_heartbeat(node_schema.parse_json(self.request.body)).get("agent_version")
         self.node_claims(node)
         now = time.time()
         values: dict[str, Any] = {"status": NODE_RUNNING, "ready_at": now, "last_heartbeat_at": now}
         if version:
             values["agent_version"] = version
-        self.parts.store.update_node(node, values)
+        self.context.store.update_node(node, values)
         return self.write_json({"status": NODE_RUNNING, "readyAt": iso(now)})
 
 
-class Errors(Handler):
+class ErrorsHandler(ApiHandler):
     """POST /api/nodes/{n}/errors."""
 
     def post(self, node: str) -> None:
         """Keep incidents, each once."""
-        entries = node_schema.error_entries(self.request.body)
+        entries = node_schema.parse_errors(self.request.body)
         self.node_claims(node, scope_required=True)
         for entry in entries:
-            if self.parts.store.add_incident(node, entry):
+            if self.context.store.add_incident(node, entry):
                 level = logging.WARNING if entry["level"] == "error" else logging.INFO
                 LOG.log(level, "node %s: %s", node, entry["message"])
         self.set_status(204)
 
 
-class Certificate(Handler):
+class CertificateHandler(ApiHandler):
     """POST /api/nodes/{n}/origin-ca-certificate: a node's CSR, signed once."""
 
     def post(self, node: str) -> None:
         """Sign the request of the first key a node shows; the same key again gets a new certificate, another none."""
         self.node_claims(node)
-        row = self.parts.store.node(node)
+        row = self.context.store.node(node)
         if row is None:
             return self.write_error_json(404, "Node not found")
         text = self.request.body.decode("ascii", errors="replace")
         try:
-            certificate, digest = self.parts.authority.sign_node(text, node, self.request.remote_ip or "")
+            certificate, digest = self.context.authority.sign_node(text, node, self.request.remote_ip or "")
         except CsrRefused as refused:
             return self.write_error_json(400, refused.problem.text)
         if row["key_digest"] not in (None, digest):
             return self.write_error_json(
-                409, "A certificate was signed for another key of this node; add the node anew"
+                409, "A certificate was signed for another key of this node; add the node again with --replace"
             )
-        self.parts.store.update_node(node, {"key_digest": digest})
+        self.context.store.update_node(node, {"key_digest": digest})
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(certificate)
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator asks a node through the control plane: its debug package, events, logs, system information."""
+"""Requests of the operator that are passed on to a node: debug package, events, logs, metrics, system information."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, TypeVar
 import requests
 
 from sammy_agent.base.web import streaming
-from sammy_agent.control_plane.api.base_handler import Handler
-from sammy_agent.control_plane.node_client import HEADERS, NodeRefused, Unreachable
+from sammy_agent.control_plane.api.base_handler import ApiHandler
+from sammy_agent.control_plane.node_client import PASSED_ON_HEADERS, NodeRefused, Unreachable
 
 LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-class NodeProxy(Handler):
-    """GET /api/nodes/{n}/debug-package and its like: the node's own answer, as it comes."""
+class NodeProxyHandler(ApiHandler):
+    """GET /api/nodes/{n}/debug-package and the others of NODE_SERVER_ROUTES: the node's own answer, streamed."""
 
     async def get(self, node: str, route: str) -> None:
-        """Ask the node."""
-        self.operator_only()
-        row = self.parts.store.node(node)
+        """Pass the node's answer on."""
+        self.require_operator()
+        row = self.context.store.node(node)
         if row is None:
             return self.write_error_json(404, "Node not found")
         try:
-            answer = await self._in_thread(self.parts.management.ask, row, f"/{route}", self.request.query)
+            answer = await self._in_thread(self.context.node_client.get, row, f"/{route}", self.request.query)
         except Unreachable as error:
             return self.write_error_json(error.status, str(error))
         except NodeRefused as error:
@@ -42,14 +42,14 @@ class NodeProxy(Handler):
         return None
 
     async def _pass_on(self, answer: requests.Response) -> None:
-        for name in HEADERS:
+        for name in PASSED_ON_HEADERS:
             if name in answer.headers:
                 self.set_header(name, answer.headers[name])
         parts = answer.iter_content(streaming.CHUNK)
         try:
             trouble = await streaming.send(self, lambda: self._in_thread(next, parts, b""))
         except (requests.RequestException, OSError) as error:
-            LOG.warning("%s: the node broke off: %s", self.request.path, error)
+            LOG.warning("%s: the node closed the connection: %s", self.request.path, error)
             streaming.break_off(self)
             return
         if trouble:

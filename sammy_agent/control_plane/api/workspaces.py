@@ -10,24 +10,24 @@ from sammy_agent.base.wire.claims import NODE_SCOPE, REFRESHED_TOKEN, WORKSPACE_
 from sammy_agent.base.wire.limits import MAX_MESSAGES_PER_SESSION
 from sammy_agent.base.wire.statuses import SESSION_FULL
 from sammy_agent.control_plane import workspace_schema
-from sammy_agent.control_plane.api.base_handler import Handler
+from sammy_agent.control_plane.api.base_handler import ApiHandler
 from sammy_agent.control_plane.storage.workspaces import OtherSession, WorkspaceStore
-from sammy_agent.control_plane.tokens import Claims, TokenRefused
+from sammy_agent.control_plane.token_signer import Claims, TokenRefused
 
 MOST_SHOWN = 1000
 
 
-class WorkspaceHandler(Handler):
-    """A door that a workspace's token opens."""
+class WorkspaceTokenHandler(ApiHandler):
+    """An endpoint that takes a workspace's token."""
 
     @property
     def rows(self) -> WorkspaceStore:
         """The tables of workspaces."""
-        return WorkspaceStore(self.parts.store)
+        return WorkspaceStore(self.context.store)
 
     def workspace_claims(self, workspace: str) -> Claims:
         """Return the claims of a token that may speak for this workspace. TokenRefused otherwise."""
-        claims = self.parts.signer.verify(self.bearer())
+        claims = self.context.signer.verify(self.bearer())
         if claims.scope == NODE_SCOPE:
             raise TokenRefused(403, "Insufficient token scope")
         if claims.subject != workspace:
@@ -38,15 +38,17 @@ class WorkspaceHandler(Handler):
         """Return a new token for one past half of its life: SAM never renews these, and a workspace falls silent."""
         if not claims.wants_refresh(time.time()):
             return {}
-        return {REFRESHED_TOKEN: self.parts.signer.callback_token(self.parts.issuer, workspace, scope=WORKSPACE_SCOPE)}
+        return {
+            REFRESHED_TOKEN: self.context.signer.callback_token(self.context.issuer, workspace, scope=WORKSPACE_SCOPE)
+        }
 
 
-class Messages(WorkspaceHandler):
+class MessagesHandler(WorkspaceTokenHandler):
     """POST and, for the operator, GET /api/workspaces/{w}/messages."""
 
     def post(self, workspace: str) -> None:
         """Keep what was said."""
-        entries = workspace_schema.message_entries(self.request.body)
+        entries = workspace_schema.parse_messages(self.request.body)
         claims = self.workspace_claims(workspace)
         if self.rows.workspace(workspace) is None:
             return self.write_error_json(404, "Workspace not found")
@@ -63,7 +65,7 @@ class Messages(WorkspaceHandler):
 
     def get(self, workspace: str) -> None:
         """Show what was said, a page at a time: `after` is the last row seen."""
-        self.operator_only()
+        self.require_operator()
         try:
             after, limit = (int(self.get_query_argument(*each) or "") for each in (("after", "0"), ("limit", "100")))
         except ValueError:
@@ -72,12 +74,12 @@ class Messages(WorkspaceHandler):
         return self.write_json({"messages": found})
 
 
-class WorkspaceBootLog(WorkspaceHandler):
+class WorkspaceBootLogHandler(WorkspaceTokenHandler):
     """POST /api/workspaces/{w}/boot-log."""
 
     def post(self, workspace: str) -> None:
         """Keep one entry; the wire's entries have no id, so one that comes again stands there twice, as at SAM."""
-        entry = workspace_schema.boot_log_entry(self.request.body)
+        entry = workspace_schema.parse_boot_log_entry(self.request.body)
         claims = self.workspace_claims(workspace)
         row = self.rows.workspace(workspace)
         if row is None:
@@ -86,31 +88,31 @@ class WorkspaceBootLog(WorkspaceHandler):
         return self.write_json({"success": True, **self.renewed(claims, workspace)})
 
 
-class NodeBootLog(WorkspaceHandler):
-    """POST /api/nodes/{n}/boot-log, a door of ours: the boot steps as they happen."""
+class NodeBootLogHandler(WorkspaceTokenHandler):
+    """POST /api/nodes/{n}/boot-log, which SAM does not have: the boot steps as they happen."""
 
     def post(self, node: str) -> None:
         """Keep entries, each once."""
-        entries = workspace_schema.boot_log_entries(self.request.body)
+        entries = workspace_schema.parse_boot_log_entries(self.request.body)
         self.node_claims(node)
-        if self.parts.store.node(node) is None:
+        if self.context.store.node(node) is None:
             return self.write_error_json(404, "Node not found")
         kept = self.rows.keep_log(node, None, entries)
         return self.write_json({"success": True, "persisted": kept.persisted, "duplicates": kept.duplicates})
 
     def get(self, node: str) -> None:
         """Show the operator the newest entries."""
-        self.operator_only()
+        self.require_operator()
         return self.write_json({"entries": self.rows.log(node, None, MOST_SHOWN)})
 
 
-class Workspaces(WorkspaceHandler):
+class WorkspacesHandler(WorkspaceTokenHandler):
     """GET /api/workspaces and /api/workspaces/{w}, for the operator."""
 
     def get(self, workspace: str | None = None) -> None:
         """Show all workspaces or one."""
-        self.operator_only()
-        found = [workspace_schema.view(row) for row in self.rows.workspaces() if workspace in (None, row["id"])]
+        self.require_operator()
+        found = [workspace_schema.to_json(row) for row in self.rows.workspaces() if workspace in (None, row["id"])]
         if workspace is None:
             return self.write_json({"workspaces": found})
         if not found:

@@ -46,7 +46,7 @@ def artifacts(arguments: argparse.Namespace, store: Any) -> int:
             why = one["preview"].get("message", "") if isinstance(one["preview"], dict) else ""
             kib = f"{one['sizeBytes'] / 1024:.0f}"
             rows.append((one["receivedAt"], one["status"], kib, one["incidentId"], _short(why), one["path"] or "-"))
-        print("\n".join(node_schema.aligned(rows, right=(2,))))
+        print("\n".join(node_schema.format_table(rows, right=(2,))))
         if not arguments.output:
             print(f"\nTo have them: sammy-agent control-plane artifacts {arguments.node} --output DIR")
     return 0

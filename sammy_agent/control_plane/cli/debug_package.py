@@ -43,21 +43,23 @@ def add_parsers(inner: Any) -> list[argparse.ArgumentParser]:
 
 def debug_package(arguments: argparse.Namespace, store: Store) -> int:
     """Fetch it; return the exit status. ControlPlaneError when it cannot be had."""
-    from sammy_agent.control_plane.certificate_authority import Authority
-    from sammy_agent.control_plane.node_client import Management
-    from sammy_agent.control_plane.tokens import Signer
+    from sammy_agent.control_plane.certificate_authority import CertificateAuthority
+    from sammy_agent.control_plane.node_client import NodeClient
+    from sammy_agent.control_plane.token_signer import TokenSigner
 
     row = store.known_node(arguments.node)
     url = store.setting("url")
     if url is None:
-        raise ControlPlaneError("this control plane never ran", "Start it once: it then knows its address")
+        raise ControlPlaneError(
+            "this control plane has never run", "Start it once, so that it knows its address: sammy-agent control-plane"
+        )
     default = f"debug-{arguments.node}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.tar.gz"
     path = os.path.abspath(arguments.output or default)
     began = time.monotonic()
-    management = Management(Signer.open(arguments.state), Authority(arguments.state), url)
-    with contextlib.closing(management), _taking_its_place(path) as file:
-        with _waiting(f"{arguments.node} is asked for its debug package"):
-            answer = management.ask(row, "/debug-package")
+    node_client = NodeClient(TokenSigner.open(arguments.state), CertificateAuthority(arguments.state), url)
+    with contextlib.closing(node_client), _atomic_output(path) as file:
+        with _progress_while(f"{arguments.node} preparing its debug package"):
+            answer = node_client.get(row, "/debug-package")
         with answer:
             size, digest = _save(answer, file, arguments.node)
     seconds = round(time.monotonic() - began, 1)
@@ -69,7 +71,7 @@ def debug_package(arguments: argparse.Namespace, store: Store) -> int:
 
 
 @contextlib.contextmanager
-def _taking_its_place(path: str) -> Iterator[BinaryIO]:
+def _atomic_output(path: str) -> Iterator[BinaryIO]:
     """Yield a private file that becomes `path` when all went well. ControlPlaneError when it cannot be written."""
     beside = f"{path}.{os.getpid()}.part"
     try:
@@ -77,7 +79,7 @@ def _taking_its_place(path: str) -> Iterator[BinaryIO]:
             yield file
         os.replace(beside, path)
     except OSError as error:
-        raise ControlPlaneError(f"{path}: {error.strerror}", "Name another place with --output") from error
+        raise ControlPlaneError(f"{path}: {error.strerror}", "Choose another file with --output") from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(beside)
@@ -96,7 +98,7 @@ def _save(answer: requests.Response, file: BinaryIO, node: str) -> tuple[int, st
         _progress("")
     whole = promised in (None, str(size)) and answer.headers.get(CHECKSUM_HEADER) in (None, digest.hexdigest())
     if not whole:
-        raise ControlPlaneError(f"{node} broke off: {size} of {promised} bytes came", "Try again")
+        raise ControlPlaneError(f"{node} closed the connection: {size} of {promised} bytes came", "Run it again")
     return size, digest.hexdigest()
 
 
@@ -108,11 +110,11 @@ def _chunks(answer: requests.Response, node: str) -> Iterator[bytes]:
     try:
         yield from answer.iter_content(CHUNK)
     except requests.RequestException as error:
-        raise ControlPlaneError(f"{node} broke off: {describe(error)}", "Try again") from error
+        raise ControlPlaneError(f"{node} closed the connection: {describe(error)}", "Run it again") from error
 
 
 @contextlib.contextmanager
-def _waiting(words: str) -> Iterator[None]:
+def _progress_while(words: str) -> Iterator[None]:
     """Show on a terminal for how long something has been waited for."""
     over = threading.Event()
     began = time.monotonic()

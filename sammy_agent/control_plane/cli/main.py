@@ -112,12 +112,13 @@ def _nodes(arguments: argparse.Namespace) -> int:
     store, now = _open_store(arguments.state), time.time()
     packages = Artifacts(store, arguments.state)
     views = [
-        node_schema.view(row, now, store.incidents(row["id"], 10), packages.listed(row["id"])) for row in store.nodes()
+        node_schema.to_json(row, now, store.incidents(row["id"], 10), packages.listed(row["id"]))
+        for row in store.nodes()
     ]
     if arguments.json:
         print(json.dumps({"url": store.setting("url"), "nodes": views}, indent=1))
     elif views:
-        print("\n".join(node_schema.aligned(node_schema.table_rows(views, now))))
+        print("\n".join(node_schema.format_table(node_schema.table_rows(views, now))))
     else:
         print("no nodes yet; `sammy-agent add-node` makes one's user-data")
     return 0
@@ -127,7 +128,7 @@ def _token(arguments: argparse.Namespace) -> int:
     store = _open_store(arguments.state)
     store.known_node(arguments.node)
     token_id, token = _new_token(arguments, arguments.node, _url(store, None))
-    # the operator vouches for the machine anew: it may also show another key
+    # the operator trusts the machine again: it may also present another key
     store.update_node(arguments.node, {"boot_token_id": token_id, "boot_token_used_at": None, "key_digest": None})
     print(token)
     return 0
@@ -161,28 +162,28 @@ def _url(store: Any, given: str | None) -> str:
 
 
 def _new_token(arguments: argparse.Namespace, node: str, url: str) -> tuple[str, str]:
-    from sammy_agent.control_plane import tokens
+    from sammy_agent.control_plane import token_signer
 
-    life = tokens.UNUSED_LIFE if arguments.token_life is None else arguments.token_life * 3600
+    life = token_signer.UNUSED_LIFE if arguments.token_life is None else arguments.token_life * 3600
     if life <= 0:
         raise ControlPlaneError(f"--token-life is {arguments.token_life}", "Write hours, more than 0")
-    token_id = tokens.new_token_id()
-    return token_id, tokens.Signer.open(arguments.state).boot_token(url, node, token_id, life=life)
+    token_id = token_signer.new_token_id()
+    return token_id, token_signer.TokenSigner.open(arguments.state).boot_token(url, node, token_id, life=life)
 
 
 def _add_node(arguments: argparse.Namespace) -> int:
     from sammy_agent.control_plane import user_data
-    from sammy_agent.control_plane.certificate_authority import Authority
+    from sammy_agent.control_plane.certificate_authority import CertificateAuthority
 
     node = arguments.node or node_schema.new_id()
     if not is_id(node):
-        raise ControlPlaneError(f"{node!r} is no node id", ID_RULE)
+        raise ControlPlaneError(f"invalid node id {node!r}", ID_RULE)
     store = _open_store(arguments.state)
     url = _url(store, arguments.url)
     if store.node(node) is not None and not arguments.replace:
         raise ControlPlaneError(
             f"there is a node {node} already",
-            f"A new token for it: sammy-agent control-plane token {node}; to begin anew: --replace",
+            f"A new token for it: sammy-agent control-plane token {node}; to make it a new node: --replace",
         )
     stock = _apt_source(arguments) if arguments.stock else None
     token_id, token = _new_token(arguments, node, url)
@@ -190,7 +191,7 @@ def _add_node(arguments: argparse.Namespace) -> int:
         node=node,
         url=url,
         token=token,
-        ca_pem=Authority(arguments.state).ca_pem,
+        ca_pem=CertificateAuthority(arguments.state).ca_pem,
         allow=user_data.check_networks(arguments.allow) or user_data.addresses_of(url),
         more=_more_options(arguments.sammy),
     )

@@ -11,8 +11,7 @@ from typing import Any
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.wire.claims import WORKSPACE_SCOPE
 from sammy_agent.base.wire.ids import ID_RULE, is_id
-from sammy_agent.control_plane import node_schema
-from sammy_agent.control_plane import workspace_schema as views
+from sammy_agent.control_plane import node_schema, workspace_schema
 
 MOST_AT_ONCE = 500
 
@@ -27,7 +26,7 @@ def add_parsers(inner: Any) -> list[argparse.ArgumentParser]:
     messages = inner.add_parser("messages", help="show what was said in a workspace's session, oldest first")
     messages.add_argument("workspace")
     messages.add_argument("--json", action="store_true", help="print one JSON object a message")
-    log = inner.add_parser("boot-log", help="show a node's boot steps as it told them")
+    log = inner.add_parser("boot-log", help="show a node's boot steps as it reported them")
     log.add_argument("node")
     log.add_argument("--json", action="store_true", help="print one JSON object an entry")
     return [adding, listing, messages, log]
@@ -35,19 +34,21 @@ def add_parsers(inner: Any) -> list[argparse.ArgumentParser]:
 
 def add_workspace(arguments: argparse.Namespace, store: Any) -> int:
     """Make it known and print its token, for `sammy-agent token set --workspace` on the node."""
-    from sammy_agent.control_plane import tokens
+    from sammy_agent.control_plane import token_signer
     from sammy_agent.control_plane.storage.workspaces import WorkspaceStore
 
     node, workspace = arguments.node, arguments.workspace
     if not is_id(workspace):
-        raise ControlPlaneError(f"{workspace!r} is no workspace id", ID_RULE)
+        raise ControlPlaneError(f"invalid workspace id {workspace!r}", ID_RULE)
     store.known_node(node)
     if not WorkspaceStore(store).add(workspace, node):
         raise ControlPlaneError(
             f"workspace {workspace} is another node's", "See `sammy-agent control-plane workspaces`"
         )
     print(
-        tokens.Signer.open(arguments.state).callback_token(str(store.setting("url")), workspace, scope=WORKSPACE_SCOPE)
+        token_signer.TokenSigner.open(arguments.state).callback_token(
+            str(store.setting("url")), workspace, scope=WORKSPACE_SCOPE
+        )
     )
     return 0
 
@@ -56,7 +57,7 @@ def workspaces(arguments: argparse.Namespace, store: Any) -> int:
     """Show all of them."""
     from sammy_agent.control_plane.storage.workspaces import WorkspaceStore
 
-    found = [views.view(row) for row in WorkspaceStore(store).workspaces()]
+    found = [workspace_schema.to_json(row) for row in WorkspaceStore(store).workspaces()]
     if arguments.json:
         print(json.dumps({"workspaces": found}, indent=1))
     elif found:
@@ -65,7 +66,7 @@ def workspaces(arguments: argparse.Namespace, store: Any) -> int:
             (one["id"], one["nodeId"], one["sessionId"] or "-", str(one["messages"]), str(one["createdAt"]))
             for one in found
         ]
-        print("\n".join(node_schema.aligned(rows, right=(3,))))
+        print("\n".join(node_schema.format_table(rows, right=(3,))))
     else:
         print("no workspaces yet; `sammy-agent control-plane add-workspace NODE WORKSPACE` makes one known")
     return 0
@@ -77,7 +78,9 @@ def messages(arguments: argparse.Namespace, store: Any) -> int:
 
     rows = WorkspaceStore(store)
     if rows.workspace(arguments.workspace) is None:
-        raise ControlPlaneError(f"there is no workspace {arguments.workspace}", "See `… control-plane workspaces`")
+        raise ControlPlaneError(
+            f"there is no workspace {arguments.workspace}", "See `sammy-agent control-plane workspaces`"
+        )
     for message in _all(rows, arguments.workspace):
         if arguments.json:
             print(json.dumps(message, ensure_ascii=False))
@@ -102,7 +105,7 @@ def boot_log(arguments: argparse.Namespace, store: Any) -> int:
         rows += [
             (one["timestamp"], one["step"], one["status"], _duration(one["detail"]), one["message"]) for one in entries
         ]
-        print("\n".join(node_schema.aligned(rows, right=(3,))))
+        print("\n".join(node_schema.format_table(rows, right=(3,))))
     return 0
 
 

@@ -20,7 +20,7 @@ from sammy_agent.base.wire.ids import is_id, is_sha256, is_ulid
 from sammy_agent.base.wire.limits import MAX_ARTIFACT_BYTES, MAX_ARTIFACT_DECLARATION_BYTES
 from sammy_agent.base.wire.statuses import ARTIFACT_FAILED, ARTIFACT_KIND, ARTIFACT_READY
 from sammy_agent.base.wire.timestamps import iso
-from sammy_agent.control_plane.node_schema import BodyRefused, parse_json
+from sammy_agent.control_plane.node_schema import InvalidBody, parse_json
 from sammy_agent.control_plane.storage.database import Store
 
 KEPT = 10  # of a node
@@ -33,22 +33,22 @@ class Conflict(ControlPlaneError):
 
 
 def declared(raw: bytes, incident: str) -> dict[str, Any]:
-    """Return what a body declares. BodyRefused says which rule it breaks."""
+    """Return what a body declares. InvalidBody says which rule it breaks."""
     if len(raw) > MAX_ARTIFACT_DECLARATION_BYTES:
-        raise BodyRefused(f"The body is over {MAX_ARTIFACT_DECLARATION_BYTES} bytes")
+        raise InvalidBody(f"The body is over {MAX_ARTIFACT_DECLARATION_BYTES} bytes")
     document = parse_json(raw)
     if not is_ulid(incident):
-        raise BodyRefused("incidentId must be a ULID")
+        raise InvalidBody("incidentId must be a ULID")
     for name, form in (("artifactId", is_id), ("checksumSha256", is_sha256)):
         if not form(document.get(name)):
-            raise BodyRefused(f"{name} is missing or malformed")
+            raise InvalidBody(f"{name} is missing or malformed")
     size = document.get("sizeBytes")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= MAX_ARTIFACT_BYTES:
-        raise BodyRefused(f"sizeBytes must be 1 to {MAX_ARTIFACT_BYTES}")
+        raise InvalidBody(f"sizeBytes must be 1 to {MAX_ARTIFACT_BYTES}")
     if document.get("kind") != ARTIFACT_KIND:
-        raise BodyRefused(f"kind must be {ARTIFACT_KIND}")
+        raise InvalidBody(f"kind must be {ARTIFACT_KIND}")
     if document.get("status") not in (ARTIFACT_READY, ARTIFACT_FAILED):
-        raise BodyRefused("status must be ready or failed")
+        raise InvalidBody("status must be ready or failed")
     return document
 
 
@@ -80,7 +80,7 @@ class Artifacts:
     def fill(self, node: str, incident: str, artifact: str, content: bytes, checksum: str) -> bool:
         """Keep the content; return False when it was never declared.
 
-        :raises BodyRefused: it is not what was declared.
+        :raises InvalidBody: it is not what was declared.
         :raises Conflict: another content is there already.
         """
         row = self._row(node, incident, artifact)
@@ -93,9 +93,9 @@ class Artifacts:
             raise Conflict("Another content was received for this artifact")
         digest = hashlib.sha256(content).hexdigest()
         if len(content) != known["sizeBytes"]:
-            raise BodyRefused(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")
+            raise InvalidBody(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")
         if not digest == checksum == known["checksumSha256"]:
-            raise BodyRefused("Checksum mismatch")
+            raise InvalidBody("Checksum mismatch")
         path = self._path(node, incident, artifact)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         files.write(path, content, mode=files.PRIVATE)

@@ -33,7 +33,7 @@ def test_entries_are_in_the_order_they_happened_and_pass_our_door() -> None:
     made.reason, made.duration_ms = "nodejs-install: no", 3000.0
     rows = list(boot_log.rows(made))
     body = NODE_BOOT_LOG.encode([QueuedRow(n, row.id, row.body, len(row.body), "") for n, row in enumerate(rows)])
-    entries = workspace_schema.boot_log_entries(body)
+    entries = workspace_schema.parse_boot_log_entries(body)
     assert [(entry["step"], entry["status"], entry["timestamp"][17:23]) for entry in entries] == [
         ("packages", "started", "00.000"),
         ("tls-permissions", "skipped", "00.000"),
@@ -72,7 +72,7 @@ def test_a_workspaces_entry_that_no_door_takes_is_refused_here(tmp_path: Path, w
         boot_log.add_entry(outbox, "w1", {**entry, **wrong})
     boot_log.add_entry(outbox, "w1", entry)
     (row,) = outbox.head(Lane("workspace-boot-log", "w1"), 10)
-    assert workspace_schema.boot_log_entry(row.body.encode())["step"] == "clone"
+    assert workspace_schema.parse_boot_log_entry(row.body.encode())["step"] == "clone"
     outbox.close()
 
 
@@ -82,7 +82,7 @@ def test_an_incident_always_fits_the_wire() -> None:
     made.steps = [StepRecord(f"s{n}", Status.FAILED, True, 1.0, 1.0, "\x00" * 2000) for n in range(12)]
     row = errors.row(errors.incident(made))
     body = ERRORS.encode([QueuedRow(1, row.id, row.body, len(row.body.encode()), "")])
-    (kept,) = node_schema.error_entries(body)
+    (kept,) = node_schema.parse_errors(body)
     assert kept["context"]["truncated"] and kept["incidentId"] == row.id
     lone = errors.row({"incidentId": row.id, "message": "half \ud834"})
     assert json.loads(lone.body)["message"] == "half \ufffd"

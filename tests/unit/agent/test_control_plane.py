@@ -46,7 +46,7 @@ def test_a_nodes_words_do_not_steer_the_terminal() -> None:
         "agent_port": None, "reachable": None, "reachable_at": None, "unreachable_why": None,
         "provisioning": json.dumps({"outcome": "failed", "reason": "\x1b[2Jall is well\r\n"}),
     }  # fmt: skip
-    (_, shown) = node_schema.aligned(node_schema.table_rows([node_schema.view(row, 0.0)], 0.0))
+    (_, shown) = node_schema.format_table(node_schema.table_rows([node_schema.to_json(row, 0.0)], 0.0))
     assert shown.endswith("  failed   -          [2Jall is well")
 
 
@@ -114,7 +114,7 @@ def test_add_node_merges_more_options(state: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bad id!"], "no node id"),
+        (["bad id!"], "invalid node id"),
         (["n1", "--url", "https://elsewhere.example"], "certificate does not hold elsewhere.example"),
         (["n1", "--url", "http://192.0.2.7"], "https://HOST:PORT"),
         (["n1", "--allow", "300.1.1.1"], "--allow"),
@@ -171,20 +171,23 @@ def test_an_ipv6_listen_address() -> None:
 
 
 def test_the_address_of_all_addresses_needs_a_url(tmp_path: Path) -> None:
-    with pytest.raises(ControlPlaneError, match="no address to call"):
+    with pytest.raises(ControlPlaneError, match="not an address that nodes can connect to"):
         server.serve("0.0.0.0:0", str(tmp_path), None, [])
 
 
 def test_one_state_has_one_server(tmp_path: Path) -> None:
-    with server._only_one(str(tmp_path)), pytest.raises(ControlPlaneError, match="another control plane runs"):
+    with (
+        server._single_instance_lock(str(tmp_path)),
+        pytest.raises(ControlPlaneError, match="another control plane is running"),
+    ):
         server.serve("127.0.0.1:0", str(tmp_path), None, [])
 
 
 def test_the_server_certificate_is_kept_until_it_must_change(tmp_path: Path) -> None:
-    made = certificate_authority.Authority(str(tmp_path))
+    made = certificate_authority.CertificateAuthority(str(tmp_path))
     certificate, key = (Path(path) for path in made.server_files(["localhost", "127.0.0.1"]))
     first = certificate.read_text()
-    again = certificate_authority.Authority(str(tmp_path))
+    again = certificate_authority.CertificateAuthority(str(tmp_path))
     again.server_files(["127.0.0.1", "localhost"])
     assert certificate.read_text() == first and again.fingerprint() == made.fingerprint()
     again.server_files(["127.0.0.1", "localhost", "::1"])

@@ -172,7 +172,7 @@ def test_any_message_becomes_rows_that_the_wire_takes(character: str, length: in
     got = ""
     for number, row in enumerate(made):
         body = MESSAGES.encode([QueuedRow(2**62, row.id, row.body, 0, row.group)])
-        (entry,) = workspace_schema.message_entries(body)  # the control plane's own rules
+        (entry,) = workspace_schema.parse_messages(body)  # the control plane's own rules
         assert entry["messageId"] == ("m" if number == 0 else f"m~{number + 1}")
         assert ("toolMetadata" in entry) == (number == 0)
         got += entry["content"]

@@ -241,7 +241,7 @@ def test_damage_is_an_event_of_the_new_file_and_an_incident_by_the_wires_rules(r
     recorder.run_once()
     assert [type for type, _ in told(disk)] == ["agent.started", "store.damaged"]
     (event,) = recorder.incidents
-    (kept,) = node_schema.error_entries(
+    (kept,) = node_schema.parse_errors(
         b'{"errors": [%s]}' % __import__("json").dumps(incident_from_event(event)).encode()
     )
     assert "moved to" in kept["message"] and kept["incidentId"] == incident_from_event(event)["incidentId"]

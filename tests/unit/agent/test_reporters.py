@@ -57,7 +57,7 @@ def test_without_a_record_nothing_is_ready() -> None:
 def test_a_heartbeats_extra_fields_pass_the_wires_rules() -> None:
     level = ProvisioningState(record(Outcome.FAILED, reason="r" * 5000, duration_ms=12.5))
     body = json.loads(json.dumps({**level.summary(), "steps": level.steps(), "metrics": heartbeat_metrics.collect()}))
-    values = node_schema.heartbeat_values(body)
+    values = node_schema.parse_heartbeat(body)
     assert len(values["provisioning"]["reason"]) == 500
     assert values["provisioning"]["steps"][1] == {
         "name": "docker",
@@ -88,7 +88,7 @@ def test_a_beats_reason_says_first_what_is_wrong_besides_the_provisioning() -> N
 def test_an_incident_is_the_same_whenever_it_is_made_and_passes_the_wires_rules() -> None:
     failed = record(Outcome.FAILED, reason="docker: " + "x" * 50_000)
     assert incident(failed) == incident(failed)
-    (kept,) = node_schema.error_entries(json.dumps({"errors": [incident(failed)]}).encode())
+    (kept,) = node_schema.parse_errors(json.dumps({"errors": [incident(failed)]}).encode())
     assert kept["incidentId"] == incident(failed)["incidentId"]
     assert kept["incidentId"] == incident_id(failed.run_id, "failed"), "cc_sammy's own report of it is the same one"
 

@@ -26,8 +26,8 @@ from sammy_agent.base.runtime.log_throttle import LogThrottle, ThrottleFilter
 from sammy_agent.base.runtime.paths import Paths
 from sammy_agent.base.web import connection_limit, guarded_server, json_handler, streaming
 from sammy_agent.base.web.connection_limit import ConnectionLimiter
-from sammy_agent.control_plane.certificate_authority import Authority
-from sammy_agent.control_plane.tokens import Signer
+from sammy_agent.control_plane.certificate_authority import CertificateAuthority
+from sammy_agent.control_plane.token_signer import TokenSigner
 from sammy_agent.daemon.credentials import certificate_request
 from sammy_agent.daemon.firewall_watch.inbound_contact import InboundContacts
 from sammy_agent.daemon.server import app, auth, debug_package_job
@@ -46,7 +46,7 @@ ISSUER = "https://plane.example"
 class Lab:
     """A server in this process."""
 
-    def __init__(self, root: Path, signer: Signer, authority: Authority) -> None:
+    def __init__(self, root: Path, signer: TokenSigner, authority: CertificateAuthority) -> None:
         self.signer, self.authority = signer, authority
         self.paths = Paths(str(root / "node"))
         for path in (self.paths.tls_key, self.paths.events):
@@ -82,14 +82,14 @@ class Lab:
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, Authority]:
+def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[TokenSigner, CertificateAuthority]:
     """The control plane's keys: to make them takes longer than most of these tests."""
     folder = str(tmp_path_factory.mktemp("plane"))
-    return Signer.open(folder), Authority(folder)
+    return TokenSigner.open(folder), CertificateAuthority(folder)
 
 
 @pytest.fixture
-def lab(tmp_path: Path, keys: tuple[Signer, Authority]) -> Iterator[Lab]:
+def lab(tmp_path: Path, keys: tuple[TokenSigner, CertificateAuthority]) -> Iterator[Lab]:
     """Yield a lab whose server is not yet begun."""
     one = Lab(tmp_path, *keys)
     yield one

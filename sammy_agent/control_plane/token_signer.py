@@ -33,7 +33,7 @@ UNUSED_LIFE = 10 * 365 * 86400.0
 
 
 class TokenRefused(ControlPlaneError):
-    """A token does not open this door; `status` is the HTTP status that says so."""
+    """A token is not accepted here; `status` is the HTTP status of the answer."""
 
     code = Code.TOKEN_REFUSED
 
@@ -60,7 +60,7 @@ class Claims:
         )
 
 
-class Signer:
+class TokenSigner:
     """Signs and verifies with the one RSA key of a control plane's state directory."""
 
     def __init__(self, key: rsa.RSAPrivateKey, kid: str) -> None:
@@ -68,10 +68,10 @@ class Signer:
         self._kid = kid
 
     def __repr__(self) -> str:
-        return f"<Signer {self._kid}>"
+        return f"<TokenSigner {self._kid}>"
 
     @classmethod
-    def open(cls, folder: str) -> Signer:
+    def open(cls, folder: str) -> TokenSigner:
         """Return the signer of a state directory, making its key (0600) the first time."""
         path = os.path.join(folder, "signing.key")
         text = files.read(path)
@@ -83,7 +83,10 @@ class Signer:
             files.write(path, text, mode=files.PRIVATE)
         key = serialization.load_pem_private_key(text.encode(), password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
-            raise ControlPlaneError(f"{path} is no RSA key", "Remove it: a new one is made, and nodes need new tokens")
+            raise ControlPlaneError(
+                f"{path} is not an RSA key",
+                "Remove it: a new one is made at the next start, and every node needs a new token",
+            )
         # The wire's kid names a month; here it is the month the key was made in, so that it changes with the key.
         made_at = datetime.fromtimestamp(os.stat(path).st_mtime, timezone.utc)
         return cls(key, f"key-{made_at:%Y-%m}")
@@ -121,7 +124,7 @@ class Signer:
 
         The issuer is not compared: only this key signs for this control plane, and its address may change.
 
-        :raises TokenRefused: 401; it is garbage, expired, for another audience or signed by somebody else.
+        :raises TokenRefused: 401; it is garbage, expired, for another audience or signed by another key.
         """
         key: Any = self._key.public_key()
         try:
