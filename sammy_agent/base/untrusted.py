@@ -8,14 +8,19 @@ later, far from here. Each was a traceback in a port that anybody may call.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
+from datetime import timezone
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
 from sammy_agent.base.errors import AgentError, Code
 
 MAX_DEPTH = 32  # SAM's deepest document has 6
+YEAR_10000 = 253_402_300_800  # seconds since the epoch; no clock can show it
+MAX_JWT_DEPTH = 4  # a claim is a text, a number or a list
 MAX_VALUES = 100_000  # a debug package's manifest has some hundred, a page of events 5,000
 MAX_DIGITS = 19  # of a whole number: what SQLite and JavaScript's BigInt columns hold; `allowed` values are far smaller
 # A text without an end reaches to the end: were its quote not optional, each quote in it would be tried again.
@@ -67,6 +72,40 @@ def read_object(data: bytes, **bounds: Any) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidJSON("not an object")
     return document
+
+
+def read_http_date(text: str) -> float | None:
+    """Return a date of a header (RFC 9110 5.6.7) in seconds since the epoch; None for what is none.
+
+    A date without a zone is GMT, as asctime's form is: Python would take it for local time. A year of eleven digits
+    was an OverflowError on each heartbeat.
+    """
+    try:
+        date = parsedate_to_datetime(text[:100])
+        seconds = (date.replace(tzinfo=timezone.utc) if date.tzinfo is None else date).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return seconds if 0 <= seconds < YEAR_10000 else None
+
+
+def read_jwt(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return header and claims of a JWT; nothing is verified. Libraries read on only what this has read before.
+
+    PyJWT lets a header of 5,000 nested arrays end in a RecursionError, and passes over a `crit` that it does not know.
+
+    :raises InvalidJSON: it is none, or demands an extension (RFC 7515 4.1.11): none is known here.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        raise InvalidJSON("not a JWT of three parts")
+    try:
+        texts = [base64.b64decode(part + "=" * (-len(part) % 4), b"-_", validate=True) for part in parts[:2]]
+    except ValueError:
+        raise InvalidJSON("a part is not base64url") from None
+    header, claims = (read_object(text, max_depth=MAX_JWT_DEPTH, max_values=1000) for text in texts)
+    if "crit" in header:
+        raise InvalidJSON("it demands an extension (crit), and none is known")
+    return header, claims
 
 
 def _check_depth(data: bytes, max_depth: int) -> None:

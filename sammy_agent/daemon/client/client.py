@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one HTTP client of the control plane: reporters, outbox and the fetcher of its keys send their requests here.
 
-Timeouts, headers and the token are the same for all of them, and every answer tells what the control plane's clock
-shows. `fake_client.py` has its twin for tests.
+Timeouts, headers and the token are the same for all of them, and an answer that is accepted tells the control plane's
+clock. `fake_client.py` has its twin for tests.
 """
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
 import requests
 from urllib3.util import Timeout
 
+from sammy_agent.base import untrusted
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
 from sammy_agent.daemon.credentials.tokens import Token
 from sammy_agent.transport import IDEMPOTENCY_HEADER
@@ -37,6 +36,8 @@ class Response:
     content: bytes = field(default=b"", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     error: Exception | None = None
+    sent_at: float = 0.0
+    received_at: float = 0.0
 
     @property
     def is_success(self) -> bool:
@@ -52,10 +53,9 @@ class Response:
     def document(self) -> dict[str, Any]:
         """The content's JSON object, an empty one when it is none."""
         try:
-            document: Any = json.loads(self.content)
-        except (ValueError, RecursionError):
+            return untrusted.read_object(self.content, repair=True)
+        except untrusted.InvalidJSON:
             return {}
-        return document if isinstance(document, dict) else {}
 
     @property
     def error_message(self) -> str:
@@ -69,10 +69,18 @@ class Response:
             return 0.0
         if value.isascii() and value.isdigit():
             return min(float(value), MAX_RETRY_AFTER)
-        try:
-            return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), MAX_RETRY_AFTER)
-        except (ValueError, TypeError, OverflowError):
-            return 0.0
+        at = untrusted.read_http_date(value)
+        return 0.0 if at is None else min(max(0.0, at - now), MAX_RETRY_AFTER)
+
+    @property
+    def clock_offset(self) -> float | None:
+        """The server's clock minus ours by the Date header, in seconds; None where it says none.
+
+        Whether it is the control plane's is known once the answer is accepted: a portal's clock sets nothing.
+        """
+        date = untrusted.read_http_date(self.headers.get("Date", ""))
+        # the header is cut to whole seconds; half a second is its mean error
+        return None if date is None else date + 0.5 - (self.sent_at + self.received_at) / 2
 
 
 class Bearer(requests.auth.AuthBase):
@@ -138,8 +146,7 @@ class ControlPlaneClient:
             )
         except (requests.RequestException, OSError, ValueError) as error:
             return Response(None, error=error)
-        self.status.update_clock_offset(answer.headers.get("Date"), sent_at)
-        return Response(answer.status_code, answer.content, answer.headers)
+        return Response(answer.status_code, answer.content, answer.headers, sent_at=sent_at, received_at=time.time())
 
 
 def _headers(

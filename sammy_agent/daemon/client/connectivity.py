@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from sammy_agent.base.errors import Code, Problem
@@ -31,12 +30,12 @@ class ConnectionStatus:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._lock = threading.Lock()
-        self._on_change, self._record, self._clock = on_change, record, clock
+        self._on_change, self._record, self.clock = on_change, record, clock
         self._problems: dict[str, Problem] = {}
         self._last_success: dict[str, float] = {}
         self._beat_monotonic: float | None = None
         self._failures = 0
-        self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
+        self._since, self._since_monotonic = self.clock.wall(), self.clock.monotonic()
         self.clock_offset: float | None = None
 
     def success(self, component: str) -> None:
@@ -44,14 +43,14 @@ class ConnectionStatus:
         with self._lock:
             before = self._problems.pop(component, None)
             first = component not in self._last_success
-            self._last_success[component] = self._clock.wall()
+            self._last_success[component] = self.clock.wall()
             if component != PRIMARY_COMPONENT:
                 return
-            self._beat_monotonic = self._clock.monotonic()
+            self._beat_monotonic = self.clock.monotonic()
             failures, self._failures = self._failures, 0
-            lasted = self._clock.monotonic() - self._since_monotonic
+            lasted = self.clock.monotonic() - self._since_monotonic
             if before is not None or first:
-                self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
+                self._since, self._since_monotonic = self.clock.wall(), self.clock.monotonic()
         if before is not None or first:
             LOG.info(
                 "contact with the control plane%s", f" again, after {failures} failed attempts" if failures else ""
@@ -69,7 +68,7 @@ class ConnectionStatus:
             if component == PRIMARY_COMPONENT:
                 self._failures += 1
                 if before is None:
-                    self._since, self._since_monotonic = self._clock.wall(), self._clock.monotonic()
+                    self._since, self._since_monotonic = self.clock.wall(), self.clock.monotonic()
         if before is None or before.code != problem.code:
             LOG.warning("%s: %s (%s)", component, problem, problem.code)
             if component == PRIMARY_COMPONENT:
@@ -92,27 +91,24 @@ class ConnectionStatus:
         with self._lock:
             return component in self._problems
 
-    def server_time(self) -> float:
-        """Return the control plane's time as far as it is known, in seconds since the epoch."""
-        return self._clock.wall() + (self.clock_offset or 0.0)
+    def server_time(self, offset: float | None = None) -> float:
+        """Return the control plane's time as far as it is known, in seconds since the epoch.
 
-    def update_clock_offset(self, date: str | None, sent_at: float | None = None) -> None:
-        """Learn the control plane's clock from an answer's Date header; `sent_at` is when its request was sent."""
-        if not date:
-            return
-        try:
-            server_time = parsedate_to_datetime(date).timestamp()
-        except (ValueError, TypeError):
-            return
-        received_at = self._clock.wall()
-        # the header is cut to whole seconds; half a second is its mean error
-        self.clock_offset = server_time + 0.5 - ((received_at if sent_at is None else sent_at) + received_at) / 2
+        :param offset: of the answer in hand, which explains itself also where it is not accepted.
+        """
+        known = self.clock_offset if offset is None else offset
+        return self.clock.wall() + (known or 0.0)
+
+    def update_clock_offset(self, offset: float | None) -> None:
+        """Learn the control plane's clock, minus ours in seconds, of an accepted answer; None where it told none."""
+        if offset is not None:
+            self.clock_offset = offset
 
     def snapshot(self) -> dict[str, Any]:
         """Return the `contact` part of the socket's status."""
         with self._lock:
             beat, problem = self._last_success.get(PRIMARY_COMPONENT), self._problems.get(PRIMARY_COMPONENT)
-            age = None if self._beat_monotonic is None else round(self._clock.monotonic() - self._beat_monotonic, 1)
+            age = None if self._beat_monotonic is None else round(self.clock.monotonic() - self._beat_monotonic, 1)
             return {
                 "state": "failing" if problem else "never" if beat is None else "ok",
                 "since": iso(self._since),

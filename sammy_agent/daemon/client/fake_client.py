@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sammy_agent.base.runtime.paths import Paths
@@ -78,14 +78,13 @@ class FakeControlPlaneClient(ControlPlaneClient):
         connect_timeout: float = CONNECT_TIMEOUT,
         deadline: float = DEADLINE,
     ) -> Response:
-        """Keep the request and return what `respond` says; the clock is learnt from its Date header."""
+        """Keep the request and return what `respond` says, which takes no time."""
         request = FakeRequest(
             session, method, path, body, token, content_type, last_connection, deadline, dict(headers or {})
         )
         self.requests.append(request)
-        response = self.respond(request)
-        self.status.update_clock_offset(response.headers.get("Date"))
-        return response
+        now = self.status.clock.wall()
+        return replace(self.respond(request), sent_at=now, received_at=now)
 
 
 class FakeIdentity(NodeTokenStore):

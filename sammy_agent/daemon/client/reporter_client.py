@@ -119,10 +119,11 @@ class ReporterClient:
             )
             raise_for_failure(
                 response, accept, url=self.url, token=token, node=self.identity.node_id,
-                now=status.server_time(),
+                now=status.server_time(response.clock_offset),
             )  # fmt: skip
         except RequestFailed as failed:
             status.failure(component, failed.problem)
             raise
+        status.update_clock_offset(response.clock_offset)
         status.success(component)
         return response

@@ -62,8 +62,11 @@ class OutboxHttp:
             last_connection=self._failing,
             deadline=self._deadline,
         )
-        info = response_info(response, channel, token, self._client.status.server_time())
+        status = self._client.status
+        info = response_info(response, channel, token, status.server_time(response.clock_offset))
         self._failing = not info.accepted
+        if info.accepted:
+            status.update_clock_offset(response.clock_offset)
         refreshed = response.document.get(REFRESHED_TOKEN)
         if info.accepted and isinstance(refreshed, str):
             self._on_refreshed(channel, lane, refreshed)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime.log_throttle import LogThrottle
+from sammy_agent.base.untrusted import InvalidJSON, read_jwt
 from sammy_agent.base.wire.claims import MANAGEMENT_AUDIENCE, MANAGEMENT_TYPE, NODE_ID_HEADER
 from sammy_agent.daemon.server.context import ServerContext
 from sammy_agent.daemon.server.jwks import MAX_AGE, MIN_REFRESH_INTERVAL, JwksCache, KeysUnavailable
@@ -144,9 +145,9 @@ def verify(token: str, keys: list[tuple[str | None, PublicKey]], issuer: str) ->
     :raises Unauthorized: 401; it is wrong in another way.
     """
     try:
-        header = jwt.get_unverified_header(token)
-    except jwt.InvalidTokenError as error:
-        raise Unauthorized(401, f"that is not a valid token: {error}") from error
+        header, _ = read_jwt(token)
+    except InvalidJSON as error:
+        raise Unauthorized(401, f"that is not a valid token: {error.problem.text}") from error
     algorithm, kid = header.get("alg"), header.get("kid")
     if algorithm not in ("RS256", "EdDSA"):
         raise Unauthorized(401, f"the token is signed with {str(algorithm)[:32]}; RS256 and EdDSA are taken")

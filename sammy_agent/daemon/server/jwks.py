@@ -8,7 +8,6 @@ disk. A stranger can make us ask at most once in 30 s, whatever key names he inv
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from sammy_agent.base.errors import AgentError, Code
 from sammy_agent.base.runtime import files
+from sammy_agent.base.untrusted import InvalidJSON, read_object
 from sammy_agent.base.wire import endpoints
 from sammy_agent.daemon.client.client import ControlPlaneClient
 from sammy_agent.daemon.client.failures import unreachable
@@ -122,8 +122,8 @@ class JwksCache:
 def entries(text: str) -> tuple[dict[str, Any], ...]:
     """Return the keys of a JWKS. KeysUnavailable when the text is none."""
     try:
-        listed = json.loads(text)["keys"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        listed = read_object(text.encode(), max_depth=4)["keys"]
+    except (InvalidJSON, KeyError) as error:
         raise KeysUnavailable("the answer is not a key set; is it a control plane's?") from error
     found = tuple(entry for entry in listed if isinstance(entry, dict)) if isinstance(listed, list) else ()
     if not found:

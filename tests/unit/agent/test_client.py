@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from sammy_agent.base.errors import Code
-from sammy_agent.base.runtime.fake_clock import FakeClock
+from sammy_agent.base.untrusted import read_http_date
 from sammy_agent.base.wire import endpoints
 from sammy_agent.daemon.client.client import ControlPlaneClient, Response
 from sammy_agent.daemon.client.connectivity import ConnectionStatus
@@ -116,18 +117,54 @@ def test_retry_after_is_seconds_or_a_date_by_the_control_planes_clock(header: st
     assert answer(503, Retry_After=header).retry_after(1000.0) == seconds
 
 
-def test_every_request_tells_the_control_planes_clock_whoever_sends_it() -> None:
-    clock = FakeClock()
-    status = ConnectionStatus(clock=clock)
+def test_the_clock_is_learned_of_accepted_answers_alone() -> None:
+    """What stood in the control plane's place for a moment, a portal or worse, set the offset."""
+    reporter, fake = fake_reporter_client()
+    clock = fake.status.clock
     ahead = format_datetime(datetime.fromtimestamp(clock.wall() + 3600, timezone.utc), usegmt=True)
-    assert status.server_time() == clock.wall()
-    client = FakeControlPlaneClient(lambda request: answer(404, Date=ahead), status=status)
-    with pytest.raises(KeysUnavailable):
-        fetcher(client)()
-    assert 3599 <= status.server_time() - clock.wall() <= 3601
-    for wrong in ("", "yesterday"):
-        status.update_clock_offset(wrong)
-    assert status.server_time() - clock.wall() > 3598
+    for refused in (answer(404, Date=ahead), answer(200, Date=ahead)):
+        fake.respond = lambda request, refused=refused: refused  # type: ignore[misc]
+        with pytest.raises(RequestFailed):
+            reporter.post("heartbeat", "heartbeat", {}, accept=lambda response: False)
+        assert fake.status.clock_offset is None
+    fake.respond = lambda request: answer(200, Date=ahead)
+    reporter.post("heartbeat", "heartbeat", {})
+    assert 3599 <= fake.status.server_time() - clock.wall() <= 3601
+    fake.respond = lambda request: answer(200, Date="yesterday")
+    reporter.post("heartbeat", "heartbeat", {})
+    assert fake.status.server_time() - clock.wall() > 3598
+
+
+NOON = 1795953600.0  # 2026-11-29 12:00:00 UTC
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Sun, 29 Nov 2026 12:00:00 GMT", NOON),
+        ("Sunday, 29-Nov-26 12:00:00 GMT", NOON),
+        ("Sun Nov 29 12:00:00 2026", NOON),
+        ("Sun, 29 Nov 2026 12:00:00", NOON),
+        ("Sun, 29 Nov 2026 12:00:00 -0000", NOON),
+        ("Sun, 29 Nov 2026 13:00:00 +0100", NOON),
+        ("Sun, 29 Nov 99999999999 12:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
+        ("Sun, 29 Nov 2026 12:00:00 +99999999", None),
+        ("yesterday", None),
+        ("", None),
+        ("9" * 6000, None),
+    ],
+)
+def test_a_date_is_gmt_whatever_the_machines_zone_and_never_a_bug(
+    monkeypatch: pytest.MonkeyPatch, date: str, seconds: float | None
+) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        assert read_http_date(date) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_a_reporter_sends_with_the_nodes_token_and_id_and_the_status_is_told() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tracemalloc
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sammy_agent.base.untrusted import MAX_DEPTH, InvalidJSON, read_json, read_object
+from sammy_agent.base.untrusted import MAX_DEPTH, InvalidJSON, read_json, read_jwt, read_object
 
 REFUSED = {
     "deep arrays": (b"[" * 50_000, "nested deeper"),
@@ -75,6 +76,37 @@ def test_a_refusal_costs_no_memory() -> None:
 
 
 numbers = st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def jwt_of(header: bytes, claims: bytes = b"{}") -> str:
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, claims, b"s"))
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        (jwt_of(b"[" * 500), "nested deeper"),
+        (jwt_of(b"{}", b"[" * 5000), "more than 1000 values"),
+        (jwt_of(b'{"alg":"RS256","crit":["x"],"x":1}'), "crit"),
+        (jwt_of(b"[]"), "not an object"),
+        (jwt_of(b'{"a":NaN}'), "NaN"),
+        ("a.b", "three parts"),
+        ("a.b.c.d", "three parts"),
+        ("\u00e4.b.c", "base64url"),
+        ("e30.!!!.c", "base64url"),
+        ("", "three parts"),
+    ],
+    ids=lambda value: str(value)[-20:],
+)
+def test_a_token_that_a_library_should_not_see(token: str, words: str) -> None:
+    with pytest.raises(InvalidJSON, match=words):
+        read_jwt(token)
+
+
+def test_a_token_is_read_without_being_believed() -> None:
+    assert read_jwt(jwt_of(b'{"alg":"none"}', b'{"sub":"n1","exp":1}')) == ({"alg": "none"}, {"sub": "n1", "exp": 1})
+
+
 values = st.recursive(
     st.none() | st.booleans() | numbers | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
 )
