@@ -126,8 +126,8 @@ async def _serve(
     server = httpserver.HTTPServer(
         app.application(api_context), ssl_options=tls, max_body_size=MAX_BODY_BYTES, idle_connection_timeout=300
     )
-    store.remember("url", url)
-    store.remember("names", " ".join(own_names))
+    store.set_setting("url", url)
+    store.set_setting("names", " ".join(own_names))
     server.add_sockets(sockets)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

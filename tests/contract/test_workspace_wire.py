@@ -14,7 +14,7 @@ import requests
 
 from sammy_agent.control_plane.storage.database import Store
 from sammy_agent.control_plane.storage.sessions import SessionStore
-from sammy_agent.control_plane.storage.workspaces import Kept, OtherSession, WorkspaceStore
+from sammy_agent.control_plane.storage.workspaces import BatchResult, SessionMismatch, WorkspaceStore
 from sammy_agent.control_plane.token_signer import TokenSigner
 from tests.agent.lab import ControlPlane, command, control_plane
 
@@ -158,7 +158,7 @@ def test_acp_sessions_and_whose_token_may_speak_for_them(plane: ControlPlane) ->
 
 def test_a_session_without_a_sign_of_life_is_interrupted(tmp_path: Path) -> None:
     sessions = SessionStore(Store(str(tmp_path), create=True))
-    sessions.keep("p1", "a1", "n1", {"activity": "prompting"})
+    sessions.save_state("p1", "a1", "n1", {"activity": "prompting"})
     now = time.time()
     assert [one["activity"] for one in sessions.of_project("p1", now + 290)] == ["prompting"]
     assert [one["activity"] for one in sessions.of_project("p1", now + 310)] == ["interrupted"]
@@ -175,18 +175,18 @@ def rows(tmp_path: Path) -> WorkspaceStore:
 
 def test_a_full_session_takes_nothing_and_says_what_it_would(rows: WorkspaceStore) -> None:
     some = batch(*[{"messageId": str(n)} for n in range(4)])["messages"]
-    assert rows.keep_messages("w1", some[:3], most=4) == Kept(3, 0)
+    assert rows.insert_messages("w1", some[:3], most=4) == BatchResult(3, 0)
     more = batch(*[{"messageId": str(n)} for n in (2, 7, 8)])["messages"]
-    assert rows.keep_messages("w1", more, most=4) == Kept(0, 1, remaining=1)
-    assert rows.keep_messages("w1", some[3:], most=4) == Kept(1, 0)
-    assert rows.keep_messages("w1", some, most=4) == Kept(0, 4), "what is known takes no room"
-    with pytest.raises(OtherSession):
-        rows.keep_messages("w1", batch({"sessionId": "s-2"})["messages"])
+    assert rows.insert_messages("w1", more, most=4) == BatchResult(0, 1, remaining=1)
+    assert rows.insert_messages("w1", some[3:], most=4) == BatchResult(1, 0)
+    assert rows.insert_messages("w1", some, most=4) == BatchResult(0, 4), "what is known takes no room"
+    with pytest.raises(SessionMismatch):
+        rows.insert_messages("w1", batch({"sessionId": "s-2"})["messages"])
 
 
 def test_a_node_that_is_removed_takes_its_workspaces_along(rows: WorkspaceStore, tmp_path: Path) -> None:
-    rows.keep_messages("w1", batch()["messages"])
-    rows.keep_log("n1", None, [{**ENTRY, "id": "e"}])
+    rows.insert_messages("w1", batch()["messages"])
+    rows.insert_boot_log("n1", None, [{**ENTRY, "id": "e"}])
     assert not rows.add("w1", "n2"), "another node's"
     assert Store(str(tmp_path)).remove_node("n1")
     assert rows.workspace("w1") is None and rows.messages("w1", 10) == [] and rows.log("n1", None) == []

@@ -7,7 +7,7 @@ import logging
 
 from sammy_agent.base.wire.claims import CHECKSUM_HEADER
 from sammy_agent.control_plane.api.base_handler import ApiHandler
-from sammy_agent.control_plane.storage.artifacts import Artifacts, Conflict, declared
+from sammy_agent.control_plane.storage.artifacts import Artifacts, ConflictingContent, parse_declaration
 
 LOG = logging.getLogger(__name__)
 
@@ -21,13 +21,13 @@ class ArtifactHandler(ApiHandler):
 
     def post(self, node: str, incident: str, artifact: str | None = None) -> None:
         """Take what is declared; the same again is answered the same."""
-        document = declared(self.request.body, incident)
+        document = parse_declaration(self.request.body, incident)
         self.node_claims(node, scope_required=True)
         if artifact is not None or self.context.store.node(node) is None:
             return self.write_error_json(404, "Node not found")
         try:
             status = self._artifacts.declare(node, incident, document)
-        except Conflict as conflict:
+        except ConflictingContent as conflict:
             return self.write_error_json(409, conflict.problem.text)
         return self.write_json({"artifactId": document["artifactId"], "status": status}, 201)
 
@@ -36,8 +36,10 @@ class ArtifactHandler(ApiHandler):
         self.node_claims(node, scope_required=True)
         checksum = self.request.headers.get(CHECKSUM_HEADER, "").lower()
         try:
-            kept = artifact is not None and self._artifacts.fill(node, incident, artifact, self.request.body, checksum)
-        except Conflict as conflict:
+            kept = artifact is not None and self._artifacts.store_content(
+                node, incident, artifact, self.request.body, checksum
+            )
+        except ConflictingContent as conflict:
             return self.write_error_json(409, conflict.problem.text)
         if not kept:
             return self.write_error_json(404, "Artifact not found")

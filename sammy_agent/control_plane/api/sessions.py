@@ -37,7 +37,7 @@ class NodeAcpHeartbeatHandler(SessionReportHandler):
     def post(self, project: str) -> None:
         """Keep the node's sessions of the project from being taken for interrupted."""
         document = self.report()
-        SessionStore(self.context.store).alive(project, document["nodeId"])
+        SessionStore(self.context.store).record_alive(project, document["nodeId"])
         return self.set_status(204)
 
 
@@ -49,7 +49,7 @@ class SessionActivityHandler(SessionReportHandler):
         document = self.report()
         if document.get("activity") not in ACTIVITIES:
             raise node_schema.InvalidBody(f"activity must be one of {', '.join(ACTIVITIES)}")
-        if not SessionStore(self.context.store).keep(project, session, document["nodeId"], document):
+        if not SessionStore(self.context.store).save_state(project, session, document["nodeId"], document):
             return self.write_error_json(403, "The session is another node's")
         return self.set_status(204)
 

@@ -11,7 +11,7 @@ from sammy_agent.base.wire.limits import MAX_MESSAGES_PER_SESSION
 from sammy_agent.base.wire.statuses import SESSION_FULL
 from sammy_agent.control_plane import workspace_schema
 from sammy_agent.control_plane.api.base_handler import ApiHandler
-from sammy_agent.control_plane.storage.workspaces import OtherSession, WorkspaceStore
+from sammy_agent.control_plane.storage.workspaces import SessionMismatch, WorkspaceStore
 from sammy_agent.control_plane.token_signer import Claims, TokenRefused
 
 MOST_SHOWN = 1000
@@ -53,8 +53,8 @@ class MessagesHandler(WorkspaceTokenHandler):
         if self.rows.workspace(workspace) is None:
             return self.write_error_json(404, "Workspace not found")
         try:
-            kept = self.rows.keep_messages(workspace, entries)
-        except OtherSession as mismatch:
+            kept = self.rows.insert_messages(workspace, entries)
+        except SessionMismatch as mismatch:
             return self.write_error_json(400, mismatch.problem.text)
         counts = {"persisted": kept.persisted, "duplicates": kept.duplicates}
         if kept.remaining is not None:
@@ -84,7 +84,7 @@ class WorkspaceBootLogHandler(WorkspaceTokenHandler):
         row = self.rows.workspace(workspace)
         if row is None:
             return self.write_error_json(404, "Workspace not found")
-        self.rows.keep_log(row["node_id"], workspace, [{"id": secrets.token_hex(8), **entry}])
+        self.rows.insert_boot_log(row["node_id"], workspace, [{"id": secrets.token_hex(8), **entry}])
         return self.write_json({"success": True, **self.renewed(claims, workspace)})
 
 
@@ -97,7 +97,7 @@ class NodeBootLogHandler(WorkspaceTokenHandler):
         self.node_claims(node)
         if self.context.store.node(node) is None:
             return self.write_error_json(404, "Node not found")
-        kept = self.rows.keep_log(node, None, entries)
+        kept = self.rows.insert_boot_log(node, None, entries)
         return self.write_json({"success": True, "persisted": kept.persisted, "duplicates": kept.duplicates})
 
     def get(self, node: str) -> None:

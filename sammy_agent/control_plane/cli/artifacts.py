@@ -29,7 +29,7 @@ def artifacts(arguments: argparse.Namespace, store: Any) -> int:
     """Show them, newest first; with --output write them too."""
     from sammy_agent.control_plane.storage.artifacts import Artifacts
 
-    store.known_node(arguments.node)
+    store.require_node(arguments.node)
     kept = Artifacts(store, arguments.state)
     found = kept.listed(arguments.node)
     for one in found:

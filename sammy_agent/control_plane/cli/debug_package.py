@@ -47,8 +47,8 @@ def debug_package(arguments: argparse.Namespace, store: Store) -> int:
     from sammy_agent.control_plane.node_client import NodeClient
     from sammy_agent.control_plane.token_signer import TokenSigner
 
-    row = store.known_node(arguments.node)
-    url = store.setting("url")
+    row = store.require_node(arguments.node)
+    url = store.get_setting("url")
     if url is None:
         raise ControlPlaneError(
             "this control plane has never run", "Start it once, so that it knows its address: sammy-agent control-plane"

@@ -116,7 +116,7 @@ def _nodes(arguments: argparse.Namespace) -> int:
         for row in store.nodes()
     ]
     if arguments.json:
-        print(json.dumps({"url": store.setting("url"), "nodes": views}, indent=1))
+        print(json.dumps({"url": store.get_setting("url"), "nodes": views}, indent=1))
     elif views:
         print("\n".join(node_schema.format_table(node_schema.table_rows(views, now))))
     else:
@@ -126,7 +126,7 @@ def _nodes(arguments: argparse.Namespace) -> int:
 
 def _token(arguments: argparse.Namespace) -> int:
     store = _open_store(arguments.state)
-    store.known_node(arguments.node)
+    store.require_node(arguments.node)
     token_id, token = _new_token(arguments, arguments.node, _url(store, None))
     # the operator trusts the machine again: it may also present another key
     store.update_node(arguments.node, {"boot_token_id": token_id, "boot_token_used_at": None, "key_digest": None})
@@ -136,7 +136,7 @@ def _token(arguments: argparse.Namespace) -> int:
 
 def _remove(arguments: argparse.Namespace) -> int:
     store = _open_store(arguments.state)
-    store.known_node(arguments.node)
+    store.require_node(arguments.node)
     store.remove_node(arguments.node)
     return 0
 
@@ -144,7 +144,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 def _url(store: Any, given: str | None) -> str:
     from sammy_agent.control_plane.server import check_url
 
-    known = store.setting("url")
+    known = store.get_setting("url")
     if known is None:
         raise ControlPlaneError("this control plane never ran", "Start it once: it then knows its address")
     if given is None:
@@ -152,7 +152,7 @@ def _url(store: Any, given: str | None) -> str:
     from urllib.parse import urlsplit
 
     url = check_url(given)
-    names = (store.setting("names") or "").split()
+    names = (store.get_setting("names") or "").split()
     if urlsplit(url).hostname not in names:
         raise ControlPlaneError(
             f"the control plane's certificate does not hold {urlsplit(url).hostname} (it holds {', '.join(names)})",

@@ -40,14 +40,14 @@ def add_workspace(arguments: argparse.Namespace, store: Any) -> int:
     node, workspace = arguments.node, arguments.workspace
     if not is_id(workspace):
         raise ControlPlaneError(f"invalid workspace id {workspace!r}", ID_RULE)
-    store.known_node(node)
+    store.require_node(node)
     if not WorkspaceStore(store).add(workspace, node):
         raise ControlPlaneError(
             f"workspace {workspace} is another node's", "See `sammy-agent control-plane workspaces`"
         )
     print(
         token_signer.TokenSigner.open(arguments.state).callback_token(
-            str(store.setting("url")), workspace, scope=WORKSPACE_SCOPE
+            str(store.get_setting("url")), workspace, scope=WORKSPACE_SCOPE
         )
     )
     return 0
@@ -93,7 +93,7 @@ def boot_log(arguments: argparse.Namespace, store: Any) -> int:
     """Show the newest entries of a node's boot log, oldest first."""
     from sammy_agent.control_plane.storage.workspaces import WorkspaceStore
 
-    store.known_node(arguments.node)
+    store.require_node(arguments.node)
     entries = WorkspaceStore(store).log(arguments.node, None, MOST_AT_ONCE)
     if arguments.json:
         for entry in entries:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debug packages that nodes push: declared first, then filled, each a file of its own beside the store.
+"""Debug packages that nodes push: declared first, then uploaded, each a file of its own next to the store.
 
-Bounded a node, the oldest going first: a node that fails over and over must not fill the operator's disk.
+Bounded per node, the oldest removed first: a node that fails over and over must not fill the operator's disk.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from sammy_agent.base.wire.timestamps import iso
 from sammy_agent.control_plane.node_schema import InvalidBody, parse_json
 from sammy_agent.control_plane.storage.database import Store
 
-KEPT = 10  # of a node
+MAX_ARTIFACTS = 10  # per node
 
 
-class Conflict(ControlPlaneError):
-    """Another content under an id that is filled already; answered 409."""
+class ConflictingContent(ControlPlaneError):
+    """Different content under an id that has its content already; answered 409."""
 
     code = Code.CONTENT_CONFLICT
 
 
-def declared(raw: bytes, incident: str) -> dict[str, Any]:
-    """Return what a body declares. InvalidBody says which rule it breaks."""
+def parse_declaration(raw: bytes, incident: str) -> dict[str, Any]:
+    """Return the declaration in a body. InvalidBody says which rule it breaks."""
     if len(raw) > MAX_ARTIFACT_DECLARATION_BYTES:
         raise InvalidBody(f"The body is over {MAX_ARTIFACT_DECLARATION_BYTES} bytes")
     document = parse_json(raw)
@@ -53,35 +53,35 @@ def declared(raw: bytes, incident: str) -> dict[str, Any]:
 
 
 class Artifacts:
-    """What is kept. Of one thread, as the store is."""
+    """The stored packages, and what was declared of them. For one thread, like the store."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store, self._folder = store, os.path.join(folder, "artifacts")
 
     def declare(self, node: str, incident: str, document: dict[str, Any]) -> str:
-        """Take what a node is about to send; return where it stands: pending or ready.
+        """Store what a node is about to send; return its status, pending or ready.
 
-        :raises Conflict: it is there already, and is another.
+        :raises ConflictingContent: different content was received already.
         """
         artifact = document["artifactId"]
         known = self._row(node, incident, artifact)
         if known is not None and known["status"] == "ready":
             if _same(json.loads(known["declared"]), document):
                 return "ready"
-            raise Conflict("Another content was received for this artifact")
+            raise ConflictingContent("Another content was received for this artifact")
         with self._store.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO artifacts VALUES (?, ?, ?, 'pending', ?, ?)",
                 (node, incident, artifact, json.dumps(document), time.time()),
             )
-        self._sweep(node)
+        self._prune(node)
         return "pending"
 
-    def fill(self, node: str, incident: str, artifact: str, content: bytes, checksum: str) -> bool:
-        """Keep the content; return False when it was never declared.
+    def store_content(self, node: str, incident: str, artifact: str, content: bytes, checksum: str) -> bool:
+        """Store the content; return False when it was never declared.
 
         :raises InvalidBody: it is not what was declared.
-        :raises Conflict: another content is there already.
+        :raises ConflictingContent: different content was received already.
         """
         row = self._row(node, incident, artifact)
         if row is None:
@@ -90,7 +90,7 @@ class Artifacts:
         if row["status"] == "ready":
             if checksum == known["checksumSha256"]:
                 return True
-            raise Conflict("Another content was received for this artifact")
+            raise ConflictingContent("Another content was received for this artifact")
         digest = hashlib.sha256(content).hexdigest()
         if len(content) != known["sizeBytes"]:
             raise InvalidBody(f"The content has {len(content)} bytes, declared were {known['sizeBytes']}")
@@ -142,13 +142,13 @@ class Artifacts:
         # both ids are of letters, digits and . _ - and begin with none of those signs: no way out of the folder
         return os.path.join(self._folder, node, f"{incident}-{artifact}")
 
-    def _sweep(self, node: str) -> None:
-        """Forget the oldest beyond the bound, and files that nothing is known of: their node was made anew."""
+    def _prune(self, node: str) -> None:
+        """Delete the oldest beyond the bound, and files without a row: their node was reset."""
         with self._store.transaction() as db:
             db.execute(
                 "DELETE FROM artifacts WHERE node_id=? AND rowid NOT IN "
                 "(SELECT rowid FROM artifacts WHERE node_id=? ORDER BY received_at DESC LIMIT ?)",
-                (node, node, KEPT),
+                (node, node, MAX_ARTIFACTS),
             )
             rows = db.execute("SELECT node_id, incident_id, artifact_id FROM artifacts").fetchall()
         known = {os.path.relpath(self._path(*row), self._folder) for row in rows}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the control plane remembers, in one SQLite file: nodes and what they reported.
+"""The control plane's SQLite file: nodes, and what they reported.
 
-The server and the verbs (`nodes`, `add-node`) open it at the same time, hence WAL and a busy timeout. Times are
-seconds since the epoch; words of the wire are made in `nodes`.
+The server and the commands (`nodes`, `add-node`) open it at the same time. Times are seconds since the epoch; what the
+wire shows is made in `node_schema`.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ MIGRATIONS = (
 
 
 class Store:
-    """The file. Only the server makes it; a verb opens the one that is there.
+    """The file. Only the server creates it; a command opens the existing one.
 
-    A corrupt one stays where it is: it holds which nodes there are, and no program can tell it all again.
+    A corrupt one stays where it is: it holds which nodes there are, and no program can reproduce that.
     """
 
     def __init__(self, folder: str, *, create: bool = False) -> None:
         path = os.path.join(folder, FILE)
         if not create and not os.path.exists(path):
-            raise StoreUnusable(f"{path}: no control plane ever ran there", "Start one: sammy-agent control-plane")
+            raise StoreUnusable(f"{path}: no control plane has run there yet", "Start one: sammy-agent control-plane")
         self._database = Database(path, MIGRATIONS, quarantine=False, row_factory=sqlite3.Row)
         try:
             with self.transaction():
@@ -111,14 +111,14 @@ class Store:
         """Close the file."""
         self._database.close()
 
-    def setting(self, name: str) -> str | None:
-        """Return a remembered setting."""
+    def get_setting(self, name: str) -> str | None:
+        """Return a setting, None when it was never set."""
         with self.read() as db:
             row = db.execute("SELECT value FROM settings WHERE name=?", (name,)).fetchone()
         return None if row is None else str(row["value"])
 
-    def remember(self, name: str, value: str) -> None:
-        """Keep a setting for the verbs, for example the server's address."""
+    def set_setting(self, name: str, value: str) -> None:
+        """Store a setting for the commands, for example the server's address."""
         with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
@@ -133,7 +133,7 @@ class Store:
             row = db.execute("SELECT * FROM nodes WHERE id=?", (node,)).fetchone()
         return None if row is None else dict(row)
 
-    def known_node(self, node: str) -> dict[str, Any]:
+    def require_node(self, node: str) -> dict[str, Any]:
         """Return the row of a node that the operator named. ControlPlaneError when there is none."""
         row = self.node(node)
         if row is None:
@@ -141,22 +141,22 @@ class Store:
         return row
 
     def add_node(self, node: str, boot_token_id: str, url: str | None = None) -> None:
-        """Add a node, or make a known one new: creating, another boot token, no certificate, no past.
+        """Add a node, or reset a known one: creating, another boot token, no certificate, no history.
 
         :param url: the control plane's address as this node has it.
         """
         now = time.time()
         with self.transaction() as db:
-            _forget(db, node)
+            _delete_node(db, node)
             db.execute(
                 "INSERT INTO nodes (id, created_at, updated_at, boot_token_id, url) VALUES (?, ?, ?, ?, ?)",
                 (node, now, now, boot_token_id, url),
             )
 
     def remove_node(self, node: str) -> bool:
-        """Forget a node and all it told; return whether there was one."""
+        """Delete a node and all that it reported; return whether there was one."""
         with self.transaction() as db:
-            return _forget(db, node)
+            return _delete_node(db, node)
 
     def update_node(self, node: str, values: Mapping[str, Any]) -> bool:
         """Set columns of a node; return whether there is one. Mappings are stored as JSON."""
@@ -167,7 +167,7 @@ class Store:
             return db.execute(f"UPDATE nodes SET {assigned} WHERE id=?", (*plain, node)).rowcount == 1
 
     def add_incident(self, node: str, entry: Mapping[str, Any]) -> bool:
-        """Keep an incident; return False when it is known already."""
+        """Store an incident; return False when it is known already."""
         row = (
             node,
             entry["incidentId"],
@@ -191,8 +191,8 @@ class Store:
         return [{**json.loads(row["entry"]), "receivedAt": row["received_at"]} for row in rows]
 
 
-def _forget(db: sqlite3.Connection, node: str) -> bool:
-    """Remove a node and what is of it and its workspaces; return whether there was one."""
+def _delete_node(db: sqlite3.Connection, node: str) -> bool:
+    """Delete a node with its records and its workspaces'; return whether there was one."""
     db.execute("DELETE FROM messages WHERE workspace_id IN (SELECT id FROM workspaces WHERE node_id=?)", (node,))
     for table in ("incidents", "workspaces", "boot_log", "acp_sessions", "artifacts"):
         db.execute(f"DELETE FROM {table} WHERE node_id=?", (node,))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the control plane keeps of ACP sessions: the newest state of each, and when its node last worked on it."""
+"""ACP sessions on the control plane: the newest state of each, and when its node last worked on it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sammy_agent.control_plane.storage.database import Store
 
 
 class SessionStore:
-    """The table of ACP sessions in the control plane's one file; of one thread, as that is."""
+    """The table of ACP sessions in the control plane's file; for one thread, like the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def keep(self, project: str, session: str, node: str, report: Mapping[str, Any]) -> bool:
-        """Keep a session's newest state; return False when it is another node's."""
+    def save_state(self, project: str, session: str, node: str, report: Mapping[str, Any]) -> bool:
+        """Store a session's newest state; return False when it is another node's."""
         now = time.time()
         with self._store.transaction() as db:
             known = db.execute("SELECT node_id FROM acp_sessions WHERE project_id=? AND id=?", (project, session))
@@ -34,8 +34,8 @@ class SessionStore:
             )
         return True
 
-    def alive(self, project: str, node: str) -> None:
-        """Note that a node still works on its sessions of a project."""
+    def record_alive(self, project: str, node: str) -> None:
+        """Record that a node still works on its sessions of a project."""
         with self._store.transaction() as db:
             db.execute(
                 "UPDATE acp_sessions SET alive_at=? WHERE project_id=? AND node_id=?", (time.time(), project, node)

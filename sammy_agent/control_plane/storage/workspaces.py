@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What workspaces said, and the boot logs: rows that come again have no effect, and the sender is told the counts."""
+"""Workspaces' messages, and the boot logs: a repeated row has no effect, and the sender gets the counts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.wire.limits import MAX_KEPT_BOOT_LOG_ENTRIES, MAX_MESSAGES_PER_SESSION
 from sammy_agent.control_plane.storage.database import Store
 
-MOST_NODE_LOG = 2_000  # of a node's: about a hundred boots
+MAX_NODE_LOG_ENTRIES = 2_000  # of a node's: about a hundred boots
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What became of a batch."""
+class BatchResult:
+    """How many rows of a batch were stored."""
 
     persisted: int
     duplicates: int
-    remaining: int | None = None  # set when the session was too full: what it would still have taken
+    remaining: int | None = None  # set when the session was too full: the rows that it would still have taken
 
 
-class OtherSession(ControlPlaneError):
-    """The workspace speaks for another session."""
+class SessionMismatch(ControlPlaneError):
+    """The workspace is linked to another session."""
 
     code = Code.SESSION_MISMATCH
 
 
 class WorkspaceStore:
-    """The tables of workspaces in the control plane's one file; of one thread, as that is."""
+    """The tables of workspaces in the control plane's file; for one thread, like the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -58,25 +58,25 @@ class WorkspaceStore:
             "ORDER BY created_at, id"
         )
 
-    def keep_messages(
+    def insert_messages(
         self, workspace: str, entries: Sequence[Mapping[str, Any]], most: int = MAX_MESSAGES_PER_SESSION
-    ) -> Kept:
-        """Keep a batch of one session, all of it or, where the session is too full, nothing.
+    ) -> BatchResult:
+        """Store a batch of one session: all of it, or nothing where the session is too full.
 
-        The first session that speaks is the workspace's.
+        The first session that sends is linked to the workspace.
 
-        :raises OtherSession: the workspace is linked to another one.
+        :raises SessionMismatch: the workspace is linked to another one.
         """
         session, now = entries[0]["sessionId"], time.time()
         with self._store.transaction() as db:
             db.execute("UPDATE workspaces SET session_id=? WHERE id=? AND session_id IS NULL", (session, workspace))
             (linked,) = db.execute("SELECT session_id FROM workspaces WHERE id=?", (workspace,)).fetchone()
             if linked != session:
-                raise OtherSession("The workspace is linked to another session")
+                raise SessionMismatch("The workspace is linked to another session")
             new = self._new(db, workspace, entries)
             (held,) = db.execute("SELECT COUNT(*) FROM messages WHERE workspace_id=?", (workspace,)).fetchone()
             if held + len(new) > most:
-                return Kept(0, len(entries) - len(new), most - held)
+                return BatchResult(0, len(entries) - len(new), most - held)
             db.executemany(
                 "INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -85,7 +85,7 @@ class WorkspaceStore:
                     for entry in new
                 ],
             )  # fmt: skip
-        return Kept(len(new), len(entries) - len(new))
+        return BatchResult(len(new), len(entries) - len(new))
 
     def _new(
         self, db: sqlite3.Connection, workspace: str, entries: Sequence[Mapping[str, Any]]
@@ -101,7 +101,7 @@ class WorkspaceStore:
         return [entry for entry in entries if by_id.get(entry["messageId"]) is entry]
 
     def messages(self, workspace: str, limit: int, after: int = 0) -> list[dict[str, Any]]:
-        """Return messages in the order they came, from behind the row `after` on."""
+        """Return messages in the order they came, after the row `after`."""
         return self._rows(
             "SELECT rowid AS row, message_id AS messageId, session_id AS sessionId, role, content, "
             "tool_metadata AS toolMetadata, origin, timestamp, sequence FROM messages "
@@ -109,8 +109,8 @@ class WorkspaceStore:
             workspace, after, limit,
         )  # fmt: skip
 
-    def keep_log(self, node: str, workspace: str | None, entries: Sequence[Mapping[str, Any]]) -> Kept:
-        """Keep boot log entries, each id once; the oldest beyond the bound go."""
+    def insert_boot_log(self, node: str, workspace: str | None, entries: Sequence[Mapping[str, Any]]) -> BatchResult:
+        """Store boot log entries, each id once; the oldest beyond the bound are deleted."""
         now, persisted = time.time(), 0
         with self._store.transaction() as db:
             for entry in entries:
@@ -121,13 +121,13 @@ class WorkspaceStore:
                      entry.get("detail"), entry["timestamp"], now),
                 )  # fmt: skip
                 persisted += done.rowcount
-            most = MOST_NODE_LOG if workspace is None else MAX_KEPT_BOOT_LOG_ENTRIES
+            most = MAX_NODE_LOG_ENTRIES if workspace is None else MAX_KEPT_BOOT_LOG_ENTRIES
             db.execute(
                 "DELETE FROM boot_log WHERE node_id=? AND workspace_id IS ? AND seq NOT IN (SELECT seq FROM boot_log "
                 "WHERE node_id=? AND workspace_id IS ? ORDER BY seq DESC LIMIT ?)",
                 (node, workspace, node, workspace, most),
             )
-        return Kept(persisted, len(entries) - persisted)
+        return BatchResult(persisted, len(entries) - persisted)
 
     def log(self, node: str, workspace: str | None, limit: int = MAX_KEPT_BOOT_LOG_ENTRIES) -> list[dict[str, Any]]:
         """Return the newest entries of a boot log, oldest first."""

@@ -56,8 +56,8 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     server.open_folder(str(folder))
     store = Store(str(folder), create=True)
-    store.remember("url", "https://192.0.2.7:8787")
-    store.remember("names", "192.0.2.7 localhost plane.example")
+    store.set_setting("url", "https://192.0.2.7:8787")
+    store.set_setting("names", "192.0.2.7 localhost plane.example")
     store.close()
     return folder
 
@@ -156,7 +156,7 @@ def test_nodes_are_listed_and_removed(state: Path, capsys: pytest.CaptureFixture
 
 def test_verbs_without_a_state_make_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["control-plane", "nodes", "--state", str(tmp_path / "none")]) == 1
-    assert "no control plane ever ran there" in capsys.readouterr().err
+    assert "no control plane has run there yet" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

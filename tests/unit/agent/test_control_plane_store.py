@@ -37,9 +37,9 @@ def released(tmp_path: Path) -> str:
 
 def test_a_released_file_opens_with_all_that_it_holds_and_is_written_on(released: str, tmp_path: Path) -> None:
     store = Store(released)
-    assert store.setting("url") == "https://192.0.2.7:8787"
+    assert store.get_setting("url") == "https://192.0.2.7:8787"
     assert [node["id"] for node in store.nodes()] == ["n1", "n2"]
-    node = store.known_node("n1")
+    node = store.require_node("n1")
     assert (node["status"], node["metrics"], node["agent_port"]) == ("running", '{"cpuLoadAvg1": 0.5}', 8443)
     assert [one["message"] for one in store.incidents("n1")] == ["docker: no"]
     rows = WorkspaceStore(store)
@@ -72,8 +72,8 @@ def test_an_older_file_is_brought_up_to_date_and_keeps_its_rows(tmp_path: Path, 
     db.commit()
     db.close()
     store = Store(str(tmp_path))
-    assert store.known_node("old")["url"] is None
-    assert store.setting("url") == "https://192.0.2.7"
+    assert store.require_node("old")["url"] is None
+    assert store.get_setting("url") == "https://192.0.2.7"
     assert WorkspaceStore(store).add("w1", "old")
     store.close()
     with sqlite3.connect(tmp_path / FILE) as again:
@@ -102,7 +102,7 @@ def test_a_corrupt_file_is_refused_and_left_where_it_is(tmp_path: Path) -> None:
 
 
 def test_a_verb_makes_no_file(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnusable, match="no control plane ever ran there"):
+    with pytest.raises(StoreUnusable, match="no control plane has run there yet"):
         Store(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
@@ -110,7 +110,7 @@ def test_a_verb_makes_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda store, folder: store.setting("url"),
+        lambda store, folder: store.get_setting("url"),
         lambda store, folder: store.nodes(),
         lambda store, folder: store.node("n1"),
         lambda store, folder: store.incidents("n1"),
