@@ -70,7 +70,7 @@ class Iptables(FakeHost):
         chains = [line for line in held if line.startswith("-N")]
         rules = {chain: [one for one in held if one.startswith(f"-A {chain} ")] for chain in ("INPUT", "SAMMY")}
         for line in lines:
-            verb, chain, *rest = (*line.split(), "", "")[:3] if " " in line else (line, "", "")
+            verb, chain = (*line.split(), "")[:2]
             counted = re.sub(r"^-[AID] (\S+ )(1 )?(.*?)( ?)(-j \S+)$", r"-A \1\3\4-c 0 0 \5", line)
             if line == ":SAMMY - [0:0]":
                 rules["SAMMY"] = []

@@ -55,7 +55,11 @@ def test_the_variant_is_the_one_that_the_plain_command_is(printed: str, used: st
     ("status", "said", "words"),
     [
         (127, "", "iptables is not there: the firewall was not changed.*apt install iptables"),
-        (3, "Failed to initialize nft: Protocol not supported", "does not work here .*Protocol not supported.*modprobe"),
+        (
+            3,
+            "Failed to initialize nft: Protocol not supported",
+            "does not work here .*Protocol not supported.*modprobe",
+        ),
     ],
 )
 def test_why_there_is_no_iptables_is_said_with_the_next_step(status: int, said: str, words: str) -> None:
@@ -142,7 +146,10 @@ def test_each_difference_is_said(fs: FakeFilesystem) -> None:
     host = Iptables(**LOADED)
     boot_files.save(iptables.boot_path("nft", 6), "others\n")
     (said,) = iptables.drift(host, POLICY)
-    assert said == "/var/lib/sammy/firewall/ip6tables-nft.rules, which the next boot loads, holds other rules than the kernel"
+    assert (
+        said
+        == "/var/lib/sammy/firewall/ip6tables-nft.rules, which the next boot loads, holds other rules than the kernel"
+    )
 
 
 def test_the_trials_rules_go_into_the_kernel_alone() -> None:

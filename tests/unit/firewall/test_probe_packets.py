@@ -24,7 +24,7 @@ PORTS = st.integers(1, 65535)
 
 def ones_sum(data: bytes) -> int:
     """Return the sum that is 0xFFFF where a checksum over the data is right (RFC 1071)."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total >> 16) + (total & 0xFFFF)
     return total
@@ -145,8 +145,9 @@ class Wire:
         self.sent.append(frame)
         _, target, segment = taken_apart(frame[14:])
         source_port, port = struct.unpack("!HH", segment[:4])
-        for answer, kind in self._machine(port):
-            if answer == b"answer":
+        for said, kind in self._machine(port):
+            answer = said
+            if said == b"answer":
                 family, packet = syn(target, "203.0.113.7" if "." in target else "3fff::7", port, source_port)
                 answer = ethernet(packet, probe_packets.ETHERTYPE[family])
             self.kinds.append(kind)
@@ -175,7 +176,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Packe
     def make(machine: Callable[[int], list[tuple[bytes, int]]]) -> tuple[PacketProbe, Wire]:
         wires.append(Wire(machine))
         with monkeypatch.context() as patch:
-            patch.setattr(probe_packets.socket, "socket", lambda *kind: wires[-1])
+            patch.setattr(socket, "socket", lambda *kind: wires[-1])
             return PacketProbe("probe0", "02:00:00:00:00:01"), wires[-1]
 
     yield make
