@@ -205,10 +205,12 @@ def _apt_source(arguments: argparse.Namespace) -> Any:
     from sammy_agent.control_plane import user_data
 
     if not arguments.apt_source or not arguments.apt_key:
-        raise ControlPlaneError("--stock needs --apt-source and --apt-key", "They say where the packages come from")
+        raise ControlPlaneError(
+            "--stock needs --apt-source and --apt-key", "Give both: they say where the packages come from"
+        )
     key = files.read(arguments.apt_key)
     if key is None:
-        raise ControlPlaneError(f"--apt-key {arguments.apt_key}: no such file")
+        raise ControlPlaneError(f"--apt-key {arguments.apt_key}: no such file", "Export it with gpg --armor --export")
     return user_data.check_apt_source(arguments.apt_source, key)
 
 
@@ -219,11 +221,14 @@ def _more_options(path: str | None) -> dict[str, Any]:
 
     text = files.read(path)
     if text is None:
-        raise ControlPlaneError(f"--sammy {path}: no such file")
+        raise ControlPlaneError(f"--sammy {path}: no such file", "Give the path of a YAML file")
     try:
         more = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ControlPlaneError(f"--sammy {path} is not YAML: {' '.join(str(error).split())}") from error
+        what = " ".join(str(error).split())
+        raise ControlPlaneError(f"--sammy {path} is not YAML: {what}", "Correct it there and run this again") from error
     if not isinstance(more, dict):
-        raise ControlPlaneError(f"--sammy {path} must hold a mapping of options", "As under sammy: in the user-data")
+        raise ControlPlaneError(
+            f"--sammy {path} must hold a mapping of options", "Write them as under sammy: in the user-data"
+        )
     return more.get("sammy", more) if set(more) == {"sammy"} else more
