@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import socket
 import time
 from collections.abc import Mapping
@@ -19,7 +18,9 @@ from typing import Any
 import requests
 from urllib3.util import Timeout
 
+from cc_sammy.common.terminal import escape_control_characters
 from sammy_agent.base.errors import Code, ControlPlaneError
+from sammy_agent.base.untrusted import InvalidJSON, read_object
 from sammy_agent.base.wire.claims import CHECKSUM_HEADER, NODE_ID_HEADER
 from sammy_agent.base.wire.endpoints import NODE_SERVER_PORT
 from sammy_agent.control_plane.certificate_authority import CertificateAuthority
@@ -32,6 +33,7 @@ CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUTS = {"/debug-package": 180.0, "/logs": 60.0}
 READ_TIMEOUT = 30.0
 TOTAL_TIMEOUT = 1800.0
+MAX_ERROR_BYTES, MAX_ERROR_CHARACTERS = 8192, 1000  # of what a node says of itself
 # The request is wrong, or may be repeated later: passed on as it is.
 PASSED_ON_STATUSES = (400, 404, 409, 413, 429)
 PASSED_ON_HEADERS = ("Content-Type", "Content-Length", "Content-Disposition", CHECKSUM_HEADER)
@@ -150,16 +152,11 @@ def unreachable(error: BaseException, row: Mapping[str, Any], read_timeout: floa
 def refused(response: requests.Response, node: str) -> NodeRefused:
     """Return a node's answer as an error for the operator; the node's 401 is not the operator's."""
     words = ""
-    with contextlib.suppress(requests.RequestException, ValueError, TypeError, AttributeError, RecursionError):
-        words = " ".join(str(next(response.iter_content(8192), b"").decode("utf-8", errors="replace")).split())
-        words = _error_of(words)
+    with contextlib.suppress(requests.RequestException, InvalidJSON):
+        told = read_object(next(response.iter_content(MAX_ERROR_BYTES), b""), repair=True).get("error", "")
+        words = escape_control_characters(" ".join(str(told).split()))[:MAX_ERROR_CHARACTERS]
     status = response.status_code
     if status in (401, 403):
         return NodeRefused(502, f"{node} rejects this control plane's token: {words}")
     said = f"{node} answers {status}: {words}" if words else f"{node} answers {status}"
     return NodeRefused(status if status in PASSED_ON_STATUSES else 502, said, response.headers.get("Retry-After"))
-
-
-def _error_of(text: str) -> str:
-    document = json.loads(text)
-    return str(document["error"])[:1000] if isinstance(document, dict) and "error" in document else ""

@@ -11,6 +11,7 @@ from typing import Any
 
 from cc_sammy.common.text_table import table
 from sammy_agent.base.errors import Code, ControlPlaneError
+from sammy_agent.base.untrusted import InvalidJSON, read_object
 from sammy_agent.base.wire import fields, limits
 from sammy_agent.base.wire.ids import is_ulid
 from sammy_agent.base.wire.statuses import ARTIFACT_READY, HEALTHY, NODE_RUNNING, STALE, UNHEALTHY
@@ -34,12 +35,9 @@ def new_id() -> str:
 def parse_json(raw: bytes) -> dict[str, Any]:
     """Return a body's JSON object. InvalidBody when it is something else."""
     try:
-        document = json.loads(raw)
-    except ValueError as error:
-        raise InvalidBody("Malformed JSON in request body") from error
-    if not isinstance(document, dict):
-        raise InvalidBody("The body must be a JSON object")
-    return document
+        return read_object(raw)
+    except InvalidJSON as error:
+        raise InvalidBody(f"Malformed JSON in request body: {error.problem.text}") from error
 
 
 def parse_heartbeat(document: Mapping[str, Any]) -> dict[str, Any]:

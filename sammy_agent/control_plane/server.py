@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from tornado import httpserver, netutil
+from tornado import netutil
 
 from sammy_agent.base.errors import ControlPlaneError
 from sammy_agent.base.runtime import files
 from sammy_agent.base.runtime.sd_notify import notify
+from sammy_agent.base.web.connection_limit import ConnectionLimiter
+from sammy_agent.base.web.guarded_server import Limiter, guarded_server, raise_descriptor_limit
 from sammy_agent.control_plane.api import app
 from sammy_agent.control_plane.api.base_handler import ApiContext
 from sammy_agent.control_plane.certificate_authority import CertificateAuthority
@@ -31,6 +33,11 @@ from sammy_agent.control_plane.token_signer import TokenSigner
 
 LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 2 * 1024 * 1024 + 64 * 1024  # a debug package
+# An agent keeps an idle connection for 30 s: longer, so that it is never closed just as a request is sent on it.
+HEADER_TIMEOUT = 45.0
+BODY_TIMEOUT = 120.0  # a debug package over a slow line
+# Beyond it, who has waited longest without a good token makes room; a connection with TLS is some 100 KB.
+MAX_CONNECTIONS = 4096
 # A certificate of 825 days is renewed 60 days before its end; a server that is never restarted looks once a day.
 CERTIFICATE_CHECK_SECONDS = 86400.0
 
@@ -118,14 +125,17 @@ async def _serve(
     store = Store(folder, create=True)
     signer = TokenSigner.open(folder)
     node_client = NodeClient(signer, authority, url)
-    api_context = ApiContext(store, signer, authority, url, _operator_token(folder), node_client, folder)
+    # The soft limit of files, often 1,024, is what a flood of connections would meet first.
+    connections: Limiter = ConnectionLimiter(min(MAX_CONNECTIONS, raise_descriptor_limit()))
+    api_context = ApiContext(store, signer, authority, url, _operator_token(folder), node_client, folder, connections)
     own_names = _certificate_names(url, names)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     tls.load_cert_chain(*authority.server_files(own_names))
-    server = httpserver.HTTPServer(
-        app.application(api_context), ssl_options=tls, max_body_size=MAX_BODY_BYTES, idle_connection_timeout=300
-    )
+    server = guarded_server(
+        app.application(api_context), tls, connections,
+        max_body_bytes=MAX_BODY_BYTES, header_timeout=HEADER_TIMEOUT, body_timeout=BODY_TIMEOUT,
+    )  # fmt: skip
     store.set_setting("url", url)
     store.set_setting("names", " ".join(own_names))
     server.add_sockets(sockets)

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from sammy_agent.base.errors import Code, ControlPlaneError
 from sammy_agent.base.runtime import files
+from sammy_agent.base.untrusted import read_jwt
 from sammy_agent.base.wire import claims
 from sammy_agent.base.wire.limits import (
     CALLBACK_TOKEN_REFRESH_RATIO,
@@ -128,6 +129,7 @@ class TokenSigner:
         """
         key: Any = self._key.public_key()
         try:
+            read_jwt(token)
             said = jwt.decode(
                 token,
                 key,
@@ -135,7 +137,7 @@ class TokenSigner:
                 audience=claims.CALLBACK_AUDIENCE,
                 options={"require": ["exp", "iat", "sub"], "verify_iat": False},
             )
-        except (jwt.InvalidTokenError, ValueError) as error:
+        except (jwt.InvalidTokenError, ValueError) as error:  # InvalidJSON is one
             raise TokenRefused(401, f"Invalid callback token: {error}") from error
         if said.get("type") != claims.CALLBACK_TYPE:
             raise TokenRefused(401, "Invalid callback token: its type is not callback")

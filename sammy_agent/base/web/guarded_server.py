@@ -56,18 +56,20 @@ def guarded_server(
     limiter: Limiter,
     *,
     max_body_bytes: int,
-    body_timeout: float = BODY_TIMEOUT,
+    header_timeout: float | None = None,
+    body_timeout: float | None = None,
 ) -> GuardedServer:
     """Return a server; its routes tell the limiter who has proven himself.
 
     :param max_body_bytes: a longer body is refused unread.
+    :param header_timeout: seconds for handshake and header, and for how long a connection may idle.
     :param body_timeout: seconds for a request's body, from its header on.
     """
     server = GuardedServer(
         application,
         ssl_options=tls_context,
-        idle_connection_timeout=HEADER_TIMEOUT,
-        body_timeout=body_timeout,
+        idle_connection_timeout=header_timeout or HEADER_TIMEOUT,
+        body_timeout=body_timeout or BODY_TIMEOUT,
         max_header_size=MAX_HEADER_BYTES,
         max_body_size=max_body_bytes,
         max_buffer_size=max(MAX_BUFFER_BYTES, max_body_bytes),

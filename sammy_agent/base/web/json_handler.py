@@ -11,7 +11,7 @@ import logging
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from tornado import web
+from tornado import iostream, web
 
 from sammy_agent.base.runtime.log_throttle import ThrottleFilter
 
@@ -32,6 +32,12 @@ class JsonHandler(web.RequestHandler):
     """One answer."""
 
     bug_message = "Internal server error"
+
+    @property
+    def stream(self) -> iostream.IOStream:
+        """The connection."""
+        stream: iostream.IOStream = self.request.connection.stream  # type: ignore[union-attr]  # HTTP/1's has one
+        return stream
 
     def set_default_headers(self) -> None:
         """Do not name the server's software."""

@@ -7,6 +7,8 @@ import logging
 
 from tornado import web
 
+from cc_sammy.common.terminal import escape_control_characters
+from sammy_agent.base.runtime.log_throttle import LogThrottle, also_suppressed
 from sammy_agent.base.wire import endpoints
 from sammy_agent.base.wire.limits import JWKS_MAX_AGE_SECONDS
 from sammy_agent.base.wire.statuses import AUTHENTICATION_REQUIRED
@@ -29,6 +31,7 @@ from sammy_agent.control_plane.api.workspaces import (
 )
 
 LOG = logging.getLogger(__name__)
+_REFUSALS = LogThrottle(10.0)  # seconds between two lines of one address and status: a stranger may fill a disk
 
 
 class JwksHandler(ApiHandler):
@@ -52,12 +55,14 @@ class UnknownPathHandler(ApiHandler):
 
 def log_request(handler: web.RequestHandler) -> None:
     """Log refusals and bugs; a fleet's heartbeats would drown everything else (SAM's finding H8)."""
-    status = handler.get_status()
-    if status >= 400:
+    status, request = handler.get_status(), handler.request
+    if status < 400:
+        return
+    suppressed = _REFUSALS.allow(f"{request.remote_ip} {status}")
+    if suppressed is not None:
         # no query string, no headers: there may be secrets
-        LOG.warning(
-            "%s %s from %s: %d", handler.request.method, handler.request.path, handler.request.remote_ip, status
-        )
+        path = escape_control_characters(request.path[:200])
+        LOG.warning("%s %s from %s: %d%s", request.method, path, request.remote_ip, status, also_suppressed(suppressed))
 
 
 def application(context: ApiContext) -> web.Application:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hmac
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from sammy_agent.base.web.connection_limit import ConnectionLimiter
+from sammy_agent.base.web.guarded_server import Limiter
 from sammy_agent.base.web.json_handler import JsonHandler, Refusal
 from sammy_agent.base.wire.claims import NODE_SCOPE, WORKSPACE_SCOPE
 from sammy_agent.base.wire.limits import CALLBACK_TOKEN_SECONDS
@@ -34,6 +36,7 @@ class ApiContext:
     operator_token: str
     node_client: NodeClient
     folder: str  # the state directory
+    connections: Limiter = field(default_factory=ConnectionLimiter)
 
 
 class ApiHandler(JsonHandler):
@@ -76,6 +79,7 @@ class ApiHandler(JsonHandler):
             raise TokenRefused(401, "Callback token does not match node")
         if claims.is_boot:
             self._check_boot_token(claims, node)
+        self.context.connections.authenticated(self.stream)
         return claims
 
     def _check_boot_token(self, claims: Claims, node: str) -> None:
@@ -90,5 +94,7 @@ class ApiHandler(JsonHandler):
 
     def require_operator(self) -> None:
         """Accept the operator's token alone. TokenRefused otherwise."""
-        if not hmac.compare_digest(self.bearer(), self.context.operator_token):
+        # as bytes: of texts it takes ASCII alone, and a stranger's need not be
+        if not hmac.compare_digest(self.bearer().encode(), self.context.operator_token.encode()):
             raise TokenRefused(401, AUTHENTICATION_REQUIRED)
+        self.context.connections.authenticated(self.stream)

@@ -75,12 +75,6 @@ class AgentHandler(JsonHandler):
         """The address that the request came from."""
         return str(self.request.remote_ip)
 
-    @property
-    def stream(self) -> iostream.IOStream:
-        """The connection."""
-        stream: iostream.IOStream = self.request.connection.stream  # type: ignore[union-attr]  # HTTP/1's has one
-        return stream
-
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call what blocks, a disk or a program, without holding other requests."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
