@@ -7,8 +7,10 @@ that said nothing kept every node out, at half a core and 338 MB of log.
 
 from __future__ import annotations
 
+import logging
 import resource
 import ssl
+import sys
 from typing import Any
 
 from tornado import httpserver, httputil, iostream, web
@@ -24,6 +26,7 @@ MAX_HEADER_BYTES, MAX_BUFFER_BYTES = 16 * 1024, 1024 * 1024
 # Descriptors that are not for connections: databases, listeners, pipes, an answer to a node each.
 RESERVED_DESCRIPTORS = 64
 Limiter = ConnectionLimiter[iostream.IOStream]
+LOG = logging.getLogger(__name__)
 
 
 class GuardedServer(httpserver.HTTPServer):
@@ -81,6 +84,10 @@ def guarded_server(
 
 def raise_descriptor_limit() -> int:
     """Raise this process's limit of open files to the hard one; return how many connections that leaves room for."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(16, hard - RESERVED_DESCRIPTORS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    except (OSError, ValueError) as error:  # a sandbox may forbid it, or hold the hard one above what the kernel has
+        LOG.warning("the limit of open files stays at %d: %s", soft, error)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(16, soft - RESERVED_DESCRIPTORS)
