@@ -36,7 +36,7 @@ MAX_BODY_BYTES = 2 * 1024 * 1024 + 64 * 1024  # a debug package
 # An agent keeps an idle connection for 30 s: longer, so that it is never closed just as a request is sent on it.
 HEADER_TIMEOUT = 45.0
 BODY_TIMEOUT = 120.0  # a debug package over a slow line
-# Beyond it, who has waited longest without a good token makes room; a connection with TLS is some 100 KB.
+# Beyond it, who has waited longest without a good token makes room; a kept connection with TLS takes 24 KiB.
 MAX_CONNECTIONS = 4096
 # A certificate of 825 days is renewed 60 days before its end; a server that is never restarted looks once a day.
 CERTIFICATE_CHECK_SECONDS = 86400.0
