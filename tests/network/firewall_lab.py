@@ -138,14 +138,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 @contextlib.contextmanager
 def inside(namespace: str, folder: str) -> Iterator[None]:
-    """Have the test's thread, and what it starts, in the namespace, with the folder mounted at /var/lib/sammy.
-
-    It must be the process's first thread: /proc/net is that one's.
-    """
+    """Have the test's thread, and what it starts, in the namespace, with the folder mounted at /var/lib/sammy."""
     before, home = os.path.exists(STATE), os.getcwd()
     os.makedirs(STATE, exist_ok=True)
     with contextlib.ExitStack() as opened:
-        names = ("/proc/self/ns/net", "/proc/self/ns/mnt", f"/run/netns/{namespace}")
+        names = ("/proc/thread-self/ns/net", "/proc/thread-self/ns/mnt", f"/run/netns/{namespace}")
         network, mounts, machine = (opened.enter_context(open(name, "rb")).fileno() for name in names)
         _call(LIBC.unshare, CLONE_NEWNS)
         try:

@@ -15,7 +15,7 @@ import pytest
 
 from cc_sammy.common import files
 from cc_sammy.firewall import boot_files, commands, enforce, lock, metadata_table
-from cc_sammy.firewall.backends import nftables
+from cc_sammy.firewall.backends import foreign_rules, nftables
 from cc_sammy.firewall.model import iptables_chain as chain
 from cc_sammy.firewall.model import networks, port_rules
 from cc_sammy.firewall.model import policy as policy_module
@@ -353,5 +353,20 @@ def test_what_an_active_firewall_will_still_drop_is_said(
         assert lab.connect("edge", "10.91.1.1", AGENT, seconds=0.5) == "dropped"  # an accept of ours is not final
         assert enforce.status(vm, "nftables")["other_firewalls"] == [name]
         assert lab.sh("vm", "iptables-nft -S INPUT; iptables-legacy -S INPUT").count("-P INPUT DROP") == (name == "ufw")
+    finally:
+        lab.clear()
+
+
+def test_the_rules_of_others_are_read_in_the_namespace_of_the_thread_that_asks(lab: Lab, tmp_path: Path) -> None:
+    """Under several workers a test is not the process's first thread: two tests read another machine's tables."""
+    lab.sh("vm", UFW.format("iptables-legacy"))
+
+    def ask() -> list[str]:
+        with inside(lab.names["vm"], str(tmp_path)):
+            return foreign_rules.inspect(MachineHost(lab.names["vm"], "legacy")).active()
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(ask).result(60) == ["ufw"]
     finally:
         lab.clear()

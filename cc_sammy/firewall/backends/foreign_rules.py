@@ -20,7 +20,8 @@ from cc_sammy.firewall import boot_files
 from cc_sammy.firewall.model import iptables_chain, port_rules
 from cc_sammy.host.host import Host
 
-LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
+# thread-self: /proc/net shows the namespace of the process's first thread, whichever asks
+LEGACY_TABLES = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
 LEGACY_TRAP_HEAD = (
     "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     "-A INPUT -i lo -j ACCEPT",

@@ -22,7 +22,7 @@ from cc_sammy.firewall.model.iptables_chain import program
 from cc_sammy.firewall.model.policy import Policy
 from cc_sammy.host.host import Host
 
-HAS_IPV6 = "/proc/net/if_inet6"
+HAS_IPV6 = "/proc/thread-self/net/if_inet6"
 VARIANTS = ("nft", "legacy")
 ATTEMPTS = 3  # another program may change INPUT between our look and our restore, which then fails as a whole
 

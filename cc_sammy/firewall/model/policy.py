@@ -63,8 +63,8 @@ class Policy(NamedTuple):
 
 READY = "/var/lib/sammy/ready-acknowledged"
 PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
-ROUTES4 = "/proc/net/route"
-ROUTES6 = "/proc/net/ipv6_route"
+ROUTES4 = "/proc/thread-self/net/route"
+ROUTES6 = "/proc/thread-self/net/ipv6_route"
 ROUTE_UP, ROUTE_REJECT = 0x1, 0x200
 
 
