@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What looks like a secret. A rule runs only on lines with one of its hints, which keeps megabytes of journal cheap.
+"""What looks like a secret and is removed from debug package and logs; this node's own ones are in `node_secrets`.
+
+A rule runs only on lines with one of its hints, which keeps megabytes of journal cheap.
 
 A name with a value is told from a sentence about it: "token expired" stays, `token=…` goes. Each rule
 has its examples in the tests, and a corpus of lines that must survive is held against all of them.
